@@ -1,0 +1,42 @@
+//! Proof that a value passed its verifier.
+
+use std::ops::Deref;
+
+use crate::diag::Diagnostics;
+
+/// A value with invariants that can be checked.
+pub trait Verify {
+    /// Checks every invariant.
+    ///
+    /// # Errors
+    /// All violations.
+    fn verify(&self) -> Result<(), Diagnostics>;
+}
+
+/// A value whose verifier has passed. Only [`Verified::new`] makes one; to change the value it
+/// must be taken out and verified again.
+#[derive(Debug, Clone)]
+pub struct Verified<T>(T);
+
+impl<T: Verify> Verified<T> {
+    /// Verifies.
+    ///
+    /// # Errors
+    /// All violations.
+    pub fn new(value: T) -> Result<Self, Diagnostics> {
+        value.verify()?;
+        Ok(Verified(value))
+    }
+
+    /// Gives up the proof.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
