@@ -2,9 +2,18 @@
 //! text form and interpreter. Pure data: no file format of others and no target's name.
 
 pub mod backend;
+pub mod codes;
+pub mod consts;
 pub mod diag;
+pub mod elem;
+pub mod graph;
+pub mod infer;
 pub mod numerics;
+pub mod op;
 pub mod origin;
 pub mod program;
+pub mod shape;
+pub mod tensor;
+pub mod text;
 pub mod tile;
 pub mod verify;

@@ -1,6 +1,14 @@
 //! The tile program: all a backend sees of a model.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use crate::codes::{E0302, E0401};
+use crate::consts::ConstSource;
 use crate::diag::{Diagnostic, Diagnostics};
+use crate::graph::Graph;
+use crate::numerics::accumulator_bound_of_shape;
+use crate::op::Op;
 use crate::origin::Origin;
 use crate::tile::{FixedMatrix, MatrixId, Scheme, Tile, TileId, TileKind};
 use crate::verify::Verify;
@@ -18,10 +26,19 @@ pub struct DataEntry {
 
 /// Fixed matrices cut into tiles, data, and the host graph that uses them.
 ///
-/// Invariants: every element of every matrix and every data byte lies in exactly one tile; tile
-/// names are unique; a tile's rectangle is not empty.
+/// # Invariants (checked by [`Verify`])
+///
+/// 1. The graph's own invariants hold.
+/// 2. Every element of every matrix, and every data byte, lies in exactly one tile; no tile is empty.
+/// 3. Tile names are unique, `[A-Za-z0-9_]`, at most [`Tile::NAME_MAX`] long.
+/// 4. Data entries are ascending without gaps, and every constant of the graph that is in the data
+///    lies inside one entry.
+/// 5. Each use of a matrix has its shape.
+/// 6. No accumulator of a tile of codes can overflow 32 bits, whatever its codes.
 #[derive(Debug, Clone, Default)]
 pub struct TileProgram {
+    /// Host operations, and where the fixed matrices are used.
+    pub graph: Graph,
     /// Fixed matrices, by [`MatrixId`].
     pub matrices: Vec<FixedMatrix>,
     /// Tiles, by [`TileId`].
@@ -36,7 +53,12 @@ impl TileProgram {
         self.tiles.iter().enumerate().map(|(i, t)| (TileId(i as u32), t))
     }
 
-    /// Shape `[k, n]` and scheme of a matrix tile; `None` for a data tile.
+    /// The matrices with their ids.
+    pub fn matrices(&self) -> impl Iterator<Item = (MatrixId, &FixedMatrix)> {
+        self.matrices.iter().enumerate().map(|(i, m)| (MatrixId(i as u32), m))
+    }
+
+    /// Shape (k, n) and scheme of a matrix tile; `None` for a data tile.
     pub fn matrix_tile(&self, id: TileId) -> Option<(usize, usize, Scheme)> {
         match &self.tiles.get(id.index())?.kind {
             TileKind::Matrix { matrix, k, n } => {
@@ -46,17 +68,200 @@ impl TileProgram {
         }
     }
 
-    /// Source of element (row, column) of a tile, counted inside the tile; for a data tile, of
-    /// byte `row * 0 + column`.
-    pub fn element_origin(&self, id: TileId, k: u64, n: u64) -> Origin {
-        let _ = (id, k, n, MatrixId(0));
-        Origin::default()
+    /// Number of data bytes.
+    pub fn data_len(&self) -> u64 {
+        self.data.last().map_or(0, |d| d.offset.saturating_add(d.len))
+    }
+
+    /// Source of the elements at rows `k` and columns `n` of a tile, counted inside the tile. For
+    /// a data tile, `n` counts bytes and `k` is ignored; the range then counts bytes of the tensor.
+    pub fn element_origin(&self, id: TileId, k: Range<u64>, n: Range<u64>) -> Origin {
+        let Some(tile) = self.tiles.get(id.index()) else { return Origin::default() };
+        match &tile.kind {
+            TileKind::Matrix { k: tk, n: tn, .. } => {
+                let shift = |r: Range<u64>, by: u32| r.start + u64::from(by)..r.end + u64::from(by);
+                tile.origin.with_range(shift(k, tk.start), shift(n, tn.start))
+            }
+            TileKind::Data { offset, .. } => {
+                let at = offset.saturating_add(n.start);
+                match self.data.iter().find(|d| (d.offset..d.offset.saturating_add(d.len)).contains(&at)) {
+                    Some(d) => d.origin.with_range(0..1, at - d.offset..at - d.offset + n.end.saturating_sub(n.start)),
+                    None => tile.origin.clone(),
+                }
+            }
+        }
+    }
+
+    /// Bits that are fixed for the matrices: codes, scales and units, or 16 a real element.
+    pub fn matrix_bits(&self) -> u64 {
+        self.tiles()
+            .filter_map(|(id, _)| self.matrix_tile(id))
+            .map(|(k, n, scheme)| match scheme {
+                Scheme::Codes { bits, group } => {
+                    (k * n * usize::from(bits) + k.div_ceil(group as usize) * n * 8 + 32) as u64
+                }
+                Scheme::Real => (k * n * 16) as u64,
+            })
+            .sum()
+    }
+
+    /// Number of fixed matrix elements.
+    pub fn weights(&self) -> u64 {
+        self.matrices.iter().map(|m| u64::from(m.k) * u64::from(m.n)).sum()
     }
 }
 
 impl Verify for TileProgram {
     fn verify(&self) -> Result<(), Diagnostics> {
-        let _: Option<Diagnostic> = None;
-        Ok(())
+        self.graph.verify()?;
+        let mut bad = Diagnostics::new();
+        let mut err = |message: String, origin: &Origin| {
+            bad.push(Diagnostic::error(&E0302, message).at(origin));
+        };
+        let mut names = BTreeSet::new();
+        let mut of_matrix: Vec<Vec<(Range<u32>, Range<u32>)>> = vec![Vec::new(); self.matrices.len()];
+        let mut data_ranges = Vec::new();
+        for (id, tile) in self.tiles() {
+            let well_formed = (1..=Tile::NAME_MAX).contains(&tile.name.len())
+                && tile.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            if !well_formed || !names.insert(&tile.name) {
+                err(format!("tile {id} has the ill-formed or repeated name {:?}", tile.name), &tile.origin);
+            }
+            match &tile.kind {
+                TileKind::Matrix { matrix, k, n } => match self.matrices.get(matrix.index()) {
+                    Some(m) if k.start < k.end && k.end <= m.k && n.start < n.end && n.end <= m.n => {
+                        of_matrix[matrix.index()].push((k.clone(), n.clone()));
+                    }
+                    _ => err(format!("tile {id} lies outside matrix {matrix}"), &tile.origin),
+                },
+                TileKind::Data { offset, len } => data_ranges.push((*offset, *len)),
+            }
+            if let Some((k, _, Scheme::Codes { bits, group })) = self.matrix_tile(id) {
+                if !(2..=8).contains(&bits) || group == 0 {
+                    err(format!("tile {id} has {bits} bits in groups of {group}"), &tile.origin);
+                } else if accumulator_bound_of_shape(k as u64, bits) > i32::MAX as u64 {
+                    bad.push(
+                        Diagnostic::error(&E0401, format!("{k} rows of {bits} bits could overflow 32 bits"))
+                            .at(&tile.origin),
+                    );
+                    return Err(bad);
+                }
+            }
+        }
+        for ((id, m), rects) in self.matrices().zip(&mut of_matrix) {
+            let area: u64 = rects.iter().map(|(k, n)| k.len() as u64 * n.len() as u64).sum();
+            if area != u64::from(m.k) * u64::from(m.n) || overlapping(rects) {
+                err(format!("the tiles of matrix {id} do not cover it exactly once"), &m.origin);
+            }
+        }
+        let mut end = 0u64;
+        for d in &self.data {
+            if d.offset != end || d.offset.checked_add(d.len).is_none() {
+                err(format!("data at byte {} leaves a gap or overlaps", d.offset), &d.origin);
+            }
+            end = d.offset.saturating_add(d.len);
+        }
+        if !data_ranges.is_empty() {
+            data_ranges.sort_unstable();
+            let mut at = 0u64;
+            for (offset, len) in data_ranges {
+                if offset != at || len == 0 {
+                    err(format!("data tiles leave a gap or overlap at byte {offset}"), &Origin::default());
+                }
+                at = offset.saturating_add(len);
+            }
+            if at != end {
+                err(format!("data tiles hold {at} of {end} bytes"), &Origin::default());
+            }
+        }
+        for (_, node) in self.graph.nodes() {
+            if let (Some(matrix), Op::FixedLinear { k, n, .. } | Op::FixedLookup { k, n, .. }) = (node.op.matrix(), &node.op) {
+                let fits = self
+                    .matrices
+                    .get(matrix.index())
+                    .is_some_and(|m| i64::from(m.k) == *k && i64::from(m.n) == *n);
+                if !fits {
+                    err(format!("{} says matrix {matrix} is {k} x {n}", node.op.name()), &node.origin);
+                }
+            }
+            if let Op::Constant { id } = node.op {
+                if let Some(c) = self.graph.consts.get(id) {
+                    if let ConstSource::Data(offset) = c.source {
+                        let len = (c.len() * c.elem.size()) as u64;
+                        let inside = self.data.iter().any(|d| {
+                            d.offset <= offset && offset.checked_add(len).is_some_and(|e| e <= d.offset + d.len)
+                        });
+                        if !inside {
+                            err(format!("a constant of {len} bytes at byte {offset} is not in the data"), &c.origin);
+                        }
+                    }
+                }
+            }
+        }
+        bad.check()
+    }
+}
+
+/// Whether any two rectangles overlap; sweeps along k.
+fn overlapping(rects: &mut [(Range<u32>, Range<u32>)]) -> bool {
+    rects.sort_unstable_by_key(|(k, n)| (k.start, n.start));
+    rects.iter().enumerate().any(|(i, (k, n))| {
+        rects[i + 1..]
+            .iter()
+            .take_while(|(other, _)| other.start < k.end)
+            .any(|(_, other)| other.start < n.end && n.start < other.end)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program() -> TileProgram {
+        let tile = |name: &str, k: Range<u32>, n: Range<u32>| Tile {
+            name: name.into(),
+            kind: TileKind::Matrix { matrix: MatrixId(0), k, n },
+            origin: Origin::tensor("w"),
+        };
+        TileProgram {
+            matrices: vec![FixedMatrix { k: 10, n: 6, scheme: Scheme::Codes { bits: 4, group: 8 }, origin: Origin::tensor("w") }],
+            tiles: vec![tile("a", 0..8, 0..6), tile("b", 8..10, 0..4), tile("c", 8..10, 4..6)],
+            ..TileProgram::default()
+        }
+    }
+
+    fn message(p: &TileProgram) -> String {
+        p.verify().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_full_cover_verifies_and_each_fault_is_named() {
+        assert!(program().verify().is_ok());
+        let mut p = program();
+        p.tiles.pop();
+        assert!(message(&p).contains("matrix 0 do not cover"), "{}", message(&p));
+        let mut p = program();
+        if let TileKind::Matrix { n, .. } = &mut p.tiles[2].kind {
+            *n = 3..5;
+        }
+        assert!(message(&p).contains("do not cover"), "same area, overlapping: {}", message(&p));
+        let mut p = program();
+        if let TileKind::Matrix { n, .. } = &mut p.tiles[2].kind {
+            *n = 4..7;
+        }
+        assert!(message(&p).contains("tile 2 lies outside matrix 0"), "{}", message(&p));
+        let mut p = program();
+        p.tiles[1].name = "a".into();
+        assert!(message(&p).contains("repeated name"), "{}", message(&p));
+        let mut p = program();
+        p.data.push(DataEntry { offset: 4, len: 4, origin: Origin::default() });
+        assert!(message(&p).contains("data at byte 4"), "{}", message(&p));
+    }
+
+    #[test]
+    fn origins_reach_the_tensor_element() {
+        let p = program();
+        let o = p.element_origin(TileId(2), 1..2, 0..1);
+        assert_eq!((o.tensor.as_deref(), o.range), (Some("w"), Some([9, 10, 4, 5])));
     }
 }

@@ -1,0 +1,244 @@
+//! Matrix products.
+//!
+//! Every element of a product is one sum in ascending order of k, by fused multiply-adds for floats
+//! and wrapping for integers. So a row's result depends neither on the other rows, nor on how the
+//! work is divided, nor on the processor.
+
+use rayon::prelude::*;
+
+use super::walk::Walk;
+use super::{for_elem, zeros};
+use crate::tensor::{Element, Tensor, broadcast};
+
+/// Rows of the innermost block.
+const MR: usize = 4;
+/// Columns of the innermost block.
+const NR: usize = 16;
+/// Depth that is packed at once.
+const KC: usize = 256;
+/// Rows of a task.
+const ROWS: usize = 128;
+/// Columns of a task.
+pub(super) const COLUMNS: usize = 128;
+/// Multiply-adds below which dividing the work does not pay.
+pub(super) const SERIAL: usize = 1 << 18;
+
+/// Numbers with a multiply-add.
+pub(super) trait MulAdd: Element + Default {
+    /// `self + a * b`, rounded once.
+    fn mul_add(self, a: Self, b: Self) -> Self;
+}
+
+macro_rules! mul_add {
+    ($($t:ty, $acc:ident, $a:ident, $b:ident => $e:expr;)*) => {$(
+        impl MulAdd for $t {
+            #[inline(always)]
+            fn mul_add(self, $a: Self, $b: Self) -> Self {
+                let $acc = self;
+                $e
+            }
+        }
+    )*};
+}
+mul_add!(
+    f32, acc, a, b => a.mul_add(b, acc);
+    f64, acc, a, b => a.mul_add(b, acc);
+    i32, acc, a, b => acc.wrapping_add(a.wrapping_mul(b));
+    i64, acc, a, b => acc.wrapping_add(a.wrapping_mul(b));
+);
+
+/// The right operand: element (k, n) is `data[k * row + n * column]`.
+#[derive(Clone, Copy)]
+pub(super) struct Right<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+/// A rectangle of a product: `a` is `[rows][k]`, `out` holds its rows, and its first column is column
+/// `first` of `b`. Adds to what `out` holds.
+pub(super) struct Rectangle<'a, 'o, T> {
+    pub(super) a: &'a [T],
+    pub(super) b: Right<'a, T>,
+    pub(super) k: usize,
+    pub(super) first: usize,
+    pub(super) out: &'a mut [&'o mut [T]],
+}
+
+impl<T: MulAdd> Rectangle<'_, '_, T> {
+    /// Computes it with the widest instructions there are.
+    pub(super) fn compute(self) {
+        pulp::Arch::new().dispatch(self);
+    }
+
+    #[inline(always)]
+    fn thin(self) {
+        let Rectangle { a, b, k, first, out } = self;
+        let n = out.first().map_or(0, |row| row.len());
+        for depth in 0..k {
+            let b = &b.data[depth * b.row + first..][..n];
+            for (r, row) in out.iter_mut().enumerate() {
+                let a = a[r * k + depth];
+                for (o, &b) in row.iter_mut().zip(b) {
+                    *o = o.mul_add(a, b);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn packed(self) {
+        let Rectangle { a, b, k, first, out } = self;
+        let n = out.first().map_or(0, |row| row.len());
+        let depths = k.min(KC);
+        let mut right = vec![[T::default(); NR]; depths * n.div_ceil(NR)];
+        let mut left = vec![[T::default(); MR]; depths];
+        for from in (0..k).step_by(KC) {
+            let depths = (k - from).min(KC);
+            for (p, panel) in right.chunks_exact_mut(depths).take(n.div_ceil(NR)).enumerate() {
+                let columns = (n - p * NR).min(NR);
+                for (d, row) in panel.iter_mut().enumerate() {
+                    let at = (from + d) * b.row + (first + p * NR) * b.column;
+                    if b.column == 1 {
+                        row[..columns].copy_from_slice(&b.data[at..at + columns]);
+                    } else {
+                        for (j, r) in row[..columns].iter_mut().enumerate() {
+                            *r = b.data[at + j * b.column];
+                        }
+                    }
+                }
+            }
+            for (block, rows) in out.chunks_mut(MR).enumerate() {
+                let left = &mut left[..depths];
+                for r in 0..rows.len() {
+                    let a = &a[(block * MR + r) * k + from..][..depths];
+                    for (l, &a) in left.iter_mut().zip(a) {
+                        l[r] = a;
+                    }
+                }
+                for (p, panel) in right.chunks_exact(depths).take(n.div_ceil(NR)).enumerate() {
+                    let range = p * NR..(p * NR + NR).min(n);
+                    let mut acc = [[T::default(); NR]; MR];
+                    for (acc, row) in acc.iter_mut().zip(rows.iter()) {
+                        acc[..range.len()].copy_from_slice(&row[range.clone()]);
+                    }
+                    block_product(left, panel, &mut acc);
+                    for (acc, row) in acc.iter().zip(rows.iter_mut()) {
+                        row[range.clone()].copy_from_slice(&acc[..range.len()]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn block_product<T: MulAdd>(left: &[[T; MR]], right: &[[T; NR]], out: &mut [[T; NR]; MR]) {
+    let mut acc = *out;
+    for (a, b) in left.iter().zip(right) {
+        for r in 0..MR {
+            for j in 0..NR {
+                acc[r][j] = acc[r][j].mul_add(a[r], b[j]);
+            }
+        }
+    }
+    *out = acc;
+}
+
+impl<T: MulAdd> pulp::WithSimd for Rectangle<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        if self.out.len() < MR && self.b.column == 1 { self.thin() } else { self.packed() }
+    }
+}
+
+/// Cuts `out`, `[rows][n]`, into rectangles of at most `rows` x `columns`: first row, first column
+/// and the pieces of rows.
+pub(super) fn rectangles<T>(
+    out: &mut [T],
+    n: usize,
+    rows: usize,
+    columns: usize,
+) -> Vec<(usize, usize, Vec<&mut [T]>)> {
+    let mut all = Vec::new();
+    for (i, band) in out.chunks_mut((rows * n).max(1)).enumerate() {
+        let first = all.len();
+        all.extend((0..n.div_ceil(columns)).map(|j| (i * rows, j * columns, Vec::new())));
+        for row in band.chunks_mut(n) {
+            for (j, piece) in row.chunks_mut(columns).enumerate() {
+                all[first + j].2.push(piece);
+            }
+        }
+    }
+    all
+}
+
+/// Adds `a` `[m][k]` times `b` `[k][n]` to `out` `[m][n]`.
+fn product<T: MulAdd>(a: &[T], b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
+    let serial = out.len().saturating_mul(k) <= SERIAL;
+    let compute = |(row, first, mut out): (usize, usize, Vec<&mut [T]>)| {
+        let a = &a[row * k..(row + out.len()) * k];
+        Rectangle { a, b, k, first, out: &mut out }.compute();
+    };
+    let parts = rectangles(out, n, ROWS, COLUMNS);
+    if serial {
+        parts.into_iter().for_each(compute);
+    } else {
+        parts.into_par_iter().for_each(compute);
+    }
+}
+
+/// `x` `[rows][k]` times `w` `[k][n]`: `[rows][n]`.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn product_f32(x: &[f32], w: &[f32], rows: usize, k: usize, n: usize) -> Vec<f32> {
+    assert!(x.len() == rows * k && w.len() == k * n);
+    let mut out = vec![0.0; rows * n];
+    product(x, Right { data: w, row: n, column: 1 }, k, n, &mut out);
+    out
+}
+
+/// [`crate::op::Op::MatMul`]: `[.., m, k]` times `[.., k, n]`; a rank-1 operand is a row on the left
+/// and a column on the right, and its axis is dropped.
+pub(super) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+    if a.elem() != b.elem() {
+        return Err(format!("operands are {} and {}", a.elem(), b.elem()));
+    }
+    let mismatch = || format!("shapes {:?} and {:?} have no product", a.shape(), b.shape());
+    let (a_batch, m, k) = match a.shape() {
+        [] => return Err(mismatch()),
+        &[k] => (&[][..], None, k),
+        [batch @ .., m, k] => (batch, Some(*m), *k),
+    };
+    let (b_batch, b_k, n) = match b.shape() {
+        [] => return Err(mismatch()),
+        &[k] => (&[][..], k, None),
+        [batch @ .., k, n] => (batch, *k, Some(*n)),
+    };
+    if k != b_k {
+        return Err(mismatch());
+    }
+    let batch = broadcast(a_batch, b_batch).map_err(|_| mismatch())?;
+    let walk = Walk::broadcast(&batch, [a_batch, b_batch]);
+    let shape: Vec<usize> = batch.iter().copied().chain(m).chain(n).collect();
+    let (m, n) = (m.unwrap_or(1), n.unwrap_or(1));
+    for_elem!(a, [F32 f32, F64 f64, I64 i64, I32 i32], T => {
+        let (left, right) = (a.as_slice::<T>()?, b.as_slice::<T>()?);
+        let mut out = zeros::<T>(&shape)?;
+        if !out.is_empty() && k > 0 {
+            if b_batch.iter().all(|&d| d == 1) {
+                product(left, Right { data: right, row: n, column: 1 }, k, n, &mut out);
+            } else {
+                out.par_chunks_mut(m * n).enumerate().for_each(|(i, out)| {
+                    let [i, j] = walk.locate(i);
+                    let b = Right { data: &right[j * k * n..(j + 1) * k * n], row: n, column: 1 };
+                    product(&left[i * m * k..(i + 1) * m * k], b, k, n, out);
+                });
+            }
+        }
+        Tensor::new(shape, out)
+    })
+}

@@ -1,0 +1,389 @@
+//! The executor: runs a graph on concrete inputs with exact semantics. Source graphs, folded
+//! graphs and the programs in artefacts all run here.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use crate::codes::{E0801, E0802};
+use crate::consts::ConstSource;
+use crate::diag::{Diagnostic, Diagnostics};
+use crate::eval;
+use crate::graph::{Graph, NodeId};
+use crate::numerics;
+use crate::op::{ConstId, Op};
+use crate::program::TileProgram;
+use crate::shape::Knowledge;
+use crate::tensor::Tensor;
+use crate::tile::{MatrixId, TileContent, TileId, TileKind, TileSource};
+
+/// What the executor needs of the fixed part of a program.
+pub trait FixedMatrices: Sync {
+    /// x `[rows][k]` times the matrix: `[rows][n]`.
+    ///
+    /// # Errors
+    /// When the matrix does not exist or x does not fit.
+    fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics>;
+    /// Columns of the matrix by index (negative from the end): `[indices][k]`.
+    ///
+    /// # Errors
+    /// When the matrix does not exist or an index is out of range.
+    fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics>;
+    /// Data bytes.
+    ///
+    /// # Errors
+    /// When the range is outside the data.
+    fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics>;
+}
+
+/// For graphs that have no fixed part yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoMatrices;
+
+fn fixed_error(message: impl Into<String>) -> Diagnostics {
+    Diagnostic::error(&E0801, message).into()
+}
+
+impl FixedMatrices for NoMatrices {
+    fn linear(&self, matrix: MatrixId, _x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        Err(fixed_error(format!("no matrix {matrix} here")))
+    }
+    fn lookup(&self, matrix: MatrixId, _indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
+        Err(fixed_error(format!("no matrix {matrix} here")))
+    }
+    fn data(&self, offset: u64, _len: u64) -> Result<Vec<u8>, Diagnostics> {
+        Err(fixed_error(format!("no data at byte {offset} here")))
+    }
+}
+
+struct LoadedTile {
+    k: std::ops::Range<usize>,
+    n: std::ops::Range<usize>,
+    content: TileContent,
+}
+
+/// The fixed part of a program, loaded from a [`TileSource`] and executed as [`numerics`] says.
+pub struct LoadedMatrices {
+    matrices: Vec<(usize, usize, Vec<LoadedTile>)>,
+    data: Vec<u8>,
+}
+
+impl LoadedMatrices {
+    /// Loads every tile: matrix tiles from `tiles`, data tiles from `data` (an artefact that does
+    /// not hold data leaves it to the reference file).
+    ///
+    /// # Errors
+    /// What the sources report, and contents that are not what the program declares.
+    pub fn load(program: &TileProgram, tiles: &dyn TileSource, data: &dyn TileSource) -> Result<Self, Diagnostics> {
+        let contents: Vec<Result<TileContent, Diagnostics>> = (0..program.tiles.len())
+            .into_par_iter()
+            .map(|i| {
+                let id = TileId(i as u32);
+                let source = match program.tiles[i].kind {
+                    TileKind::Matrix { .. } => tiles,
+                    TileKind::Data { .. } => data,
+                };
+                source.tile(id)
+            })
+            .collect();
+        let mut matrices: Vec<_> =
+            program.matrices.iter().map(|m| (m.k as usize, m.n as usize, Vec::new())).collect();
+        let mut bytes = vec![0; usize::try_from(program.data_len()).map_err(|_| fixed_error("too much data"))?];
+        for (tile, content) in program.tiles.iter().zip(contents) {
+            match (&tile.kind, content?) {
+                (TileKind::Matrix { matrix, k, n }, content) => {
+                    let (k, n) = (k.start as usize..k.end as usize, n.start as usize..n.end as usize);
+                    let fits = match &content {
+                        TileContent::Codes(b) => (b.k, b.n) == (k.len(), n.len()),
+                        TileContent::Real(b) => (b.k, b.n) == (k.len(), n.len()),
+                        TileContent::Data(_) => false,
+                    };
+                    if !fits {
+                        return Err(fixed_error(format!("tile {} is not what the program declares", tile.name)));
+                    }
+                    matrices[matrix.index()].2.push(LoadedTile { k, n, content });
+                }
+                (TileKind::Data { offset, len }, TileContent::Data(b)) if b.len() as u64 == *len => {
+                    let at = *offset as usize;
+                    bytes[at..at + b.len()].copy_from_slice(&b);
+                }
+                _ => return Err(fixed_error(format!("tile {} is not what the program declares", tile.name))),
+            }
+        }
+        for (_, _, tiles) in &mut matrices {
+            tiles.sort_by_key(|t| (t.n.start, t.k.start));
+        }
+        Ok(LoadedMatrices { matrices, data: bytes })
+    }
+
+    fn matrix(&self, id: MatrixId) -> Result<&(usize, usize, Vec<LoadedTile>), Diagnostics> {
+        self.matrices.get(id.index()).ok_or_else(|| fixed_error(format!("no matrix {id} here")))
+    }
+}
+
+impl FixedMatrices for LoadedMatrices {
+    fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        let (k, n, tiles) = self.matrix(matrix)?;
+        let (k, n) = (*k, *n);
+        if k == 0 || x.len() % k != 0 {
+            return Err(fixed_error(format!("{} inputs do not fit a matrix of {k} rows", x.len())));
+        }
+        let rows = x.len() / k;
+        let mut q = vec![0i8; x.len()];
+        let codes = tiles.iter().any(|t| matches!(t.content, TileContent::Codes(_)));
+        let scales: Vec<f32> = if codes {
+            q.par_chunks_mut(k).zip(x.par_chunks(k)).map(|(q, x)| numerics::quantize_row(x, q)).collect()
+        } else {
+            Vec::new()
+        };
+        // Sums over the tiles along k, in f64 and in ascending order of k.
+        let mut sums = vec![0f64; rows * n];
+        let part = |tile: &LoadedTile, r: usize| r * k + tile.k.start..r * k + tile.k.end;
+        for tile in tiles {
+            let width = tile.n.len();
+            match &tile.content {
+                TileContent::Codes(block) => {
+                    let xs: Vec<i8> = (0..rows).flat_map(|r| q[part(tile, r)].iter().copied()).collect();
+                    let mut acc = vec![0i32; rows * width];
+                    numerics::accumulate(block, &xs, rows, &mut acc);
+                    for (r, acc) in acc.chunks_exact(width).enumerate() {
+                        let out = &mut sums[r * n + tile.n.start..r * n + tile.n.end];
+                        for (s, a) in out.iter_mut().zip(acc) {
+                            *s += f64::from(*a) * f64::from(block.unit);
+                        }
+                    }
+                }
+                TileContent::Real(block) => {
+                    let xs: Vec<f32> = (0..rows).flat_map(|r| x[part(tile, r)].iter().copied()).collect();
+                    let y = eval::product_f32(&xs, rows, &block.values, block.k, block.n);
+                    for (r, y) in y.chunks_exact(width).enumerate() {
+                        let out = &mut sums[r * n + tile.n.start..r * n + tile.n.end];
+                        for (s, v) in out.iter_mut().zip(y) {
+                            *s += f64::from(*v);
+                        }
+                    }
+                }
+                TileContent::Data(_) => return Err(fixed_error("a data tile has no product")),
+            }
+        }
+        Ok(sums
+            .chunks_exact(n.max(1))
+            .enumerate()
+            .flat_map(|(r, row)| {
+                let scale = scales.get(r).map_or(1.0, |&s| f64::from(s));
+                row.iter().map(move |s| (s * scale) as f32)
+            })
+            .collect())
+    }
+
+    fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
+        let (k, n, tiles) = self.matrix(matrix)?;
+        let (k, n) = (*k, *n);
+        let mut out = vec![0f32; indices.len() * k];
+        for (row, &index) in out.chunks_exact_mut(k.max(1)).zip(indices) {
+            let column = usize::try_from(if index < 0 { index.saturating_add(n as i64) } else { index })
+                .ok()
+                .filter(|c| *c < n)
+                .ok_or_else(|| fixed_error(format!("index {index} of a table with {n} entries")))?;
+            for tile in tiles.iter().filter(|t| t.n.contains(&column)) {
+                let c = column - tile.n.start;
+                for (i, v) in row[tile.k.clone()].iter_mut().enumerate() {
+                    *v = match &tile.content {
+                        TileContent::Codes(b) => {
+                            let code = f32::from(b.codes[i * b.n + c]);
+                            code * f32::from(b.scales[i / b.group * b.n + c]) * b.unit
+                        }
+                        TileContent::Real(b) => b.values[i * b.n + c],
+                        TileContent::Data(_) => return Err(fixed_error("a data tile has no columns")),
+                    };
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
+        let range = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
+        range
+            .and_then(|(o, l)| self.data.get(o..o.checked_add(l)?))
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| fixed_error(format!("no {len} data bytes at {offset}")))
+    }
+}
+
+/// A graph ready to run many times; constants are decoded once.
+pub struct Executor<'a, T: Knowledge> {
+    graph: &'a Graph<T>,
+    fixed: &'a dyn FixedMatrices,
+    order: Vec<NodeId>,
+    consts: Vec<OnceLock<Tensor>>,
+    /// For each value, the last step that reads it.
+    last_use: Vec<usize>,
+}
+
+impl<'a, T: Knowledge> Executor<'a, T> {
+    /// Prepares a verified graph.
+    ///
+    /// # Errors
+    /// When the graph has a cycle.
+    pub fn new(graph: &'a Graph<T>, fixed: &'a dyn FixedMatrices) -> Result<Self, Diagnostics> {
+        let order = graph.order().ok_or_else(|| fixed_error("the graph has a cycle"))?;
+        let mut last_use = vec![0; graph.value_limit()];
+        for (step, id) in order.iter().enumerate() {
+            for v in graph.node(*id).map(|n| n.inputs.as_slice()).unwrap_or_default() {
+                last_use[v.index()] = step;
+            }
+        }
+        for (_, v) in graph.outputs() {
+            last_use[v.index()] = usize::MAX;
+        }
+        let consts = graph.consts.iter().map(|_| OnceLock::new()).collect();
+        Ok(Executor { graph, fixed, order, consts, last_use })
+    }
+
+    fn constant(&self, id: ConstId) -> Result<Tensor, Diagnostics> {
+        let slot = self.consts.get(id.index()).ok_or_else(|| fixed_error(format!("no constant {id}")))?;
+        if let Some(t) = slot.get() {
+            return Ok(t.clone());
+        }
+        let c = self.graph.consts.get(id).ok_or_else(|| fixed_error(format!("no constant {id}")))?;
+        let tensor = match c.source {
+            ConstSource::Data(offset) => {
+                let bytes = self.fixed.data(offset, (c.len() * c.elem.size()) as u64)?;
+                Tensor::from_le_bytes(c.elem, c.shape.clone(), &bytes).map_err(fixed_error)?
+            }
+            _ => c.tensor()?,
+        };
+        Ok(slot.get_or_init(|| tensor).clone())
+    }
+
+    /// Runs the graph; outputs by name.
+    ///
+    /// # Errors
+    /// Inputs that do not fit the model (all at once), and operations that refuse theirs.
+    pub fn run(&self, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
+        self.check_inputs(inputs)?;
+        let mut env: Vec<Option<Tensor>> = vec![None; self.graph.value_limit()];
+        for (step, id) in self.order.iter().enumerate() {
+            let Some(node) = self.graph.node(*id) else { continue };
+            let result = match &node.op {
+                Op::Input {} => {
+                    let name = node.outputs.first().and_then(|v| self.graph.value(*v)).map(|v| &v.name);
+                    vec![name.and_then(|n| inputs.get(n)).cloned().ok_or_else(|| fixed_error("missing input"))?]
+                }
+                Op::Constant { id } => vec![self.constant(*id)?],
+                op => {
+                    let args: Vec<Tensor> = node
+                        .inputs
+                        .iter()
+                        .map(|v| env[v.index()].clone().ok_or_else(|| fixed_error(format!("%{v} has no value"))))
+                        .collect::<Result<_, _>>()?;
+                    self.node(op, &args).map_err(|mut d| {
+                        for d in &mut d.0 {
+                            d.origin.merge(&node.origin);
+                        }
+                        d
+                    })?
+                }
+            };
+            for (v, t) in node.outputs.iter().zip(result) {
+                env[v.index()] = Some(t);
+            }
+            for v in &node.inputs {
+                if self.last_use[v.index()] == step {
+                    env[v.index()] = None;
+                }
+            }
+        }
+        let take = |(name, v): &(String, _)| -> Result<(String, Tensor), Diagnostics> {
+            let v: &crate::graph::ValueId = v;
+            let t = env[v.index()].clone().ok_or_else(|| fixed_error(format!("output {name:?} has no value")))?;
+            Ok((name.clone(), t))
+        };
+        self.graph.outputs().iter().map(take).collect()
+    }
+
+    fn node(&self, op: &Op, args: &[Tensor]) -> Result<Vec<Tensor>, Diagnostics> {
+        match op {
+            Op::FixedLinear { matrix, k, n } => {
+                let x = args[0].as_slice::<f32>().map_err(fixed_error)?;
+                let mut shape = args[0].shape().to_vec();
+                match shape.last_mut() {
+                    Some(last) if *last as i64 == *k => *last = *n as usize,
+                    _ => return Err(fixed_error(format!("x of shape {:?} times {k} x {n}", args[0].shape()))),
+                }
+                let y = self.fixed.linear(*matrix, x)?;
+                Ok(vec![Tensor::new(shape, y).map_err(fixed_error)?])
+            }
+            Op::FixedLookup { matrix, k, .. } => {
+                let indices = eval::to_i64(&args[0]).map_err(fixed_error)?;
+                let mut shape = args[0].shape().to_vec();
+                shape.push(*k as usize);
+                let y = self.fixed.lookup(*matrix, &indices)?;
+                Ok(vec![Tensor::new(shape, y).map_err(fixed_error)?])
+            }
+            op => eval::eval(op, args).map_err(|e| fixed_error(format!("{}: {e}", op.name()))),
+        }
+    }
+
+    fn check_inputs(&self, inputs: &BTreeMap<String, Tensor>) -> Result<(), Diagnostics> {
+        let mut bad = Diagnostics::new();
+        let mut symbols: BTreeMap<String, (i64, String)> = BTreeMap::new();
+        let mut known = Vec::new();
+        for v in self.graph.inputs().iter().filter_map(|v| self.graph.value(*v)) {
+            known.push(v.name.clone());
+            let declared = v.ty.open();
+            let Some(t) = inputs.get(&v.name) else {
+                bad.push(Diagnostic::error(&E0802, format!("input {:?} ({declared}) is missing", v.name)));
+                continue;
+            };
+            let mut fits = t.elem() == declared.elem;
+            if let Some(dims) = &declared.shape {
+                fits &= dims.len() == t.rank();
+                for (dim, &actual) in dims.iter().zip(t.shape()) {
+                    let Some(dim) = dim else { continue };
+                    match dim.value() {
+                        Some(n) => fits &= n == actual as i64,
+                        None => {
+                            let key = dim.to_string();
+                            let (first, whose) =
+                                symbols.entry(key.clone()).or_insert_with(|| (actual as i64, v.name.clone()));
+                            if *first != actual as i64 {
+                                bad.push(Diagnostic::error(
+                                    &E0802,
+                                    format!("{key} is {first} in input {whose:?} but {actual} in input {:?}", v.name),
+                                ));
+                            }
+                        }
+                    }
+                }
+            }
+            if !fits {
+                bad.push(Diagnostic::error(
+                    &E0802,
+                    format!("input {:?} is {}{:?}, the model declares {declared}", v.name, t.elem(), t.shape()),
+                ));
+            }
+        }
+        for name in inputs.keys().filter(|n| !known.contains(n)) {
+            bad.push(
+                Diagnostic::error(&E0802, format!("the model has no input {name:?}"))
+                    .help(format!("its inputs are {}", known.join(", "))),
+            );
+        }
+        bad.check()
+    }
+}
+
+/// Runs a graph once; see [`Executor::run`].
+///
+/// # Errors
+/// As [`Executor::run`].
+pub fn run<T: Knowledge>(
+    graph: &Graph<T>,
+    inputs: &BTreeMap<String, Tensor>,
+    fixed: &dyn FixedMatrices,
+) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
+    Executor::new(graph, fixed)?.run(inputs)
+}

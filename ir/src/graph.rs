@@ -1,0 +1,413 @@
+//! The graph: operations on values, with constants beside it.
+//!
+//! # Invariants (checked by [`Verify`])
+//!
+//! 1. Every value a node reads, and every graph output, has exactly one producing node, which
+//!    lists it among its outputs.
+//! 2. There is no cycle.
+//! 3. Each node has the number of inputs and outputs its operation takes.
+//! 4. Graph inputs are exactly the `Input` nodes; input and output names are unique.
+//! 5. A `Constant` node's type is its constant's element type and shape.
+//! 6. The declared type of each value is admitted by the type inferred from its node's inputs.
+//!
+//! Not checked here: that a fixed matrix exists and has the right shape (the program's verifier
+//! does), and the values of data-dependent shapes (execution does).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use petgraph::Direction;
+use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+
+use crate::codes::E0301;
+use crate::consts::{Const, Consts};
+use crate::diag::{Diagnostic, Diagnostics};
+use crate::infer;
+use crate::op::{ConstId, Op};
+use crate::origin::Origin;
+use crate::shape::{BoundType, Knowledge, OpenType};
+use crate::tile::id;
+use crate::verify::Verify;
+
+id!(
+    /// A value of a graph.
+    ValueId
+);
+
+/// A node of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(NodeIndex);
+
+/// An operation with its operands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Operation.
+    pub op: Op,
+    /// Operands.
+    pub inputs: Vec<ValueId>,
+    /// Results.
+    pub outputs: Vec<ValueId>,
+    /// Source nodes.
+    pub origin: Origin,
+}
+
+/// A value: one result of one node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Value<T> {
+    /// Name in the source model; empty when it has none.
+    pub name: String,
+    /// What is known of it.
+    pub ty: T,
+    /// Its producer.
+    pub node: NodeId,
+}
+
+/// A dataflow graph whose values are known to the level `T`.
+#[derive(Debug, Clone)]
+pub struct Graph<T: Knowledge = OpenType> {
+    net: StableDiGraph<Node, ()>,
+    values: Vec<Option<Value<T>>>,
+    inputs: Vec<ValueId>,
+    outputs: Vec<(String, ValueId)>,
+    /// Constants.
+    pub consts: Consts,
+}
+
+impl<T: Knowledge> Default for Graph<T> {
+    fn default() -> Self {
+        Graph {
+            net: StableDiGraph::default(),
+            values: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            consts: Consts::default(),
+        }
+    }
+}
+
+impl<T: Knowledge> Graph<T> {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a node; each output gets the name and type given. Inputs must exist.
+    pub fn add(
+        &mut self,
+        op: Op,
+        inputs: Vec<ValueId>,
+        outputs: Vec<(String, T)>,
+        origin: Origin,
+    ) -> Vec<ValueId> {
+        let is_input = matches!(op, Op::Input {});
+        let producers: Vec<NodeIndex> =
+            inputs.iter().filter_map(|v| self.value(*v).map(|v| v.node.0)).collect();
+        let node = self.net.add_node(Node { op, inputs, outputs: Vec::new(), origin });
+        for p in producers {
+            self.net.add_edge(p, node, ());
+        }
+        let ids: Vec<ValueId> = outputs
+            .into_iter()
+            .map(|(name, ty)| {
+                self.values.push(Some(Value { name, ty, node: NodeId(node) }));
+                ValueId((self.values.len() - 1) as u32)
+            })
+            .collect();
+        if is_input {
+            self.inputs.extend(&ids);
+        }
+        if let Some(n) = self.net.node_weight_mut(node) {
+            n.outputs.clone_from(&ids);
+        }
+        ids
+    }
+
+    /// Appends a graph input.
+    pub fn add_input(&mut self, name: &str, ty: T) -> ValueId {
+        self.add(Op::Input {}, Vec::new(), vec![(name.into(), ty)], Origin::default())[0]
+    }
+
+    /// Appends a constant.
+    pub fn add_const(&mut self, name: &str, c: Const) -> ValueId {
+        let origin = c.origin.clone();
+        let ty = T::from_open(OpenType::fixed(c.elem, &c.shape));
+        let id = self.consts.add(c);
+        self.add(Op::Constant { id }, Vec::new(), ty.map(|t| (name.into(), t)).into_iter().collect(), origin)
+            .first()
+            .copied()
+            .unwrap_or(ValueId(u32::MAX))
+    }
+
+    /// Names a value as graph output.
+    pub fn add_output(&mut self, name: &str, value: ValueId) {
+        self.outputs.push((name.into(), value));
+    }
+
+    /// Graph inputs in order.
+    pub fn inputs(&self) -> &[ValueId] {
+        &self.inputs
+    }
+
+    /// Graph outputs in order.
+    pub fn outputs(&self) -> &[(String, ValueId)] {
+        &self.outputs
+    }
+
+    /// A node that exists.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.net.node_weight(id.0)
+    }
+
+    /// A node, to change its operation or origin. Its operands change with
+    /// [`Graph::set_inputs`] and [`Graph::replace_uses`].
+    pub fn op_mut(&mut self, id: NodeId) -> Option<(&mut Op, &mut Origin)> {
+        self.net.node_weight_mut(id.0).map(|n| (&mut n.op, &mut n.origin))
+    }
+
+    /// A value that exists.
+    pub fn value(&self, id: ValueId) -> Option<&Value<T>> {
+        self.values.get(id.index())?.as_ref()
+    }
+
+    /// A value, to change its name or type.
+    pub fn value_mut(&mut self, id: ValueId) -> Option<&mut Value<T>> {
+        self.values.get_mut(id.index())?.as_mut()
+    }
+
+    /// One more than the largest value index ever used.
+    pub fn value_limit(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The node that produces a value.
+    pub fn producer(&self, id: ValueId) -> Option<&Node> {
+        self.node(self.value(id)?.node)
+    }
+
+    /// The constant a value is, if it is one.
+    pub fn constant(&self, id: ValueId) -> Option<(ConstId, &Const)> {
+        match self.producer(id)?.op {
+            Op::Constant { id } => Some((id, self.consts.get(id)?)),
+            _ => None,
+        }
+    }
+
+    /// Nodes that read a value, once each, in ascending order.
+    pub fn users(&self, id: ValueId) -> Vec<NodeId> {
+        let Some(v) = self.value(id) else { return Vec::new() };
+        let found: BTreeSet<NodeId> = self
+            .net
+            .neighbors_directed(v.node.0, Direction::Outgoing)
+            .filter(|n| self.net.node_weight(*n).is_some_and(|n| n.inputs.contains(&id)))
+            .map(NodeId)
+            .collect();
+        found.into_iter().collect()
+    }
+
+    /// All nodes in ascending order of creation.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.net.node_indices().filter_map(|i| Some((NodeId(i), self.net.node_weight(i)?)))
+    }
+
+    /// Number of nodes.
+    pub fn node_count(&self) -> usize {
+        self.net.node_count()
+    }
+
+    /// Nodes so that producers come first; among the ready ones the oldest first. `None` when
+    /// there is a cycle.
+    pub fn order(&self) -> Option<Vec<NodeId>> {
+        let mut waiting: BTreeMap<NodeIndex, usize> = BTreeMap::new();
+        let mut ready = BinaryHeap::new();
+        for n in self.net.node_indices() {
+            match self.net.neighbors_directed(n, Direction::Incoming).count() {
+                0 => ready.push(Reverse(n)),
+                c => {
+                    waiting.insert(n, c);
+                }
+            }
+        }
+        let mut order = Vec::with_capacity(self.net.node_count());
+        while let Some(Reverse(n)) = ready.pop() {
+            order.push(NodeId(n));
+            for next in self.net.neighbors_directed(n, Direction::Outgoing) {
+                if let Some(c) = waiting.get_mut(&next) {
+                    *c -= 1;
+                    if *c == 0 {
+                        waiting.remove(&next);
+                        ready.push(Reverse(next));
+                    }
+                }
+            }
+        }
+        (order.len() == self.net.node_count()).then_some(order)
+    }
+
+    /// Changes what a node reads. The values must exist.
+    pub fn set_inputs(&mut self, id: NodeId, inputs: Vec<ValueId>) {
+        let old: Vec<_> = self.net.edges_directed(id.0, Direction::Incoming).map(|e| petgraph::visit::EdgeRef::id(&e)).collect();
+        for e in old {
+            self.net.remove_edge(e);
+        }
+        for v in &inputs {
+            if let Some(p) = self.value(*v).map(|v| v.node.0) {
+                self.net.add_edge(p, id.0, ());
+            }
+        }
+        if let Some(n) = self.net.node_weight_mut(id.0) {
+            n.inputs = inputs;
+        }
+    }
+
+    /// Makes every reader of `old`, and every graph output that is `old`, use `new`.
+    pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
+        for user in self.users(old) {
+            if let Some(n) = self.node(user) {
+                let inputs = n.inputs.iter().map(|&v| if v == old { new } else { v }).collect();
+                self.set_inputs(user, inputs);
+            }
+        }
+        for (_, v) in &mut self.outputs {
+            if *v == old {
+                *v = new;
+            }
+        }
+    }
+
+    /// Removes a node and its values. Nothing may read them any more.
+    pub fn remove(&mut self, id: NodeId) {
+        if let Some(n) = self.net.remove_node(id.0) {
+            self.inputs.retain(|v| !n.outputs.contains(v));
+            for v in n.outputs {
+                self.values[v.index()] = None;
+            }
+        }
+    }
+
+    /// Removes nodes that no output needs; graph inputs stay. Returns how many went.
+    pub fn remove_dead(&mut self) -> usize {
+        let Some(order) = self.order() else { return 0 };
+        let mut removed = 0;
+        for id in order.into_iter().rev() {
+            let Some(n) = self.node(id) else { continue };
+            let live = matches!(n.op, Op::Input {})
+                || self.net.neighbors_directed(id.0, Direction::Outgoing).next().is_some()
+                || n.outputs.iter().any(|v| self.outputs.iter().any(|(_, o)| o == v));
+            if !live {
+                self.remove(id);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// The same graph at another level of knowledge; the names and types of values that do not
+    /// reach it come back as error.
+    ///
+    /// # Errors
+    /// The values whose type says too little.
+    pub fn convert<U: Knowledge>(self) -> Result<Graph<U>, Vec<(ValueId, Value<T>)>> {
+        let mut failed = Vec::new();
+        let mut values = Vec::with_capacity(self.values.len());
+        for (i, v) in self.values.into_iter().enumerate() {
+            values.push(match v {
+                None => None,
+                Some(v) => match U::from_open(v.ty.open()) {
+                    Some(ty) => Some(Value { name: v.name, ty, node: v.node }),
+                    None => {
+                        failed.push((ValueId(i as u32), v));
+                        None
+                    }
+                },
+            });
+        }
+        if failed.is_empty() {
+            let Graph { net, inputs, outputs, consts, .. } = self;
+            Ok(Graph { net, values, inputs, outputs, consts })
+        } else {
+            Err(failed)
+        }
+    }
+}
+
+impl From<Graph<BoundType>> for Graph<OpenType> {
+    fn from(g: Graph<BoundType>) -> Self {
+        let values = g
+            .values
+            .into_iter()
+            .map(|v| v.map(|v| Value { name: v.name, ty: v.ty.open(), node: v.node }))
+            .collect();
+        Graph { net: g.net, values, inputs: g.inputs, outputs: g.outputs, consts: g.consts }
+    }
+}
+
+impl<T: Knowledge> Verify for Graph<T> {
+    fn verify(&self) -> Result<(), Diagnostics> {
+        let mut bad = Diagnostics::new();
+        let mut err = |message: String, origin: &Origin| {
+            bad.push(Diagnostic::error(&E0301, message).at(origin));
+        };
+        let mut input_values: Vec<ValueId> = Vec::new();
+        for (id, node) in self.nodes() {
+            let name = node.op.name();
+            for v in &node.inputs {
+                match self.value(*v) {
+                    None => err(format!("{name} reads %{v}, which nothing produces"), &node.origin),
+                    Some(value) => {
+                        if !self.net.contains_edge(value.node.0, id.0) {
+                            err(format!("{name} reads %{v} without an edge from its producer"), &node.origin);
+                        }
+                    }
+                }
+            }
+            for v in &node.outputs {
+                if self.value(*v).is_none_or(|value| value.node != id) {
+                    err(format!("{name} lists %{v}, which it does not produce"), &node.origin);
+                }
+            }
+            let (lo, hi, _) = node.op.arity();
+            if node.inputs.len() < lo || node.inputs.len() > hi {
+                err(format!("{name} has {} inputs", node.inputs.len()), &node.origin);
+            }
+            if node.outputs.len() != node.op.outputs() {
+                err(format!("{name} has {} outputs", node.outputs.len()), &node.origin);
+            }
+            if let Op::Input {} = node.op {
+                input_values.extend(&node.outputs);
+            }
+            if let Op::Constant { id } = node.op {
+                let declared = node.outputs.first().and_then(|v| self.value(*v)).map(|v| v.ty.open());
+                let actual = self.consts.get(id).map(|c| OpenType::fixed(c.elem, &c.shape));
+                if actual.is_none() || declared != actual {
+                    err(format!("constant {id} is not what its node declares"), &node.origin);
+                }
+            }
+        }
+        if input_values != self.inputs {
+            err("the list of inputs is not the list of input nodes".into(), &Origin::default());
+        }
+        for (what, names) in [
+            ("input", self.inputs.iter().filter_map(|v| Some(&self.value(*v)?.name)).collect::<Vec<_>>()),
+            ("output", self.outputs.iter().map(|(n, _)| n).collect()),
+        ] {
+            let mut seen = BTreeSet::new();
+            for n in names {
+                if !seen.insert(n) {
+                    err(format!("two {what}s are called {n:?}"), &Origin::default());
+                }
+            }
+        }
+        for (name, v) in &self.outputs {
+            if self.value(*v).is_none() {
+                err(format!("output {name:?} is %{v}, which nothing produces"), &Origin::default());
+            }
+        }
+        if bad.has_errors() {
+            return Err(bad);
+        }
+        if self.order().is_none() {
+            return Err(Diagnostic::error(&E0301, "the graph has a cycle").into());
+        }
+        infer::check(self)
+    }
+}

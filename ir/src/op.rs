@@ -1,0 +1,314 @@
+//! Operations: a closed enum, so that a new one breaks every match on purpose.
+//!
+//! Semantics are those of the ONNX operators of the same name unless said otherwise; what ONNX
+//! passes as optional inputs or per-version attributes is normalised by the importer, so that each
+//! operation has one form. Broadcasting is multidirectional.
+
+use std::fmt;
+
+use crate::elem::Elem;
+use crate::tile::{MatrixId, id};
+
+id!(
+    /// Index of a constant in its graph's store.
+    ConstId
+);
+
+/// An attribute value as the text form shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attr {
+    /// `3`
+    Int(i64),
+    /// `[1, 2]`
+    Ints(Vec<i64>),
+    /// `0.5f`, shortest form that reads back to the same f32.
+    Float(f32),
+    /// A bare word.
+    Word(String),
+}
+
+impl fmt::Display for Attr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Attr::Int(v) => write!(f, "{v}"),
+            Attr::Ints(v) => write!(f, "{v:?}"),
+            Attr::Float(v) => write!(f, "{v:?}f"),
+            Attr::Word(v) => f.write_str(v),
+        }
+    }
+}
+
+/// A Rust type usable as attribute.
+trait AttrValue: Sized {
+    fn to_attr(&self) -> Attr;
+    fn from_attr(attr: Attr) -> Option<Self>;
+}
+
+impl AttrValue for i64 {
+    fn to_attr(&self) -> Attr {
+        Attr::Int(*self)
+    }
+    fn from_attr(attr: Attr) -> Option<Self> {
+        if let Attr::Int(v) = attr { Some(v) } else { None }
+    }
+}
+
+impl AttrValue for Vec<i64> {
+    fn to_attr(&self) -> Attr {
+        Attr::Ints(self.clone())
+    }
+    fn from_attr(attr: Attr) -> Option<Self> {
+        if let Attr::Ints(v) = attr { Some(v) } else { None }
+    }
+}
+
+impl AttrValue for f32 {
+    fn to_attr(&self) -> Attr {
+        Attr::Float(*self)
+    }
+    fn from_attr(attr: Attr) -> Option<Self> {
+        if let Attr::Float(v) = attr { Some(v) } else { None }
+    }
+}
+
+impl AttrValue for bool {
+    fn to_attr(&self) -> Attr {
+        Attr::Int(i64::from(*self))
+    }
+    fn from_attr(attr: Attr) -> Option<Self> {
+        match attr {
+            Attr::Int(0) => Some(false),
+            Attr::Int(1) => Some(true),
+            _ => None,
+        }
+    }
+}
+
+impl AttrValue for Elem {
+    fn to_attr(&self) -> Attr {
+        Attr::Word(self.name().to_owned())
+    }
+    fn from_attr(attr: Attr) -> Option<Self> {
+        if let Attr::Word(v) = attr { v.parse().ok() } else { None }
+    }
+}
+
+macro_rules! id_attr {
+    ($($t:ident)*) => {$(
+        impl AttrValue for $t {
+            fn to_attr(&self) -> Attr { Attr::Int(i64::from(self.0)) }
+            fn from_attr(attr: Attr) -> Option<Self> {
+                if let Attr::Int(v) = attr { u32::try_from(v).ok().map($t) } else { None }
+            }
+        }
+    )*};
+}
+id_attr!(ConstId MatrixId);
+
+macro_rules! functions {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident $text:literal $vdoc:literal)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $(#[doc = $vdoc] $variant),* }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+            /// Name in the text form.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $text),* }
+            }
+        }
+    };
+}
+
+functions!(
+    /// Element-wise functions of one tensor; the result has the input's element type.
+    UnaryFn {
+        Neg "neg" "-x" Abs "abs" "|x|" Sqrt "sqrt" "Square root" Reciprocal "reciprocal" "1/x"
+        Exp "exp" "e^x" Log "log" "Natural logarithm" Erf "erf" "Gauss error function"
+        Sin "sin" "Sine" Cos "cos" "Cosine" Tanh "tanh" "Hyperbolic tangent"
+        Sigmoid "sigmoid" "1/(1+e^-x)" Relu "relu" "max(x, 0)" Not "not" "Logical not"
+        Floor "floor" "Largest integer not above" Ceil "ceil" "Smallest integer not below"
+        Round "round" "Nearest integer, ties to even" Sign "sign" "-1, 0 or 1"
+    }
+);
+functions!(
+    /// Element-wise functions of two tensors with broadcasting. Comparisons give bool, the others
+    /// the inputs' common element type; `pow` the base's.
+    BinaryFn {
+        Add "add" "a + b" Sub "sub" "a - b" Mul "mul" "a b"
+        Div "div" "a / b; integers truncate towards zero" Pow "pow" "a to the power b"
+        Max "max" "Larger, NaN if either is" Min "min" "Smaller, NaN if either is"
+        Mod "mod" "Remainder with the divisor's sign" Fmod "fmod" "Remainder with the dividend's sign"
+        Equal "equal" "a = b" Greater "greater" "a > b" GreaterEqual "greater_equal" "a >= b"
+        Less "less" "a < b" LessEqual "less_equal" "a <= b"
+        And "and" "Logical and" Or "or" "Logical or" Xor "xor" "Logical exclusive or"
+    }
+);
+functions!(
+    /// Reductions.
+    ReduceFn {
+        Mean "reduce_mean" "Mean" Sum "reduce_sum" "Sum" Max "reduce_max" "Largest"
+        Min "reduce_min" "Smallest" Prod "reduce_prod" "Product"
+    }
+);
+
+impl BinaryFn {
+    /// Whether the result is bool whatever the inputs are.
+    pub fn is_comparison(self) -> bool {
+        use BinaryFn as B;
+        matches!(self, B::Equal | B::Greater | B::GreaterEqual | B::Less | B::LessEqual)
+    }
+}
+
+macro_rules! ops {
+    ($($variant:ident $text:literal ($lo:literal..=$hi:expr => $outs:literal) $doc:literal { $($field:ident : $ty:ty),* })*) => {
+        /// An operation with its static attributes. Its tensors are the node's inputs and outputs.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Op {
+            /// Element-wise function of one tensor.
+            Unary(UnaryFn),
+            /// Element-wise function of two tensors.
+            Binary(BinaryFn),
+            /// Reduction over `axes` (ascending, non-negative; all axes are listed).
+            Reduce {
+                /// Which.
+                f: ReduceFn,
+                /// Reduced axes, counted from the end when negative; empty reduces none.
+                axes: Vec<i64>,
+                /// Whether reduced axes stay with length 1.
+                keepdims: bool,
+            },
+            $(
+                #[doc = $doc]
+                $variant { $(#[doc = concat!("`", stringify!($field), "` in the text form.")] $field: $ty),* }
+            ),*
+        }
+
+        impl Op {
+            /// Name in the text form.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    Op::Unary(f) => f.name(),
+                    Op::Binary(f) => f.name(),
+                    Op::Reduce { f, .. } => f.name(),
+                    $(Op::$variant { .. } => $text),*
+                }
+            }
+
+            /// Fewest and most inputs, and the number of outputs (0: as many as its `sizes`).
+            pub fn arity(&self) -> (usize, usize, usize) {
+                match self {
+                    Op::Unary(_) | Op::Reduce { .. } => (1, 1, 1),
+                    Op::Binary(_) => (2, 2, 1),
+                    $(Op::$variant { .. } => ($lo, $hi, $outs)),*
+                }
+            }
+
+            /// Attributes by name, in a fixed order.
+            pub fn attrs(&self) -> Vec<(&'static str, Attr)> {
+                match self {
+                    Op::Unary(_) | Op::Binary(_) => Vec::new(),
+                    Op::Reduce { axes, keepdims, .. } => {
+                        vec![("axes", axes.to_attr()), ("keepdims", keepdims.to_attr())]
+                    }
+                    $(Op::$variant { $($field),* } => vec![$((stringify!($field), $field.to_attr())),*]),*
+                }
+            }
+
+            /// The operation of a text-form name and attributes.
+            ///
+            /// # Errors
+            /// An unknown name, or an attribute missing, unknown or of the wrong kind.
+            pub fn from_text(name: &str, mut attrs: Vec<(String, Attr)>) -> Result<Op, String> {
+                #[allow(unused_mut)]
+                let mut take = |key: &str| {
+                    let at = attrs.iter().position(|(k, _)| k == key);
+                    at.map(|i| attrs.swap_remove(i).1).ok_or_else(|| format!("{name} needs attribute {key}"))
+                };
+                fn get<T: AttrValue>(name: &str, key: &str, attr: Attr) -> Result<T, String> {
+                    let shown = attr.to_string();
+                    T::from_attr(attr).ok_or_else(|| format!("{shown} is no value for attribute {key} of {name}"))
+                }
+                let op = if let Some(&f) = UnaryFn::ALL.iter().find(|f| f.name() == name) {
+                    Op::Unary(f)
+                } else if let Some(&f) = BinaryFn::ALL.iter().find(|f| f.name() == name) {
+                    Op::Binary(f)
+                } else if let Some(&f) = ReduceFn::ALL.iter().find(|f| f.name() == name) {
+                    Op::Reduce {
+                        f,
+                        axes: get(name, "axes", take("axes")?)?,
+                        keepdims: get(name, "keepdims", take("keepdims")?)?,
+                    }
+                } else {
+                    match name {
+                        $($text => Op::$variant {
+                            $($field: get(name, stringify!($field), take(stringify!($field))?)?),*
+                        },)*
+                        _ => return Err(format!("unknown operation {name:?}")),
+                    }
+                };
+                match attrs.first() {
+                    Some((key, _)) => Err(format!("{name} has no attribute {key}")),
+                    None => Ok(op),
+                }
+            }
+
+            /// Name and documentation of every operation, for the generated reference.
+            pub fn reference() -> Vec<(&'static str, &'static str)> {
+                vec![$(($text, $doc)),*]
+            }
+        }
+    };
+}
+
+ops! {
+    Input "input" (0..=0 => 1) "A graph input." {}
+    Constant "const" (0..=0 => 1) "A constant of the graph's store." { id: ConstId }
+    Cast "cast" (1..=1 => 1) "Converts elements; float to integer truncates towards zero and saturates, to bool is `!= 0`." { to: Elem }
+    Where "where" (3..=3 => 1) "Condition (bool), a, b: a where true, with broadcasting." {}
+    Softmax "softmax" (1..=1 => 1) "Softmax along `axis`." { axis: i64 }
+    LayerNorm "layer_norm" (2..=3 => 1) "x, gain, optional bias: normalises over the axes from `axis` on." { axis: i64, epsilon: f32 }
+    MatMul "matmul" (2..=2 => 1) "Matrix product with broadcast leading axes; rank-1 operands as in ONNX." {}
+    Conv "conv" (2..=3 => 1) "x [B, C, spatial], w [O, C / groups, kernel], optional bias [O]. `pads` are begins then ends; all lists have one entry a spatial axis (`pads` two)." { strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64>, groups: i64 }
+    Patches "patches" (1..=1 => 1) "x [B, C, spatial] to [B, output spatial, C * kernel]: the windows a convolution multiplies with its weights, channel outermost." { kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64> }
+    Shape "shape" (1..=1 => 1) "Lengths of the axes `start..end` as i64 [n]." { start: i64, end: i64 }
+    Reshape "reshape" (2..=2 => 1) "x, shape (i64): -1 once is inferred; 0 copies the input's length unless `allow_zero`." { allow_zero: bool }
+    Flatten "flatten" (1..=1 => 1) "To rank 2, split before `axis`." { axis: i64 }
+    Transpose "transpose" (1..=1 => 1) "Output axis i is input axis `perm[i]`." { perm: Vec<i64> }
+    Concat "concat" (1..=usize::MAX => 1) "Joins along `axis`." { axis: i64 }
+    Slice "slice" (5..=5 => 1) "x, starts, ends, axes, steps (i64 vectors), clamped as in ONNX." {}
+    Split "split" (1..=1 => 0) "Cuts `axis` into pieces of `sizes`." { axis: i64, sizes: Vec<i64> }
+    SplitEqual "split_equal" (1..=1 => 0) "Cuts `axis` into as many equal pieces as there are outputs, the last smaller when uneven." { axis: i64, parts: i64 }
+    Squeeze "squeeze" (1..=1 => 1) "Drops the axes, all of length 1." { axes: Vec<i64> }
+    Unsqueeze "unsqueeze" (1..=1 => 1) "Inserts axes of length 1 at these positions of the output." { axes: Vec<i64> }
+    Expand "expand" (2..=2 => 1) "x, shape (i64): broadcasts both ways." {}
+    Gather "gather" (2..=2 => 1) "x, indices: x's slices along `axis`; negative indices count from the end." { axis: i64 }
+    GatherElements "gather_elements" (2..=2 => 1) "x, indices of the same rank: one element an index along `axis`." { axis: i64 }
+    GatherNd "gather_nd" (2..=2 => 1) "x, indices whose last axis is a coordinate." { batch_dims: i64 }
+    Range "range" (3..=3 => 1) "start, limit, delta (scalars)." {}
+    CumSum "cumsum" (2..=2 => 1) "x, axis (i64 scalar): running sum." { exclusive: bool, reverse: bool }
+    Trilu "trilu" (2..=2 => 1) "x, k (i64 scalar): keeps the upper or lower triangle of the last two axes." { upper: bool }
+    FixedLinear "fixed_linear" (1..=1 => 1) "x [.., k] times a fixed matrix [k, n]. With codes: int8 activations a row and exact integer sums; see `numerics`." { matrix: MatrixId, k: i64, n: i64 }
+    FixedLookup "fixed_lookup" (1..=1 => 1) "Indices (i64) to columns of a fixed matrix [k, n]: [.., k]. An embedding table stored with one column an entry, which a tied output product shares." { matrix: MatrixId, k: i64, n: i64 }
+}
+
+impl Op {
+    /// Number of outputs.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Op::Split { sizes, .. } => sizes.len(),
+            Op::SplitEqual { parts, .. } => usize::try_from(*parts).unwrap_or(0),
+            other => other.arity().2,
+        }
+    }
+
+    /// The fixed matrix it uses.
+    pub fn matrix(&self) -> Option<MatrixId> {
+        match self {
+            Op::FixedLinear { matrix, .. } | Op::FixedLookup { matrix, .. } => Some(*matrix),
+            _ => None,
+        }
+    }
+}

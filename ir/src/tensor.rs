@@ -1,0 +1,271 @@
+//! Dense tensors in row-major order, cheap to clone.
+
+use std::sync::Arc;
+
+use crate::elem::Elem;
+
+/// Elements of a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Data {
+    /// [`Elem::F32`]
+    F32(Arc<[f32]>),
+    /// [`Elem::F64`]
+    F64(Arc<[f64]>),
+    /// [`Elem::I64`]
+    I64(Arc<[i64]>),
+    /// [`Elem::I32`]
+    I32(Arc<[i32]>),
+    /// [`Elem::I8`]
+    I8(Arc<[i8]>),
+    /// [`Elem::U8`]
+    U8(Arc<[u8]>),
+    /// [`Elem::Bool`]
+    Bool(Arc<[bool]>),
+}
+
+/// Runs `$body` with `$x` bound to the slice of whatever element type it has.
+#[macro_export]
+macro_rules! each_data {
+    ($data:expr, $x:ident => $body:expr) => {
+        match $data {
+            $crate::tensor::Data::F32($x) => $body,
+            $crate::tensor::Data::F64($x) => $body,
+            $crate::tensor::Data::I64($x) => $body,
+            $crate::tensor::Data::I32($x) => $body,
+            $crate::tensor::Data::I8($x) => $body,
+            $crate::tensor::Data::U8($x) => $body,
+            $crate::tensor::Data::Bool($x) => $body,
+        }
+    };
+}
+
+/// A Rust type that is an element type.
+pub trait Element: Copy + PartialEq + Send + Sync + 'static {
+    /// Which.
+    const ELEM: Elem;
+    /// Wraps elements.
+    fn wrap(values: Vec<Self>) -> Data;
+    /// The elements of data of this type.
+    fn of(data: &Data) -> Option<&[Self]>;
+    /// From little-endian bytes of exactly the element's size.
+    fn from_le(bytes: &[u8]) -> Self;
+    /// Appends little-endian bytes.
+    fn put_le(self, out: &mut Vec<u8>);
+}
+
+macro_rules! element {
+    ($($t:ty => $v:ident)*) => {$(
+        impl Element for $t {
+            const ELEM: Elem = Elem::$v;
+            fn wrap(values: Vec<Self>) -> Data { Data::$v(values.into()) }
+            fn of(data: &Data) -> Option<&[Self]> {
+                if let Data::$v(x) = data { Some(x) } else { None }
+            }
+            fn from_le(bytes: &[u8]) -> Self {
+                let mut raw = [0; size_of::<$t>()];
+                raw.copy_from_slice(bytes);
+                <$t>::from_le_bytes(raw)
+            }
+            fn put_le(self, out: &mut Vec<u8>) { out.extend_from_slice(&self.to_le_bytes()) }
+        }
+    )*};
+}
+element!(f32 => F32 f64 => F64 i64 => I64 i32 => I32 i8 => I8 u8 => U8);
+
+impl Element for bool {
+    const ELEM: Elem = Elem::Bool;
+    fn wrap(values: Vec<Self>) -> Data {
+        Data::Bool(values.into())
+    }
+    fn of(data: &Data) -> Option<&[Self]> {
+        if let Data::Bool(x) = data { Some(x) } else { None }
+    }
+    fn from_le(bytes: &[u8]) -> Self {
+        bytes.iter().any(|&b| b != 0)
+    }
+    fn put_le(self, out: &mut Vec<u8>) {
+        out.push(u8::from(self));
+    }
+}
+
+impl Data {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        each_data!(self, x => x.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Element type.
+    pub fn elem(&self) -> Elem {
+        match self {
+            Data::F32(_) => Elem::F32,
+            Data::F64(_) => Elem::F64,
+            Data::I64(_) => Elem::I64,
+            Data::I32(_) => Elem::I32,
+            Data::I8(_) => Elem::I8,
+            Data::U8(_) => Elem::U8,
+            Data::Bool(_) => Elem::Bool,
+        }
+    }
+}
+
+/// A tensor. Its shape and its number of elements always agree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    data: Data,
+}
+
+/// Number of elements of a shape; `None` when it overflows.
+pub fn count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |a, &b| a.checked_mul(b))
+}
+
+impl Tensor {
+    /// A tensor of the given elements.
+    ///
+    /// # Errors
+    /// When shape and length disagree.
+    pub fn new<T: Element>(shape: Vec<usize>, values: Vec<T>) -> Result<Tensor, String> {
+        Self::from_data(shape, T::wrap(values))
+    }
+
+    /// As [`Tensor::new`], from wrapped data.
+    ///
+    /// # Errors
+    /// When shape and length disagree.
+    pub fn from_data(shape: Vec<usize>, data: Data) -> Result<Tensor, String> {
+        if count(&shape) == Some(data.len()) {
+            Ok(Tensor { shape, data })
+        } else {
+            Err(format!("{} elements cannot have shape {shape:?}", data.len()))
+        }
+    }
+
+    /// A tensor of rank 0.
+    pub fn scalar<T: Element>(value: T) -> Tensor {
+        Tensor { shape: Vec::new(), data: T::wrap(vec![value]) }
+    }
+
+    /// A tensor of rank 1.
+    pub fn vector<T: Element>(values: Vec<T>) -> Tensor {
+        Tensor { shape: vec![values.len()], data: T::wrap(values) }
+    }
+
+    /// From little-endian bytes, row-major.
+    ///
+    /// # Errors
+    /// When the length does not fit the shape.
+    pub fn from_le_bytes(elem: Elem, shape: Vec<usize>, bytes: &[u8]) -> Result<Tensor, String> {
+        fn read<T: Element>(bytes: &[u8]) -> Data {
+            T::wrap(bytes.chunks_exact(T::ELEM.size()).map(T::from_le).collect())
+        }
+        let expected = count(&shape).and_then(|c| c.checked_mul(elem.size()));
+        if expected != Some(bytes.len()) {
+            return Err(format!("{} bytes cannot hold {elem} of shape {shape:?}", bytes.len()));
+        }
+        let data = match elem {
+            Elem::F32 => read::<f32>(bytes),
+            Elem::F64 => read::<f64>(bytes),
+            Elem::I64 => read::<i64>(bytes),
+            Elem::I32 => read::<i32>(bytes),
+            Elem::I8 => read::<i8>(bytes),
+            Elem::U8 => read::<u8>(bytes),
+            Elem::Bool => read::<bool>(bytes),
+        };
+        Ok(Tensor { shape, data })
+    }
+
+    /// The elements as little-endian bytes, row-major.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.data.len() * self.elem().size());
+        each_data!(&self.data, x => x.iter().for_each(|&v| v.put_le(&mut out)));
+        out
+    }
+
+    /// Shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether it has no element.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Element type.
+    pub fn elem(&self) -> Elem {
+        self.data.elem()
+    }
+
+    /// Elements.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// Elements as `T`.
+    ///
+    /// # Errors
+    /// When they have another type.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T], String> {
+        T::of(&self.data).ok_or_else(|| format!("expected {}, found {}", T::ELEM, self.elem()))
+    }
+
+    /// The same elements under another shape.
+    ///
+    /// # Errors
+    /// When the number of elements differs.
+    pub fn reshaped(&self, shape: Vec<usize>) -> Result<Tensor, String> {
+        Self::from_data(shape, self.data.clone())
+    }
+}
+
+/// Row-major strides of a shape, in elements.
+pub fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut out = vec![1; shape.len()];
+    for i in (1..shape.len()).rev() {
+        out[i - 1] = out[i] * shape[i];
+    }
+    out
+}
+
+/// The shape two shapes broadcast to (ONNX multidirectional broadcasting).
+///
+/// # Errors
+/// When they do not broadcast.
+pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
+    let rank = a.len().max(b.len());
+    let at = |s: &[usize], i: usize| if i + s.len() < rank { 1 } else { s[i + s.len() - rank] };
+    (0..rank)
+        .map(|i| match (at(a, i), at(b, i)) {
+            (x, y) if x == y => Ok(x),
+            (1, y) => Ok(y),
+            (x, 1) => Ok(x),
+            _ => Err(format!("shapes {a:?} and {b:?} do not broadcast")),
+        })
+        .collect()
+}
+
+/// An axis counted from the end when negative, as an index.
+///
+/// # Errors
+/// When it is out of range.
+pub fn axis(axis: i64, rank: usize) -> Result<usize, String> {
+    let r = rank as i64;
+    let a = if axis < 0 { axis.saturating_add(r) } else { axis };
+    if (0..r).contains(&a) { Ok(a as usize) } else { Err(format!("axis {axis} of a tensor of rank {rank}")) }
+}
