@@ -114,7 +114,12 @@ pub trait Plan {
     ///
     /// # Errors
     /// Input/output, and content that cannot be realised.
-    fn emit(&self, source: &dyn TileSource, dir: &Path, progress: &dyn Progress) -> Result<Emission, Diagnostics>;
+    fn emit(
+        &self,
+        source: &dyn TileSource,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Emission, Diagnostics>;
 }
 
 /// What was written.

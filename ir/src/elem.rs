@@ -24,8 +24,7 @@ pub enum Elem {
 
 impl Elem {
     /// All element types.
-    pub const ALL: [Elem; 7] =
-        [Elem::F32, Elem::F64, Elem::I64, Elem::I32, Elem::I8, Elem::U8, Elem::Bool];
+    pub const ALL: [Elem; 7] = [Elem::F32, Elem::F64, Elem::I64, Elem::I32, Elem::I8, Elem::U8, Elem::Bool];
 
     /// Size in bytes.
     pub fn size(self) -> usize {

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use crate::codes::{E0801, E0802};
 use crate::consts::ConstSource;
 use crate::diag::{Diagnostic, Diagnostics};
+use crate::elem::Elem;
 use crate::eval;
 use crate::graph::{Graph, NodeId};
 use crate::numerics;
@@ -75,7 +76,11 @@ impl LoadedMatrices {
     ///
     /// # Errors
     /// What the sources report, and contents that are not what the program declares.
-    pub fn load(program: &TileProgram, tiles: &dyn TileSource, data: &dyn TileSource) -> Result<Self, Diagnostics> {
+    pub fn load(
+        program: &TileProgram,
+        tiles: &dyn TileSource,
+        data: &dyn TileSource,
+    ) -> Result<Self, Diagnostics> {
         let contents: Vec<Result<TileContent, Diagnostics>> = (0..program.tiles.len())
             .into_par_iter()
             .map(|i| {
@@ -89,7 +94,8 @@ impl LoadedMatrices {
             .collect();
         let mut matrices: Vec<_> =
             program.matrices.iter().map(|m| (m.k as usize, m.n as usize, Vec::new())).collect();
-        let mut bytes = vec![0; usize::try_from(program.data_len()).map_err(|_| fixed_error("too much data"))?];
+        let mut bytes =
+            vec![0; usize::try_from(program.data_len()).map_err(|_| fixed_error("too much data"))?];
         for (tile, content) in program.tiles.iter().zip(contents) {
             match (&tile.kind, content?) {
                 (TileKind::Matrix { matrix, k, n }, content) => {
@@ -100,7 +106,10 @@ impl LoadedMatrices {
                         TileContent::Data(_) => false,
                     };
                     if !fits {
-                        return Err(fixed_error(format!("tile {} is not what the program declares", tile.name)));
+                        return Err(fixed_error(format!(
+                            "tile {} is not what the program declares",
+                            tile.name
+                        )));
                     }
                     matrices[matrix.index()].2.push(LoadedTile { k, n, content });
                 }
@@ -126,7 +135,7 @@ impl FixedMatrices for LoadedMatrices {
     fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
         let (k, n, tiles) = self.matrix(matrix)?;
         let (k, n) = (*k, *n);
-        if k == 0 || x.len() % k != 0 {
+        if k == 0 || !x.len().is_multiple_of(k) {
             return Err(fixed_error(format!("{} inputs do not fit a matrix of {k} rows", x.len())));
         }
         let rows = x.len() / k;
@@ -156,7 +165,7 @@ impl FixedMatrices for LoadedMatrices {
                 }
                 TileContent::Real(block) => {
                     let xs: Vec<f32> = (0..rows).flat_map(|r| x[part(tile, r)].iter().copied()).collect();
-                    let y = eval::product_f32(&xs, rows, &block.values, block.k, block.n);
+                    let y = eval::matmul::product_f32(&xs, &block.values, rows, block.k, block.n);
                     for (r, y) in y.chunks_exact(width).enumerate() {
                         let out = &mut sums[r * n + tile.n.start..r * n + tile.n.end];
                         for (s, v) in out.iter_mut().zip(y) {
@@ -270,14 +279,20 @@ impl<'a, T: Knowledge> Executor<'a, T> {
             let result = match &node.op {
                 Op::Input {} => {
                     let name = node.outputs.first().and_then(|v| self.graph.value(*v)).map(|v| &v.name);
-                    vec![name.and_then(|n| inputs.get(n)).cloned().ok_or_else(|| fixed_error("missing input"))?]
+                    vec![
+                        name.and_then(|n| inputs.get(n))
+                            .cloned()
+                            .ok_or_else(|| fixed_error("missing input"))?,
+                    ]
                 }
                 Op::Constant { id } => vec![self.constant(*id)?],
                 op => {
                     let args: Vec<Tensor> = node
                         .inputs
                         .iter()
-                        .map(|v| env[v.index()].clone().ok_or_else(|| fixed_error(format!("%{v} has no value"))))
+                        .map(|v| {
+                            env[v.index()].clone().ok_or_else(|| fixed_error(format!("%{v} has no value")))
+                        })
                         .collect::<Result<_, _>>()?;
                     self.node(op, &args).map_err(|mut d| {
                         for d in &mut d.0 {
@@ -298,7 +313,8 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         }
         let take = |(name, v): &(String, _)| -> Result<(String, Tensor), Diagnostics> {
             let v: &crate::graph::ValueId = v;
-            let t = env[v.index()].clone().ok_or_else(|| fixed_error(format!("output {name:?} has no value")))?;
+            let t =
+                env[v.index()].clone().ok_or_else(|| fixed_error(format!("output {name:?} has no value")))?;
             Ok((name.clone(), t))
         };
         self.graph.outputs().iter().map(take).collect()
@@ -311,16 +327,19 @@ impl<'a, T: Knowledge> Executor<'a, T> {
                 let mut shape = args[0].shape().to_vec();
                 match shape.last_mut() {
                     Some(last) if *last as i64 == *k => *last = *n as usize,
-                    _ => return Err(fixed_error(format!("x of shape {:?} times {k} x {n}", args[0].shape()))),
+                    _ => {
+                        return Err(fixed_error(format!("x of shape {:?} times {k} x {n}", args[0].shape())));
+                    }
                 }
                 let y = self.fixed.linear(*matrix, x)?;
                 Ok(vec![Tensor::new(shape, y).map_err(fixed_error)?])
             }
             Op::FixedLookup { matrix, k, .. } => {
-                let indices = eval::to_i64(&args[0]).map_err(fixed_error)?;
+                let indices = eval::eval(&Op::Cast { to: Elem::I64 }, &args[..1]).map_err(fixed_error)?;
+                let indices = indices[0].as_slice::<i64>().map_err(fixed_error)?;
                 let mut shape = args[0].shape().to_vec();
                 shape.push(*k as usize);
-                let y = self.fixed.lookup(*matrix, &indices)?;
+                let y = self.fixed.lookup(*matrix, indices)?;
                 Ok(vec![Tensor::new(shape, y).map_err(fixed_error)?])
             }
             op => eval::eval(op, args).map_err(|e| fixed_error(format!("{}: {e}", op.name()))),
@@ -352,7 +371,10 @@ impl<'a, T: Knowledge> Executor<'a, T> {
                             if *first != actual as i64 {
                                 bad.push(Diagnostic::error(
                                     &E0802,
-                                    format!("{key} is {first} in input {whose:?} but {actual} in input {:?}", v.name),
+                                    format!(
+                                        "{key} is {first} in input {whose:?} but {actual} in input {:?}",
+                                        v.name
+                                    ),
                                 ));
                             }
                         }
@@ -362,7 +384,12 @@ impl<'a, T: Knowledge> Executor<'a, T> {
             if !fits {
                 bad.push(Diagnostic::error(
                     &E0802,
-                    format!("input {:?} is {}{:?}, the model declares {declared}", v.name, t.elem(), t.shape()),
+                    format!(
+                        "input {:?} is {}{:?}, the model declares {declared}",
+                        v.name,
+                        t.elem(),
+                        t.shape()
+                    ),
                 ));
             }
         }

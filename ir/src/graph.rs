@@ -245,7 +245,11 @@ impl<T: Knowledge> Graph<T> {
 
     /// Changes what a node reads. The values must exist.
     pub fn set_inputs(&mut self, id: NodeId, inputs: Vec<ValueId>) {
-        let old: Vec<_> = self.net.edges_directed(id.0, Direction::Incoming).map(|e| petgraph::visit::EdgeRef::id(&e)).collect();
+        let old: Vec<_> = self
+            .net
+            .edges_directed(id.0, Direction::Incoming)
+            .map(|e| petgraph::visit::EdgeRef::id(&e))
+            .collect();
         for e in old {
             self.net.remove_edge(e);
         }

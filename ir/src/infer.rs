@@ -65,21 +65,21 @@ impl Facts {
     pub fn node<T: Knowledge>(&self, graph: &Graph<T>, id: NodeId) -> Result<Vec<Fact>, String> {
         let node = graph.node(id).ok_or("no such node")?;
         match &node.op {
-            Op::Input {} => Ok(node
-                .outputs
-                .iter()
-                .filter_map(|v| Some(Fact::of(graph.value(*v)?.ty.open())))
-                .collect()),
+            Op::Input {} => {
+                Ok(node.outputs.iter().filter_map(|v| Some(Fact::of(graph.value(*v)?.ty.open()))).collect())
+            }
             Op::Constant { id } => {
                 let c = graph.consts.get(*id).ok_or("no such constant")?;
                 let mut fact = Fact::of(OpenType::fixed(c.elem, &c.shape));
-                if c.elem == Elem::I64 && c.shape.len() <= 1 && c.len() <= MAX_FOLLOWED {
-                    if let Some(bytes) = c.bytes() {
-                        let values = bytes.chunks_exact(8).map(|b| {
-                            b.try_into().ok().map(|b| Dim::known(i64::from_le_bytes(b)))
-                        });
-                        fact.value = Some(values.collect());
-                    }
+                if c.elem == Elem::I64
+                    && c.shape.len() <= 1
+                    && c.len() <= MAX_FOLLOWED
+                    && let Some(bytes) = c.bytes()
+                {
+                    let values = bytes
+                        .chunks_exact(8)
+                        .map(|b| b.try_into().ok().map(|b| Dim::known(i64::from_le_bytes(b))));
+                    fact.value = Some(values.collect());
                 }
                 Ok(vec![fact])
             }
@@ -192,12 +192,11 @@ fn broadcast_shapes(a: &Fact, b: &Fact) -> Result<Option<Vec<OpenDim>>, String> 
 }
 
 fn same_length(a: &OpenDim, b: &OpenDim) -> Result<(), String> {
-    if let (Some(a), Some(b)) = (a, b) {
-        if let (Some(x), Some(y)) = (a.value(), b.value()) {
-            if x != y {
-                return Err(format!("lengths {x} and {y} differ"));
-            }
-        }
+    if let (Some(a), Some(b)) = (a, b)
+        && let (Some(x), Some(y)) = (a.value(), b.value())
+        && x != y
+    {
+        return Err(format!("lengths {x} and {y} differ"));
     }
     Ok(())
 }
@@ -302,7 +301,8 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let shape = match x[0].dims() {
                 None => None,
                 Some(d) => {
-                    let axes: Vec<usize> = axes.iter().map(|&a| norm_axis(a, d.len())).collect::<Result<_, _>>()?;
+                    let axes: Vec<usize> =
+                        axes.iter().map(|&a| norm_axis(a, d.len())).collect::<Result<_, _>>()?;
                     let kept = d.iter().enumerate().filter_map(|(i, dim)| match axes.contains(&i) {
                         true => keepdims.then(|| Some(Dim::known(1))),
                         false => Some(dim.clone()),
@@ -371,7 +371,10 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let clamp = |v: i64| (if v < 0 { v.saturating_add(r) } else { v }).clamp(0, r) as usize;
             let (a, b) = (clamp(*start), clamp(*end));
             let picked = if a < b { d[a..b].to_vec() } else { Vec::new() };
-            one(Fact { ty: OpenType { elem: Elem::I64, shape: Some(vec![known(picked.len())]) }, value: Some(picked) })
+            one(Fact {
+                ty: OpenType { elem: Elem::I64, shape: Some(vec![known(picked.len())]) },
+                value: Some(picked),
+            })
         }
         Op::Reshape { allow_zero } => {
             let Some(want) = &x[1].value else {
@@ -381,7 +384,10 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             };
             let (dims, _) = reshape(x[0], want, *allow_zero)?;
             let follow = dims.len() <= 1;
-            one(Fact { ty: OpenType { elem, shape: Some(dims) }, value: x[0].value.clone().filter(|_| follow) })
+            one(Fact {
+                ty: OpenType { elem, shape: Some(dims) },
+                value: x[0].value.clone().filter(|_| follow),
+            })
         }
         Op::Flatten { axis } => {
             let Some(d) = x[0].dims() else { return one(typed(elem, Some(vec![None, None]))) };
@@ -430,7 +436,8 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let value: Option<Vec<OpenDim>> = (all[0].len() == 1)
                 .then(|| x.iter().map(|f| f.value.clone()).collect::<Option<Vec<_>>>())
                 .flatten()
-                .map(|v| v.concat());
+                .map(|v| v.concat())
+                .filter(|v| v.len() <= MAX_FOLLOWED);
             one(Fact { ty: OpenType { elem, shape: Some(shape) }, value })
         }
         Op::Slice {} => slice(x),
@@ -445,7 +452,10 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             Ok(sizes.iter().map(|&s| with_dim(elem, d, a, Some(Dim::known(s)))).collect())
         }
         Op::SplitEqual { axis, parts } => {
-            let n = usize::try_from(*parts).ok().filter(|n| (1..=4096).contains(n)).ok_or("bad number of parts")?;
+            let n = usize::try_from(*parts)
+                .ok()
+                .filter(|n| (1..=4096).contains(n))
+                .ok_or("bad number of parts")?;
             let Some(d) = x[0].dims() else { return Ok((0..n).map(|_| typed(elem, None)).collect()) };
             let a = norm_axis(*axis, d.len())?;
             let length = d[a].as_ref().and_then(Dim::value);
@@ -466,7 +476,8 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             for &a in &axes {
                 same_length(&d[a], &Some(Dim::known(1)))?;
             }
-            let shape = d.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, d)| d.clone()).collect();
+            let shape =
+                d.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, d)| d.clone()).collect();
             one(Fact { ty: OpenType { elem, shape: Some(shape) }, value: x[0].value.clone() })
         }
         Op::Unsqueeze { axes } => {
@@ -476,7 +487,11 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let mut rest = d.iter().cloned();
             let mut shape = Vec::with_capacity(rank);
             for i in 0..rank {
-                shape.push(if axes.contains(&i) { Some(Dim::known(1)) } else { rest.next().ok_or("repeated axis")? });
+                shape.push(if axes.contains(&i) {
+                    Some(Dim::known(1))
+                } else {
+                    rest.next().ok_or("repeated axis")?
+                });
             }
             let value = x[0].value.clone().filter(|_| rank <= 1);
             one(Fact { ty: OpenType { elem, shape: Some(shape) }, value })
@@ -486,7 +501,8 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                 (Some(d), Some(want)) => Some(broadcast(d, want)?),
                 (Some(d), None) => {
                     let rank = x[1].dims().and_then(|r| r.first()?.as_ref()?.value());
-                    rank.and_then(|r| usize::try_from(r).ok()).map(|r| vec![None; r.max(d.len()).min(MAX_FOLLOWED)])
+                    rank.and_then(|r| usize::try_from(r).ok())
+                        .map(|r| vec![None; r.max(d.len()).min(MAX_FOLLOWED)])
                 }
                 _ => None,
             };
@@ -524,9 +540,11 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             one(typed(elem, Some([lead, &d[b + depth..]].concat())))
         }
         Op::Range {} => {
-            let n = x[0].numbers().zip(x[2].numbers()).and_then(|(start, delta)| match (&start[..], &delta[..]) {
-                ([s], [1]) => x[1].value.as_ref()?.first()?.as_ref()?.sub(&Dim::known(*s)),
-                _ => None,
+            let n = x[0].numbers().zip(x[2].numbers()).and_then(|(start, delta)| {
+                match (&start[..], &delta[..]) {
+                    ([s], [1]) => x[1].value.as_ref()?.first()?.as_ref()?.sub(&Dim::known(*s)),
+                    _ => None,
+                }
             });
             let n = n.filter(|n| n.value().is_none_or(|v| v >= 0));
             one(typed(elem, Some(vec![n])))
@@ -572,7 +590,10 @@ fn binary_value(f: crate::op::BinaryFn, a: &Fact, b: &Fact) -> Option<Vec<OpenDi
     }
     let (x, y) = (a.value.as_ref()?, b.value.as_ref()?);
     let n = x.len().max(y.len());
-    if (x.len() != n && x.len() != 1) || (y.len() != n && y.len() != 1) || a.dims()?.len().max(b.dims()?.len()) > 1 {
+    if (x.len() != n && x.len() != 1)
+        || (y.len() != n && y.len() != 1)
+        || a.dims()?.len().max(b.dims()?.len()) > 1
+    {
         return None;
     }
     let at = |v: &[OpenDim], i: usize| v[if v.len() == 1 { 0 } else { i }].clone();
@@ -621,16 +642,16 @@ fn reshape(x: &Fact, want: &[OpenDim], allow_zero: bool) -> Result<(Vec<OpenDim>
     }
     let total = source.map(product).unwrap_or(None);
     let Some(at) = infer_at else {
-        if let (Some(a), Some(b)) = (&total, product(&dims)) {
-            if let (Some(a), Some(b)) = (a.value(), b.value()) {
-                if a != b {
-                    return Err(format!("{a} elements cannot take a shape of {b}"));
-                }
-            }
+        if let (Some(a), Some(b)) = (&total, product(&dims))
+            && let (Some(a), Some(b)) = (a.value(), b.value())
+            && a != b
+        {
+            return Err(format!("{a} elements cannot take a shape of {b}"));
         }
         return Ok((dims, None));
     };
-    let rest: Vec<OpenDim> = dims.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, d)| d.clone()).collect();
+    let rest: Vec<OpenDim> =
+        dims.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, d)| d.clone()).collect();
     let inferred = match (&total, product(&rest)) {
         (Some(t), Some(r)) => {
             let q = t.div(&r);
@@ -663,12 +684,13 @@ fn slice(x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let from = start.value()?;
             if let Some(len) = length.value() {
                 let to = end.value()?;
-                if step == 0 {
+                if step == 0 || step == i64::MIN {
                     return None;
                 }
                 let (lo, hi) = if step > 0 { (0, len) } else { (-1, len - 1) };
-                let fix = |v: i64| (if v < 0 { v.saturating_add(len) } else { v }).clamp(lo, hi.max(lo));
-                let (from, to) = (fix(from), fix(to));
+                let fix =
+                    |v: i64, lo: i64| (if v < 0 { v.saturating_add(len) } else { v }).clamp(lo, hi.max(lo));
+                let (from, to) = (fix(from, lo.max(0.min(hi))), fix(to, lo));
                 let span = if step > 0 { to - from } else { from - to };
                 let count = if span <= 0 { 0 } else { (span - 1) / step.abs() + 1 };
                 return Some((Dim::known(count), from, count));

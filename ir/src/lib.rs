@@ -6,6 +6,8 @@ pub mod codes;
 pub mod consts;
 pub mod diag;
 pub mod elem;
+pub mod eval;
+pub mod exec;
 pub mod graph;
 pub mod infer;
 pub mod numerics;

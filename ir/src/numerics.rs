@@ -39,8 +39,7 @@ pub fn quantize_codes(values: &[f32], k: usize, n: usize, bits: u8, group: usize
     }
     let largest = amax.iter().fold(0f32, |a, &b| a.max(b)) / qmax;
     let unit = largest / 255.0;
-    let mut block =
-        CodeBlock { k, n, bits, group, unit, codes: vec![0; k * n], scales: vec![0; groups * n] };
+    let mut block = CodeBlock { k, n, bits, group, unit, codes: vec![0; k * n], scales: vec![0; groups * n] };
     if unit == 0.0 || !unit.is_normal() {
         block.unit = 0.0;
         return block;
@@ -99,38 +98,25 @@ pub fn quantize_row(x: &[f32], q: &mut [i8]) -> f32 {
     scale
 }
 
-/// Accumulates one quantised row against a block: `acc[n]` as the module says, exact.
-/// `x` has length `block.k`, `acc` length `block.n`; `group_acc` is scratch of length `block.n`.
-pub fn accumulate(block: &CodeBlock, x: &[i8], acc: &mut [i32], group_acc: &mut [i32]) {
-    let n = block.n;
-    acc.fill(0);
-    for (g, xs) in x.chunks(block.group).enumerate() {
-        group_acc.fill(0);
-        let first = g * block.group;
-        for (i, &xk) in xs.iter().enumerate() {
-            if xk == 0 {
-                continue;
-            }
-            let row = &block.codes[(first + i) * n..(first + i + 1) * n];
-            for (a, &c) in group_acc.iter_mut().zip(row) {
-                *a += i32::from(i16::from(xk) * i16::from(c));
-            }
-        }
-        let scales = &block.scales[g * n..(g + 1) * n];
-        for ((a, &ga), &s) in acc.iter_mut().zip(group_acc.iter()).zip(scales) {
-            *a += ga * i32::from(s);
-        }
-    }
+/// Accumulates quantised rows against a block, as the module says: `x` is `[rows][k]`, `acc`
+/// `[rows][n]`. Exact while [`accumulator_bound`] is at most `i32::MAX`, modulo 2^32 beyond; the same
+/// for any number of threads.
+///
+/// # Panics
+/// When a length does not fit the block.
+pub fn accumulate(block: &CodeBlock, x: &[i8], rows: usize, acc: &mut [i32]) {
+    crate::eval::integer::accumulate(block, x, rows, acc);
 }
 
-/// Rounds a rectangle to half precision relative to its root mean square; the real-valued weights
-/// a program asks an analogue target for. Signal-to-noise ratio about 73 dB for normal values.
+/// Rounds a rectangle to half precision relative to the power of two nearest its root mean square;
+/// the real-valued weights a program asks an analogue target for. Signal-to-noise ratio about
+/// 73 dB for normal values.
 pub fn round_real(values: &[f32], k: usize, n: usize) -> RealBlock {
-    let rms = root_mean_square(values);
-    let values = if rms == 0.0 {
-        vec![0.0; values.len()]
+    let unit = root_mean_square(values).log2().round().exp2();
+    let values = if unit.is_normal() {
+        values.iter().map(|v| f16::from_f32(v / unit).to_f32() * unit).collect()
     } else {
-        values.iter().map(|v| f16::from_f32(v / rms).to_f32() * rms).collect()
+        vec![0.0; values.len()]
     };
     RealBlock { k, n, values }
 }
@@ -177,21 +163,26 @@ mod tests {
 
     #[test]
     fn accumulation_equals_the_sum_in_wide_integers_and_stays_within_its_bound() {
-        let (k, n) = (70, 9);
+        let (k, n, rows) = (70, 9, 6);
         let b = quantize_codes(&ramp(k * n), k, n, 4, 32);
-        let mut x = vec![0i8; k];
-        quantize_row(&ramp(k), &mut x);
-        let (mut acc, mut scratch) = (vec![0; n], vec![0; n]);
-        accumulate(&b, &x, &mut acc, &mut scratch);
+        let mut x = vec![0i8; rows * k];
+        for (x, values) in x.chunks_exact_mut(k).zip(ramp(rows * k).chunks_exact(k)) {
+            quantize_row(values, x);
+        }
+        let mut acc = vec![0; rows * n];
+        accumulate(&b, &x, rows, &mut acc);
         let bound = accumulator_bound(&b);
         assert!(bound <= accumulator_bound_of_shape(k as u64, 4));
-        for j in 0..n {
+        for (at, &got) in acc.iter().enumerate() {
+            let (row, j) = (at / n, at % n);
             let wide: i64 = (0..k)
                 .map(|i| {
-                    i64::from(x[i]) * i64::from(b.codes[i * n + j]) * i64::from(b.scales[i / 32 * n + j])
+                    i64::from(x[row * k + i])
+                        * i64::from(b.codes[i * n + j])
+                        * i64::from(b.scales[i / 32 * n + j])
                 })
                 .sum();
-            assert_eq!(i64::from(acc[j]), wide);
+            assert_eq!(i64::from(got), wide);
             assert!(wide.unsigned_abs() <= bound);
         }
     }

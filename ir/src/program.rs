@@ -85,7 +85,9 @@ impl TileProgram {
             TileKind::Data { offset, .. } => {
                 let at = offset.saturating_add(n.start);
                 match self.data.iter().find(|d| (d.offset..d.offset.saturating_add(d.len)).contains(&at)) {
-                    Some(d) => d.origin.with_range(0..1, at - d.offset..at - d.offset + n.end.saturating_sub(n.start)),
+                    Some(d) => d
+                        .origin
+                        .with_range(0..1, at - d.offset..at - d.offset + n.end.saturating_sub(n.start)),
                     None => tile.origin.clone(),
                 }
             }
@@ -175,7 +177,9 @@ impl Verify for TileProgram {
             }
         }
         for (_, node) in self.graph.nodes() {
-            if let (Some(matrix), Op::FixedLinear { k, n, .. } | Op::FixedLookup { k, n, .. }) = (node.op.matrix(), &node.op) {
+            if let (Some(matrix), Op::FixedLinear { k, n, .. } | Op::FixedLookup { k, n, .. }) =
+                (node.op.matrix(), &node.op)
+            {
                 let fits = self
                     .matrices
                     .get(matrix.index())
@@ -184,17 +188,16 @@ impl Verify for TileProgram {
                     err(format!("{} says matrix {matrix} is {k} x {n}", node.op.name()), &node.origin);
                 }
             }
-            if let Op::Constant { id } = node.op {
-                if let Some(c) = self.graph.consts.get(id) {
-                    if let ConstSource::Data(offset) = c.source {
-                        let len = (c.len() * c.elem.size()) as u64;
-                        let inside = self.data.iter().any(|d| {
-                            d.offset <= offset && offset.checked_add(len).is_some_and(|e| e <= d.offset + d.len)
-                        });
-                        if !inside {
-                            err(format!("a constant of {len} bytes at byte {offset} is not in the data"), &c.origin);
-                        }
-                    }
+            if let Op::Constant { id } = node.op
+                && let Some(c) = self.graph.consts.get(id)
+                && let ConstSource::Data(offset) = c.source
+            {
+                let len = (c.len() * c.elem.size()) as u64;
+                let inside = self.data.iter().any(|d| {
+                    d.offset <= offset && offset.checked_add(len).is_some_and(|e| e <= d.offset + d.len)
+                });
+                if !inside {
+                    err(format!("a constant of {len} bytes at byte {offset} is not in the data"), &c.origin);
                 }
             }
         }
@@ -224,7 +227,12 @@ mod tests {
             origin: Origin::tensor("w"),
         };
         TileProgram {
-            matrices: vec![FixedMatrix { k: 10, n: 6, scheme: Scheme::Codes { bits: 4, group: 8 }, origin: Origin::tensor("w") }],
+            matrices: vec![FixedMatrix {
+                k: 10,
+                n: 6,
+                scheme: Scheme::Codes { bits: 4, group: 8 },
+                origin: Origin::tensor("w"),
+            }],
             tiles: vec![tile("a", 0..8, 0..6), tile("b", 8..10, 0..4), tile("c", 8..10, 4..6)],
             ..TileProgram::default()
         }

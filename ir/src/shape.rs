@@ -17,6 +17,8 @@ pub struct Dim {
 
 /// Longest polynomial kept; a longer one is treated as unknown.
 const MAX_TERMS: usize = 16;
+/// Highest degree kept: squaring a length repeatedly must not double the size of a term for ever.
+const MAX_DEGREE: usize = 16;
 
 impl Dim {
     /// A number.
@@ -51,6 +53,9 @@ impl Dim {
     }
 
     fn insert(&mut self, monomial: Vec<Arc<str>>, coefficient: i64) -> Option<()> {
+        if monomial.len() > MAX_DEGREE {
+            return None;
+        }
         let old = self.terms.get(&monomial).copied().unwrap_or(0);
         match old.checked_add(coefficient)? {
             0 => self.terms.remove(&monomial),

@@ -108,7 +108,11 @@ fn print_nodes<T: Knowledge>(out: &mut String, g: &Graph<T>) {
         let Some(node) = g.node(id) else { continue };
         let named = |v: &ValueId| {
             let name = g.value(*v).map(|v| v.name.as_str()).unwrap_or_default();
-            if name.is_empty() { format!("%{}", number(v)) } else { format!("%{} {}", number(v), quoted(name)) }
+            if name.is_empty() {
+                format!("%{}", number(v))
+            } else {
+                format!("%{} {}", number(v), quoted(name))
+            }
         };
         let types: Vec<String> =
             node.outputs.iter().filter_map(|v| g.value(*v)).map(|v| v.ty.open().to_string()).collect();
@@ -141,7 +145,8 @@ fn print_nodes<T: Knowledge>(out: &mut String, g: &Graph<T>) {
                 let results: Vec<String> = node.outputs.iter().map(named).collect();
                 let args: Vec<String> = node.inputs.iter().map(|v| format!("%{}", number(v))).collect();
                 let attrs: Vec<String> = op.attrs().iter().map(|(k, v)| format!("{k}={v}")).collect();
-                let attrs = if attrs.is_empty() { String::new() } else { format!(" {{{}}}", attrs.join(", ")) };
+                let attrs =
+                    if attrs.is_empty() { String::new() } else { format!(" {{{}}}", attrs.join(", ")) };
                 write!(out, "{} = {}({}){attrs}", results.join(", "), op.name(), args.join(", "))
             }
         };
@@ -248,7 +253,12 @@ impl<'a> Line<'a> {
     }
 
     /// Items between brackets.
-    fn list<T>(&mut self, open: &str, close: &str, mut item: impl FnMut(&mut Self) -> Parsed<T>) -> Parsed<Vec<T>> {
+    fn list<T>(
+        &mut self,
+        open: &str,
+        close: &str,
+        mut item: impl FnMut(&mut Self) -> Parsed<T>,
+    ) -> Parsed<Vec<T>> {
         self.expect(open)?;
         let mut out = Vec::new();
         if self.accept(close) {
@@ -332,7 +342,8 @@ impl<'a> Line<'a> {
             return Ok(Scheme::Real);
         }
         let parts = word.strip_prefix("codes").and_then(|w| w.split_once('/'));
-        let parsed = parts.and_then(|(b, g)| Some(Scheme::Codes { bits: b.parse().ok()?, group: g.parse().ok()? }));
+        let parsed =
+            parts.and_then(|(b, g)| Some(Scheme::Codes { bits: b.parse().ok()?, group: g.parse().ok()? }));
         parsed.ok_or_else(|| format!("unknown scheme {word:?}"))
     }
 
@@ -353,8 +364,12 @@ enum Source {
 }
 
 fn tensor(elem: Elem, shape: Vec<usize>, words: &[String]) -> Parsed<Tensor> {
-    fn parse<T: crate::tensor::Element + std::str::FromStr>(shape: Vec<usize>, words: &[String]) -> Parsed<Tensor> {
-        let values: Result<Vec<T>, _> = words.iter().map(|w| w.parse().map_err(|_| format!("bad element {w:?}"))).collect();
+    fn parse<T: crate::tensor::Element + std::str::FromStr>(
+        shape: Vec<usize>,
+        words: &[String],
+    ) -> Parsed<Tensor> {
+        let values: Result<Vec<T>, _> =
+            words.iter().map(|w| w.parse().map_err(|_| format!("bad element {w:?}"))).collect();
         Tensor::new(shape, values?)
     }
     match elem {
@@ -376,7 +391,11 @@ struct Reader {
 
 impl Reader {
     fn dense(id: u32, len: usize, what: &str) -> Parsed<()> {
-        if id as usize == len { Ok(()) } else { Err(format!("{what} {id} is out of order; {len} comes next")) }
+        if id as usize == len {
+            Ok(())
+        } else {
+            Err(format!("{what} {id} is out of order; {len} comes next"))
+        }
     }
 
     fn define(&mut self, numbers: &[u32], values: Vec<ValueId>) -> Parsed<()> {
@@ -456,7 +475,9 @@ impl Reader {
             let ty = l.ty()?.bound().ok_or("a constant needs a shape of numbers")?;
             let origin = l.origin()?;
             let c = match source {
-                Source::Data(offset) => Const::new(ty.elem, ty.shape, ConstSource::Data(offset), origin, learned)?,
+                Source::Data(offset) => {
+                    Const::new(ty.elem, ty.shape, ConstSource::Data(offset), origin, learned)?
+                }
                 Source::Words(words) => Const::derived(&tensor(ty.elem, ty.shape, &words)?, origin, learned),
             };
             let v = g.add_const(names.first().map_or("", |n| n), c);
@@ -570,7 +591,7 @@ output "norm" = %7
         ] {
             let text = format!("{TEXT}{line}\n");
             let e = parse_program(&text).unwrap_err().to_string();
-            assert!(e.contains(what) && e.contains("line 16"), "{line}: {e}");
+            assert!(e.contains(what) && e.contains("line 15"), "{line}: {e}");
         }
         assert!(parse_program("pfir 2").is_err());
         assert!(parse_program("").is_err());

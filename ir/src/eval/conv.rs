@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::matmul::{MulAdd, Rectangle, Right, rectangles};
-use super::{Number, for_elem, strides, zeros};
+use super::{CHUNK, Number, for_elem, pieces, strides, zeros};
 use crate::tensor::{Element, Tensor, count};
 
 /// Output positions of a task.
@@ -132,9 +132,13 @@ pub(super) fn patches(x: &Tensor, kernel: &[i64], g: &Geometry<'_>) -> Result<Te
         let mut out = zeros::<T>(&shape)?;
         if !out.is_empty() {
             let image = windows.channels * windows.plane;
-            out.par_chunks_mut(len).enumerate().for_each(|(i, out)| {
-                let first = i / positions * image;
-                windows.read(&from[first..first + image], i % positions, out);
+            let rows = (CHUNK / len).max(1);
+            pieces(&mut out, len * rows, &|start, out| {
+                for (i, out) in out.chunks_exact_mut(len).enumerate() {
+                    let at = start / len + i;
+                    let first = at / positions * image;
+                    windows.read(&from[first..first + image], at % positions, out);
+                }
             });
         }
         Tensor::new(shape, out)
@@ -156,7 +160,7 @@ pub(super) fn conv(
     if x.elem() != w.elem() || bias.is_some_and(|b| b.elem() != x.elem()) {
         return Err(format!("x is {}, w is {}, bias is of another type", x.elem(), w.elem()));
     }
-    if depth.checked_mul(groups) != Some(*channels) || outs % groups != 0 {
+    if depth.checked_mul(groups) != Some(*channels) || !outs.is_multiple_of(groups) {
         return Err(format!("x {:?} and w {:?} in {groups} groups", x.shape(), w.shape()));
     }
     if bias.is_some_and(|b| b.shape() != [outs]) {
@@ -185,7 +189,6 @@ fn convolve<T: MulAdd + Number>(
     if out.is_empty() {
         return Tensor::new(shape, out);
     }
-    zeros::<T>(&[len, POSITIONS])?;
     let image = windows.channels * windows.plane;
     let (per_group, depth) = (outs / groups, len / groups);
     let mut tasks = Vec::new();
@@ -213,4 +216,148 @@ fn convolve<T: MulAdd + Number>(
         }
     });
     Tensor::new(shape, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use crate::op::Op;
+    use crate::tensor::Tensor;
+
+    /// A convolution by its definition, two spatial axes.
+    fn naive(
+        x: &Tensor,
+        w: &Tensor,
+        bias: &[f32],
+        s: [usize; 2],
+        p: [usize; 4],
+        d: [usize; 2],
+        groups: usize,
+    ) -> Tensor {
+        let &[batch, channels, h, wd] = x.shape() else { panic!() };
+        let &[outs, depth, kh, kw] = w.shape() else { panic!() };
+        assert_eq!(channels, depth * groups);
+        let oh = (h + p[0] + p[2] - d[0] * (kh - 1) - 1) / s[0] + 1;
+        let ow = (wd + p[1] + p[3] - d[1] * (kw - 1) - 1) / s[1] + 1;
+        let mut out = Vec::new();
+        for i in 0..batch * outs * oh * ow {
+            let at_out = place(&[batch, outs, oh, ow], i);
+            let [b, o, y, z] = at_out[..] else { panic!() };
+            let mut sum = bias[o];
+            for j in 0..depth * kh * kw {
+                let at_kernel = place(&[depth, kh, kw], j);
+                let [c, u, v] = at_kernel[..] else { panic!() };
+                let (row, column) = (y * s[0] + u * d[0], z * s[1] + v * d[1]);
+                if row >= p[0] && row < h + p[0] && column >= p[1] && column < wd + p[1] {
+                    let c_in = o / (outs / groups) * depth + c;
+                    sum += at::<f32>(x, &[b, c_in, row - p[0], column - p[1]]) * at::<f32>(w, &[o, c, u, v]);
+                }
+            }
+            out.push(sum);
+        }
+        t(&[batch, outs, oh, ow], &out)
+    }
+
+    fn op(s: [usize; 2], p: [usize; 4], d: [usize; 2], groups: usize) -> Op {
+        let v = |x: &[usize]| x.iter().map(|&x| x as i64).collect();
+        Op::Conv { strides: v(&s), pads: v(&p), dilations: v(&d), groups: groups as i64 }
+    }
+
+    #[test]
+    fn convolutions_equal_their_definition() {
+        let mut numbers = Numbers(7);
+        for _ in 0..60 {
+            let (groups, depth) = (1 + numbers.below(3), 1 + numbers.below(3));
+            let outs = groups * (1 + numbers.below(4));
+            let kernel = [1 + numbers.below(3), 1 + numbers.below(3)];
+            let s = [1 + numbers.below(3), 1 + numbers.below(2)];
+            let d = [1 + numbers.below(2), 1 + numbers.below(3)];
+            let p = [(); 4].map(|()| numbers.below(3));
+            let size = [7 + numbers.below(4), 7 + numbers.below(9)];
+            let batch = 1 + numbers.below(2);
+            let x = numbers.tensor(&[batch, groups * depth, size[0], size[1]]);
+            let w = numbers.tensor(&[outs, depth, kernel[0], kernel[1]]);
+            let bias = numbers.tensor(&[outs]);
+            let want = naive(&x, &w, bias.as_slice().unwrap(), s, p, d, groups);
+            let got = run(op(s, p, d, groups), &[x.clone(), w.clone(), bias]);
+            assert_eq!(got, want);
+            let plain = run(op(s, p, d, groups), &[x.clone(), w.clone()]);
+            assert_eq!(plain, naive(&x, &w, &vec![0.0; outs], s, p, d, groups));
+        }
+    }
+
+    #[test]
+    fn windows_times_weights_are_the_convolution() {
+        // One spatial axis and two: patches [B, S, C K] times w transposed [C K, O].
+        let mut numbers = Numbers(8);
+        for (spatial, kernel, pads) in
+            [(&[9][..], &[3][..], &[1i64, 0][..]), (&[5, 6], &[2, 3], &[0, 1, 1, 2])]
+        {
+            let (strides, dilations) = (vec![2; kernel.len()], vec![1; kernel.len()]);
+            let shape = |lead: [usize; 2], rest: &[usize]| [&lead[..], rest].concat();
+            let x = numbers.tensor(&shape([2, 3], spatial));
+            let w = numbers.tensor(&shape([4, 3], kernel));
+            let pads = pads.to_vec();
+            let k = kernel.iter().map(|&k| k as i64).collect();
+            let patches = Op::Patches {
+                kernel: k,
+                strides: strides.clone(),
+                pads: pads.clone(),
+                dilations: dilations.clone(),
+            };
+            let windows = run(patches, std::slice::from_ref(&x));
+            let len = 3 * kernel.iter().product::<usize>();
+            assert_eq!(windows.shape()[windows.rank() - 1], len);
+            let columns = run(Op::Transpose { perm: vec![1, 0] }, &[w.reshaped(vec![4, len]).unwrap()]);
+            let product = run(Op::MatMul {}, &[windows, columns]);
+            let last = product.rank() as i64 - 1;
+            let perm = [0, last].into_iter().chain(1..last).collect();
+            let want = run(Op::Transpose { perm }, &[product]);
+            let got = run(Op::Conv { strides, pads, dilations, groups: 1 }, &[x, w]);
+            assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn windows_hold_the_channel_outermost() {
+        // Two channels of a line of 3, windows of 2, one zero before: written out by hand.
+        let x = t(&[1, 2, 3], &[1i8, 2, 3, 4, 5, 6]);
+        let op = Op::Patches { kernel: vec![2], strides: vec![2], pads: vec![1, 0], dilations: vec![1] };
+        assert_eq!(run(op, &[x]), t(&[1, 2, 4], &[0i8, 1, 0, 4, 2, 3, 5, 6]));
+    }
+
+    #[test]
+    fn unfit_convolutions_are_refused() {
+        let (x, w) = (t(&[1, 2, 3, 3], &[0f32; 18]), t(&[2, 2, 2, 2], &[0f32; 16]));
+        let ok = |groups| op([1, 1], [0; 4], [1, 1], groups);
+        let both = [x.clone(), w.clone()];
+        refused(ok(2), &both, "in 2 groups");
+        refused(
+            op([1, 1], [0; 4], [3, 1], 1),
+            &both,
+            "a kernel of 2 with dilation 3 on axis 2 of padded length 3",
+        );
+        refused(op([0, 1], [0; 4], [1, 1], 1), &both, "a stride of 0");
+        let geometry = |strides: &[i64], pads: &[i64], groups| Op::Conv {
+            strides: strides.to_vec(),
+            pads: pads.to_vec(),
+            dilations: vec![1, 1],
+            groups,
+        };
+        refused(geometry(&[1], &[0; 4], 1), &both, "2 spatial axes");
+        refused(geometry(&[1, 1], &[0; 3], 1), &both, "2 spatial axes");
+        refused(geometry(&[1, 1], &[0, -1, 0, 0], 1), &both, "a pad of -1");
+        refused(geometry(&[1, i64::MAX], &[0; 4], 1), &both, "a stride of");
+        refused(geometry(&[1, 1], &[0; 4], 0), &both, "0 groups");
+        refused(ok(1), &[x.clone(), w.clone(), t(&[3], &[0f32; 3])], "a bias of shape");
+        refused(ok(1), &[x, w, t(&[2], &[0f64; 2])], "another type");
+        refused(ok(1), &[t(&[1, 1, 1, 1], &[0i8]), t(&[1, 1, 1, 1], &[0i8])], "does not take i8");
+        let huge = Op::Patches {
+            kernel: vec![1 << 30],
+            strides: vec![1],
+            pads: vec![1 << 30, 0],
+            dilations: vec![1],
+        };
+        refused(huge, &[t(&[1, 1, 1], &[0f32])], "a kernel [");
+    }
 }

@@ -6,10 +6,7 @@ use crate::elem::Elem;
 use crate::op::{BinaryFn, UnaryFn};
 use crate::tensor::{Element, Tensor, broadcast};
 
-fn map<A: Element, O: Element + Default>(
-    x: &Tensor,
-    f: impl Fn(A) -> O + Sync,
-) -> Result<Tensor, String> {
+fn map<A: Element, O: Element + Default>(x: &Tensor, f: impl Fn(A) -> O + Sync) -> Result<Tensor, String> {
     let from = x.as_slice::<A>()?;
     build(x.shape().to_vec(), |start, out: &mut [O]| {
         for (o, &v) in out.iter_mut().zip(&from[start..]) {
@@ -27,7 +24,7 @@ fn zip<A: Element, B: Element, O: Element + Default>(
     let walk = Walk::broadcast(&shape, [a.shape(), b.shape()]);
     let (a, b) = (a.as_slice::<A>()?, b.as_slice::<B>()?);
     build(shape, |start, out: &mut [O]| {
-        walk.runs(start, out.len(), |range, [i, j], steps| {
+        walk.runs(start, out.len(), &mut |range, [i, j], steps| {
             let out = &mut out[range];
             match steps {
                 [1, 1] => out.iter_mut().zip(&a[i..]).zip(&b[j..]).for_each(|((o, &x), &y)| *o = f(x, y)),
@@ -311,7 +308,7 @@ pub(super) fn select(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tenso
     for_elem!(any a, T => {
         let (a, b) = (a.as_slice::<T>()?, b.as_slice::<T>()?);
         build(shape, |start, out: &mut [T]| {
-            walk.runs(start, out.len(), |range, [i, j, k], steps| {
+            walk.runs(start, out.len(), &mut |range, [i, j, k], steps| {
                 let at = |first: usize, n: usize, step: isize| if step == 0 { first } else { first + n };
                 for (n, o) in out[range].iter_mut().enumerate() {
                     *o = if c[at(i, n, steps[0])] { a[at(j, n, steps[1])] } else { b[at(k, n, steps[2])] };
@@ -350,4 +347,201 @@ pub(super) fn range(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Te
             }
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use crate::elem::Elem;
+    use crate::op::{BinaryFn, Op, UnaryFn};
+    use crate::tensor::{Tensor, broadcast};
+
+    fn two(f: BinaryFn, a: &Tensor, b: &Tensor) -> Tensor {
+        run(Op::Binary(f), &[a.clone(), b.clone()])
+    }
+
+    fn one(f: UnaryFn, x: &Tensor) -> Tensor {
+        run(Op::Unary(f), std::slice::from_ref(x))
+    }
+
+    #[test]
+    fn broadcasting_equals_indexing_by_coordinates() {
+        let mut numbers = Numbers(1);
+        for _ in 0..300 {
+            let shape = numbers.shape();
+            let mut part = |keep: usize| -> Vec<usize> {
+                let from = numbers.below(shape.len().min(keep) + 1);
+                shape[from..].iter().map(|&n| if numbers.below(3) == 0 { 1 } else { n }).collect()
+            };
+            let (sa, sb, sc) = (part(1), part(4), part(4));
+            let (a, b, c) = (numbers.tensor(&sa), numbers.tensor(&sb), numbers.tensor(&sc));
+            let sum = two(BinaryFn::Sub, &a, &b);
+            assert_eq!(sum.shape(), broadcast(&sa, &sb).unwrap());
+            for (i, &v) in sum.as_slice::<f32>().unwrap().iter().enumerate() {
+                let p = place(sum.shape(), i);
+                assert_eq!(v, at::<f32>(&a, &p) - at::<f32>(&b, &p));
+            }
+            let condition = two(BinaryFn::Greater, &c, &Tensor::scalar(0f32));
+            let chosen = run(Op::Where {}, &[condition, a.clone(), b.clone()]);
+            for (i, &v) in chosen.as_slice::<f32>().unwrap().iter().enumerate() {
+                let p = place(chosen.shape(), i);
+                assert_eq!(v, at::<f32>(if at::<f32>(&c, &p) > 0.0 { &a } else { &b }, &p));
+            }
+        }
+    }
+
+    #[test]
+    fn long_operands_are_cut_at_any_place() {
+        // 3 x 20011 elements: pieces end inside rows.
+        let mut numbers = Numbers(2);
+        let (a, b) = (numbers.tensor(&[3, 20011]), numbers.tensor(&[20011]));
+        let sum = two(BinaryFn::Add, &a, &b);
+        let (a, b) = (a.as_slice::<f32>().unwrap(), b.as_slice::<f32>().unwrap());
+        for (i, &v) in sum.as_slice::<f32>().unwrap().iter().enumerate() {
+            assert_eq!(v, a[i] + b[i % 20011]);
+        }
+    }
+
+    #[test]
+    fn integer_arithmetic_wraps_and_division_truncates() {
+        let a = t(&[4], &[i8::MIN, -7, 7, i8::MAX]);
+        let b = t(&[4], &[-1i8, 2, -2, 1]);
+        assert_eq!(two(BinaryFn::Div, &a, &b), t(&[4], &[i8::MIN, -3, -3, i8::MAX]));
+        assert_eq!(two(BinaryFn::Add, &a, &b), t(&[4], &[i8::MAX, -5, 5, i8::MIN]));
+        assert_eq!(two(BinaryFn::Mul, &a, &b), t(&[4], &[i8::MIN, -14, -14, i8::MAX]));
+        let (a, b) = (t(&[4], &[-7i64, 7, -7, 7]), t(&[4], &[3i64, -3, -3, 3]));
+        assert_eq!(two(BinaryFn::Mod, &a, &b), t(&[4], &[2i64, -2, -1, 1]));
+        assert_eq!(two(BinaryFn::Fmod, &a, &b), t(&[4], &[-1i64, 1, -1, 1]));
+        let (a, b) = (t(&[3], &[-5.5f32, 5.5, 1.0]), t(&[3], &[2f32, -2.0, f32::INFINITY]));
+        assert_eq!(two(BinaryFn::Fmod, &a, &b), t(&[3], &[-1.5f32, 1.5, 1.0]));
+        assert_eq!(two(BinaryFn::Mod, &a, &b), t(&[3], &[0.5f32, -0.5, 1.0]));
+        let zero = Tensor::scalar(0i64);
+        for f in [BinaryFn::Div, BinaryFn::Mod, BinaryFn::Fmod] {
+            refused(Op::Binary(f), &[t(&[1], &[1i64]), zero.clone()], "division by zero");
+        }
+        assert_eq!(two(BinaryFn::Div, &t(&[0], &[0i64; 0]), &zero).len(), 0);
+    }
+
+    #[test]
+    fn powers() {
+        let x = t(&[3], &[-2f32, 0.5, 3.0]);
+        let by = |e: f32| two(BinaryFn::Pow, &x, &Tensor::scalar(e));
+        assert_eq!(by(2.0), t(&[3], &[4f32, 0.25, 9.0]));
+        assert_eq!(by(3.0), t(&[3], &[-8f32, 0.125, 27.0]));
+        assert_eq!(by(-1.0), t(&[3], &[-0.5f32, 2.0, 1.0 / 3.0]));
+        assert!(by(0.5).as_slice::<f32>().unwrap()[0].is_nan());
+        assert_eq!(two(BinaryFn::Pow, &x, &Tensor::scalar(2i64)), by(2.0));
+        assert_eq!(two(BinaryFn::Pow, &x, &t(&[2, 1], &[1i32, 4])).shape(), [2, 3]);
+        let i = t(&[5], &[-3i32, -1, 1, 2, 7]);
+        assert_eq!(two(BinaryFn::Pow, &i, &Tensor::scalar(3i64)), t(&[5], &[-27i32, -1, 1, 8, 343]));
+        assert_eq!(two(BinaryFn::Pow, &i, &Tensor::scalar(-1i64)), t(&[5], &[0i32, -1, 1, 0, 0]));
+        assert_eq!(two(BinaryFn::Pow, &i, &Tensor::scalar(0.5f32)), t(&[5], &[0i32, 0, 1, 1, 2]));
+        refused(Op::Binary(BinaryFn::Pow), &[t(&[1], &[0i32]), t(&[1], &[-1i32])], "negative power");
+        refused(Op::Binary(BinaryFn::Pow), &[x, Tensor::scalar(true)], "does not take bool");
+    }
+
+    #[test]
+    fn comparisons_and_extremes_treat_nan_as_documented() {
+        let (a, b) = (t(&[3], &[1f32, f32::NAN, 2.0]), t(&[3], &[1f32, 1.0, f32::NAN]));
+        assert_eq!(two(BinaryFn::Equal, &a, &b), t(&[3], &[true, false, false]));
+        assert_eq!(two(BinaryFn::LessEqual, &a, &b), t(&[3], &[true, false, false]));
+        assert_eq!(two(BinaryFn::GreaterEqual, &a, &b), t(&[3], &[true, false, false]));
+        for f in [BinaryFn::Max, BinaryFn::Min] {
+            let out = two(f, &a, &b);
+            let out = out.as_slice::<f32>().unwrap();
+            assert!(out[0] == 1.0 && out[1].is_nan() && out[2].is_nan());
+        }
+        let (p, q) = (t(&[2, 1], &[false, true]), t(&[2], &[false, true]));
+        assert_eq!(two(BinaryFn::And, &p, &q), t(&[2, 2], &[false, false, false, true]));
+        assert_eq!(two(BinaryFn::Or, &p, &q), t(&[2, 2], &[false, true, true, true]));
+        assert_eq!(two(BinaryFn::Xor, &p, &q), t(&[2, 2], &[false, true, true, false]));
+        assert_eq!(
+            two(BinaryFn::Less, &t(&[2], &[3u8, 200]), &Tensor::scalar(100u8)),
+            t(&[2], &[true, false])
+        );
+    }
+
+    #[test]
+    fn functions_of_one_tensor_have_their_known_values() {
+        let near = |f, x: f64, want: f64| {
+            let wide = one(f, &Tensor::scalar(x)).as_slice::<f64>().unwrap()[0];
+            assert!((wide - want).abs() <= 1e-15 * want.abs().max(1.0), "{f:?}({x}) = {wide}");
+            let narrow = one(f, &Tensor::scalar(x as f32)).as_slice::<f32>().unwrap()[0];
+            assert!((f64::from(narrow) - want).abs() <= 2e-7 * want.abs().max(1.0), "{f:?}({x}) = {narrow}");
+        };
+        // Abramowitz and Stegun, table 7.1, and its odd symmetry.
+        near(UnaryFn::Erf, 0.5, 0.520_499_877_813_046_5);
+        near(UnaryFn::Erf, 1.0, 0.842_700_792_949_714_9);
+        near(UnaryFn::Erf, -2.0, -0.995_322_265_018_952_7);
+        near(UnaryFn::Erf, 0.0, 0.0);
+        near(UnaryFn::Erf, 6.0, 1.0);
+        near(UnaryFn::Sigmoid, 0.0, 0.5);
+        near(UnaryFn::Sigmoid, -1000.0, 0.0);
+        near(UnaryFn::Sigmoid, 1000.0, 1.0);
+        near(UnaryFn::Exp, 1.0, std::f64::consts::E);
+        near(UnaryFn::Log, 1.0, 0.0);
+        near(UnaryFn::Sin, 0.0, 0.0);
+        near(UnaryFn::Cos, 0.0, 1.0);
+        near(UnaryFn::Tanh, 20.0, 1.0);
+        near(UnaryFn::Sqrt, 2.25, 1.5);
+        near(UnaryFn::Reciprocal, -4.0, -0.25);
+        let x = t(&[5], &[-2.5f32, -0.5, 0.5, 1.5, 2.5]);
+        assert_eq!(one(UnaryFn::Round, &x), t(&[5], &[-2f32, -0.0, 0.0, 2.0, 2.0]));
+        assert_eq!(one(UnaryFn::Floor, &x), t(&[5], &[-3f32, -1.0, 0.0, 1.0, 2.0]));
+        assert_eq!(one(UnaryFn::Ceil, &x), t(&[5], &[-2f32, -0.0, 1.0, 2.0, 3.0]));
+        assert_eq!(one(UnaryFn::Relu, &x), t(&[5], &[0f32, 0.0, 0.5, 1.5, 2.5]));
+        assert_eq!(one(UnaryFn::Sign, &x), t(&[5], &[-1f32, -1.0, 1.0, 1.0, 1.0]));
+        let i = t(&[3], &[i32::MIN, 0, 5]);
+        assert_eq!(one(UnaryFn::Neg, &i), t(&[3], &[i32::MIN, 0, -5]));
+        assert_eq!(one(UnaryFn::Abs, &i), t(&[3], &[i32::MIN, 0, 5]));
+        assert_eq!(one(UnaryFn::Sign, &i), t(&[3], &[-1, 0, 1]));
+        assert_eq!(one(UnaryFn::Not, &t(&[2], &[true, false])), t(&[2], &[false, true]));
+        refused(Op::Unary(UnaryFn::Neg), &[t(&[1], &[1u8])], "neg: does not take u8");
+        refused(Op::Unary(UnaryFn::Exp), &[i], "exp: does not take i32");
+        refused(Op::Unary(UnaryFn::Not), &[x], "not: does not take f32");
+    }
+
+    #[test]
+    fn casts_truncate_saturate_and_wrap() {
+        let cast = |x: &Tensor, to| run(Op::Cast { to }, std::slice::from_ref(x));
+        let x = t(&[5], &[-1.9f32, 300.7, f32::NAN, f32::NEG_INFINITY, 0.0]);
+        assert_eq!(cast(&x, Elem::I8), t(&[5], &[-1i8, 127, 0, -128, 0]));
+        assert_eq!(cast(&x, Elem::U8), t(&[5], &[0u8, 255, 0, 0, 0]));
+        assert_eq!(cast(&x, Elem::I64), t(&[5], &[-1i64, 300, 0, i64::MIN, 0]));
+        assert_eq!(cast(&x, Elem::Bool), t(&[5], &[true, true, true, true, false]));
+        assert_eq!(cast(&t(&[2], &[257i64, -1]), Elem::U8), t(&[2], &[1u8, 255]));
+        let flags = t(&[2], &[true, false]);
+        for to in Elem::ALL {
+            assert_eq!(cast(&cast(&flags, to), Elem::Bool), flags, "by way of {to}");
+        }
+    }
+
+    #[test]
+    fn ranges_stop_before_their_limit() {
+        let range = |a: Tensor, b: Tensor, c: Tensor| run(Op::Range {}, &[a, b, c]);
+        let i = |v: i64| Tensor::scalar(v);
+        assert_eq!(range(i(3), i(10), i(3)), t(&[3], &[3i64, 6, 9]));
+        assert_eq!(range(i(10), i(3), i(-7)), t(&[1], &[10i64]));
+        assert_eq!(range(i(10), i(2), i(-4)), t(&[2], &[10i64, 6]));
+        assert_eq!(range(i(3), i(3), i(1)).len(), 0);
+        assert_eq!(range(i(3), i(10), i(-1)).len(), 0);
+        let f = |v: f32| Tensor::scalar(v);
+        assert_eq!(range(f(1.0), f(2.0), f(0.25)), t(&[4], &[1f32, 1.25, 1.5, 1.75]));
+        refused(Op::Range {}, &[i(0), i(1), i(0)], "steps of 0");
+        refused(Op::Range {}, &[i(i64::MIN), i(i64::MAX), i(1)], "larger than 2^40 bytes");
+        refused(Op::Range {}, &[f(0.0), f(f32::INFINITY), f(1.0)], "elements");
+        refused(Op::Range {}, &[i(0), f(1.0), i(1)], "expected i64, found f32");
+        refused(Op::Range {}, &[t(&[2], &[0i64, 1]), i(1), i(1)], "not one element");
+    }
+
+    #[test]
+    fn unlike_operands_are_refused() {
+        let (a, b) = (t(&[2], &[1f32, 2.0]), t(&[3], &[1f32, 2.0, 3.0]));
+        refused(Op::Binary(BinaryFn::Add), &[a.clone(), b.clone()], "do not broadcast");
+        refused(Op::Binary(BinaryFn::Add), &[a.clone(), Tensor::scalar(1i64)], "f32 and i64");
+        refused(Op::Binary(BinaryFn::And), &[a.clone(), a.clone()], "does not take f32");
+        refused(Op::Binary(BinaryFn::Add), &[Tensor::scalar(true), Tensor::scalar(true)], "bool");
+        refused(Op::Where {}, &[a.clone(), a.clone(), a.clone()], "expected bool");
+        refused(Op::Where {}, &[Tensor::scalar(true), a, Tensor::scalar(1i64)], "f32 and i64");
+    }
 }

@@ -13,6 +13,8 @@ const NR: usize = 16;
 const PAIRS: usize = 128;
 /// Rows of a task.
 const ROWS: usize = 256;
+/// Most rows for which arranging the codes does not pay.
+const THIN: usize = 4;
 
 /// Neighbours along k.
 type Pair = [i16; 2];
@@ -55,7 +57,7 @@ pub(crate) fn accumulate(block: &CodeBlock, x: &[i8], rows: usize, acc: &mut [i3
 
 impl Part<'_, '_> {
     fn compute(self) {
-        if self.out.len() < MR {
+        if self.out.len() <= THIN {
             pulp::Arch::new().dispatch(Thin(self));
             return;
         }
@@ -72,7 +74,7 @@ impl Part<'_, '_> {
     fn thin(self) {
         let Part { block, x, first, out } = self;
         let n = out.first().map_or(0, |row| row.len()).min(COLUMNS);
-        let mut sums = [[0i32; COLUMNS]; MR];
+        let mut sums = [[0i32; COLUMNS]; THIN];
         for (g, codes) in block.codes.chunks(block.group * block.n).enumerate() {
             sums.iter_mut().for_each(|s| s.fill(0));
             for (d, codes) in codes.chunks_exact(block.n).enumerate() {
@@ -80,7 +82,7 @@ impl Part<'_, '_> {
                 for (r, sums) in sums[..out.len()].iter_mut().enumerate() {
                     let x = i16::from(x[r * block.k + g * block.group + d]);
                     for (s, &c) in sums.iter_mut().zip(codes) {
-                        *s += i32::from(x * i16::from(c));
+                        *s = s.wrapping_add((x * i16::from(c)).into());
                     }
                 }
             }
@@ -140,15 +142,25 @@ impl Part<'_, '_> {
 /// Codes times their scales of some columns of row `k`; zeros past the last row.
 #[inline(always)]
 fn scaled(block: &CodeBlock, k: usize, columns: std::ops::Range<usize>) -> [i16; NR] {
-    let mut out = [0; NR];
-    if k < block.k {
-        let codes = &block.codes[k * block.n..][columns.clone()];
-        let scales = &block.scales[k / block.group * block.n..][columns];
+    if k >= block.k {
+        return [0; NR];
+    }
+    let codes = &block.codes[k * block.n..][columns.clone()];
+    let scales = &block.scales[k / block.group * block.n..][columns];
+    let product = |codes: &[i8; NR], scales: &[u8; NR]| {
+        let mut out = [0; NR];
         for ((o, &c), &s) in out.iter_mut().zip(codes).zip(scales) {
             *o = i16::from(c) * i16::from(s);
         }
+        out
+    };
+    if let (Some(codes), Some(scales)) = (codes.first_chunk(), scales.first_chunk()) {
+        return product(codes, scales);
     }
-    out
+    let (mut some_codes, mut some_scales) = ([0; NR], [0; NR]);
+    some_codes[..codes.len()].copy_from_slice(codes);
+    some_scales[..scales.len()].copy_from_slice(scales);
+    product(&some_codes, &some_scales)
 }
 
 #[inline(always)]
@@ -208,4 +220,101 @@ fn avx2(simd: pulp::x86::V3, left: &[[Pair; MR]], right: &[[Pair; NR]], out: &mu
         }
     }
     *out = acc.map(pulp::cast);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Numbers, on_threads};
+    use super::*;
+
+    fn block(numbers: &mut Numbers, k: usize, n: usize, bits: u8, group: usize) -> CodeBlock {
+        let most = (1i32 << (bits - 1)) - 1;
+        let codes = (0..k * n).map(|_| (numbers.below(2 * most as usize + 1) as i32 - most) as i8);
+        let codes = codes.collect();
+        let scales = (0..k.div_ceil(group) * n).map(|_| numbers.below(256) as u8).collect();
+        CodeBlock { k, n, bits, group, unit: 1.0, codes, scales }
+    }
+
+    fn wide(b: &CodeBlock, x: &[i8], rows: usize) -> Vec<i64> {
+        let mut out = Vec::new();
+        for r in 0..rows {
+            for j in 0..b.n {
+                let term = |i: usize| {
+                    i64::from(x[r * b.k + i])
+                        * i64::from(b.codes[i * b.n + j])
+                        * i64::from(b.scales[i / b.group * b.n + j])
+                };
+                out.push((0..b.k).map(term).sum());
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn sums_equal_those_in_wide_integers_for_every_shape() {
+        let mut numbers = Numbers(6);
+        for (rows, k, n, bits, group) in [
+            (1, 1, 1, 2, 1),
+            (1, 70, 9, 4, 32),
+            (2, 33, 200, 8, 7),
+            (3, 64, 129, 4, 32),
+            (4, 31, 16, 8, 5),
+            (5, 257, 17, 4, 32),
+            (9, 600, 131, 3, 64),
+            (130, 40, 260, 8, 40),
+            (300, 3, 2, 4, 100),
+        ] {
+            let b = block(&mut numbers, k, n, bits, group);
+            let x: Vec<i8> = (0..rows * k).map(|_| numbers.below(255) as u8 as i8).collect();
+            let mut acc = vec![7; rows * n];
+            accumulate(&b, &x, rows, &mut acc);
+            let got: Vec<i64> = acc.iter().map(|&v| v.into()).collect();
+            assert_eq!(got, wide(&b, &x, rows), "{rows} {k} {n} {bits} {group}");
+            let two = on_threads(2, || {
+                let mut acc = vec![0; rows * n];
+                accumulate(&b, &x, rows, &mut acc);
+                acc
+            });
+            assert_eq!(acc, two);
+        }
+    }
+
+    #[test]
+    fn the_largest_codes_scales_and_activations_are_exact_in_every_kernel() {
+        // 127 * 255 * 127 * 521 < 2^31 < 127 * 255 * 127 * 523: as deep as 32 bits allow.
+        let (k, n) = (520, 19);
+        for (code, x) in [(127i8, 127i8), (-127, 127), (-127, -127), (-128, -128)] {
+            let k = if code == -128 { 500 } else { k };
+            let b = CodeBlock {
+                k,
+                n,
+                bits: 8,
+                group: 32,
+                unit: 1.0,
+                codes: vec![code; k * n],
+                scales: vec![255; k.div_ceil(32) * n],
+            };
+            let want = i32::from(code) * i32::from(x) * 255 * k as i32;
+            for rows in [1, 4, 5, 8] {
+                let mut acc = vec![0; rows * n];
+                accumulate(&b, &vec![x; rows * k], rows, &mut acc);
+                assert_eq!(acc, vec![want; rows * n]);
+                acc.fill(0);
+                let x = vec![x; rows * k];
+                let mut parts: Vec<&mut [i32]> = acc.chunks_mut(n).collect();
+                Part { block: &b, x: &x, first: 0, out: &mut parts }.packed(portable);
+                assert_eq!(acc, vec![want; rows * n]);
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_without_rows_or_columns_give_zeros() {
+        for (k, n) in [(0, 3), (3, 0)] {
+            let b = CodeBlock { k, n, bits: 4, group: 2, unit: 0.0, codes: vec![], scales: vec![] };
+            let mut acc = vec![1; 6 * n];
+            accumulate(&b, &vec![1; 6 * k], 6, &mut acc);
+            assert_eq!(acc, vec![0; 6 * n]);
+        }
+    }
 }

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::walk::Walk;
-use super::{for_elem, zeros};
+use super::{for_elem, pieces, zeros};
 use crate::tensor::{Element, Tensor, broadcast};
 
 /// Rows of the innermost block.
@@ -163,7 +163,7 @@ pub(super) fn rectangles<T>(
     columns: usize,
 ) -> Vec<(usize, usize, Vec<&mut [T]>)> {
     let mut all = Vec::new();
-    for (i, band) in out.chunks_mut((rows * n).max(1)).enumerate() {
+    for (i, band) in out.chunks_mut(rows.saturating_mul(n).max(1)).enumerate() {
         let first = all.len();
         all.extend((0..n.div_ceil(columns)).map(|j| (i * rows, j * columns, Vec::new())));
         for row in band.chunks_mut(n) {
@@ -232,8 +232,8 @@ pub(super) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
             if b_batch.iter().all(|&d| d == 1) {
                 product(left, Right { data: right, row: n, column: 1 }, k, n, &mut out);
             } else {
-                out.par_chunks_mut(m * n).enumerate().for_each(|(i, out)| {
-                    let [i, j] = walk.locate(i);
+                pieces(&mut out, m * n, &|start, out| {
+                    let [i, j] = walk.locate(start / (m * n));
                     let b = Right { data: &right[j * k * n..(j + 1) * k * n], row: n, column: 1 };
                     product(&left[i * m * k..(i + 1) * m * k], b, k, n, out);
                 });
@@ -241,4 +241,111 @@ pub(super) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
         }
         Tensor::new(shape, out)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::op::Op;
+
+    fn product_of(a: &Tensor, b: &Tensor) -> Tensor {
+        run(Op::MatMul {}, &[a.clone(), b.clone()])
+    }
+
+    #[test]
+    fn products_equal_sums_over_k_for_every_shape_of_block() {
+        // Multiples of 1/8 up to 4: every sum of up to 600 products of two is exact in f32.
+        let mut numbers = Numbers(3);
+        for (m, k, n) in [
+            (1, 1, 1),
+            (1, 300, 140),
+            (3, 17, 129),
+            (4, 16, 16),
+            (5, 257, 17),
+            (7, 600, 31),
+            (130, 33, 260),
+            (129, 3, 2),
+            (64, 256, 128),
+        ] {
+            let (a, b) = (numbers.eighths(m * k), numbers.eighths(k * n));
+            let got = product_f32(&a, &b, m, k, n);
+            for i in 0..m {
+                for j in 0..n {
+                    let want: f64 = (0..k).map(|d| f64::from(a[i * k + d]) * f64::from(b[d * n + j])).sum();
+                    assert_eq!(f64::from(got[i * n + j]), want, "{m} {k} {n} at {i}, {j}");
+                }
+            }
+        }
+        assert_eq!(product_f32(&[], &[], 2, 0, 3), [0.0; 6]);
+        assert_eq!(product_f32(&[], &[1.0], 0, 1, 1), [0f32; 0]);
+    }
+
+    #[test]
+    fn each_row_is_the_fused_sum_in_ascending_order_whatever_the_other_rows() {
+        let (m, k, n) = (9, 700, 150);
+        let a: Vec<f32> = (0..m * k).map(|i| ((i * 7919 % 1013) as f32 - 506.0) / 300.0).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| ((i * 6007 % 997) as f32 - 498.0) / 7.0).collect();
+        let all = product_f32(&a, &b, m, k, n);
+        for i in 0..m {
+            let alone = product_f32(&a[i * k..(i + 1) * k], &b, 1, k, n);
+            assert_eq!(alone, all[i * n..(i + 1) * n]);
+            for j in 0..n {
+                let sum = (0..k).fold(0f32, |s, d| a[i * k + d].mul_add(b[d * n + j], s));
+                assert_eq!(sum.to_bits(), alone[j].to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn leading_axes_broadcast() {
+        let mut numbers = Numbers(4);
+        for (a, b) in [
+            (&[2, 3, 4, 5][..], &[5, 6][..]),
+            (&[4, 5], &[3, 5, 6]),
+            (&[2, 1, 4, 5], &[3, 5, 2]),
+            (&[2, 3, 1, 5], &[1, 1, 5, 2]),
+            (&[2, 3, 4, 5], &[2, 3, 5, 6]),
+        ] {
+            let (a, b) = (numbers.tensor(a), numbers.tensor(b));
+            let out = product_of(&a, &b);
+            let k = a.shape()[a.rank() - 1];
+            for (i, &v) in out.as_slice::<f32>().unwrap().iter().enumerate() {
+                let p = place(out.shape(), i);
+                let (row, column) = (p[p.len() - 2], p[p.len() - 1]);
+                let sum = |d: usize| {
+                    let (mut left, mut right) = (p.clone(), p.clone());
+                    let end = p.len();
+                    (left[end - 2], left[end - 1]) = (row, d);
+                    (right[end - 2], right[end - 1]) = (d, column);
+                    at::<f32>(&a, &left) * at::<f32>(&b, &right)
+                };
+                assert_eq!(v, (0..k).map(sum).sum::<f32>());
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_lose_their_axis_and_other_types_multiply() {
+        let (v, m) = (t(&[2], &[1i64, 2]), t(&[2, 3], &[1i64, 2, 3, 4, 5, 6]));
+        assert_eq!(product_of(&v, &m), t(&[3], &[9i64, 12, 15]));
+        assert_eq!(product_of(&v, &v), Tensor::scalar(5i64));
+        assert_eq!(product_of(&m, &t(&[3], &[1i64, 0, -1])), t(&[2], &[-2i64, -2]));
+        let big = t(&[1, 2], &[i32::MAX, 1]);
+        assert_eq!(product_of(&big, &t(&[2, 1], &[1i32, 1])), t(&[1, 1], &[i32::MIN]));
+        let wide = t(&[1, 1], &[0.1f64]);
+        assert_eq!(product_of(&wide, &wide), t(&[1, 1], &[0.1f64 * 0.1]));
+        assert_eq!(product_of(&t(&[2, 0], &[0f32; 0]), &t(&[0, 2], &[0f32; 0])), t(&[2, 2], &[0f32; 4]));
+    }
+
+    #[test]
+    fn unfit_operands_are_refused() {
+        let (a, b) = (t(&[2, 3], &[0f32; 6]), t(&[2, 3], &[0f32; 6]));
+        refused(Op::MatMul {}, &[a.clone(), b], "[2, 3] and [2, 3] have no product");
+        refused(Op::MatMul {}, &[Tensor::scalar(1f32), a.clone()], "have no product");
+        let (c, d) = (t(&[2, 1, 1], &[0f32; 2]), t(&[3, 1, 1], &[0f32; 3]));
+        refused(Op::MatMul {}, &[c, d], "have no product");
+        refused(Op::MatMul {}, &[a, t(&[3], &[0i64; 3])], "f32 and i64");
+        refused(Op::MatMul {}, &[t(&[1], &[1u8]), t(&[1], &[1u8])], "does not take u8");
+    }
 }

@@ -8,7 +8,7 @@
 mod conv;
 mod elementwise;
 mod gather;
-pub mod integer;
+pub(crate) mod integer;
 mod layout;
 pub mod matmul;
 mod reduce;
@@ -99,13 +99,27 @@ fn build<T: Element + Default>(
     shape: Vec<usize>,
     fill: impl Fn(usize, &mut [T]) + Sync,
 ) -> Result<Tensor, String> {
-    let mut out = zeros(&shape)?;
-    if out.len() <= CHUNK {
-        fill(0, &mut out);
-    } else {
-        out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, piece)| fill(i * CHUNK, piece));
+    fn each<T: Element + Default>(
+        shape: Vec<usize>,
+        fill: &(dyn Fn(usize, &mut [T]) + Sync),
+    ) -> Result<Tensor, String> {
+        let mut out = zeros(&shape)?;
+        pieces(&mut out, CHUNK, fill);
+        Tensor::new(shape, out)
     }
-    Tensor::new(shape, out)
+    each(shape, &fill)
+}
+
+/// Calls `f` with the position of each piece of `len` elements and the piece, from several threads.
+/// The closure is not a type parameter: the many callers share the code that divides the work.
+fn pieces<T: Send>(out: &mut [T], len: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+    if out.len() <= len {
+        if !out.is_empty() {
+            f(0, out);
+        }
+    } else {
+        out.par_chunks_mut(len).enumerate().for_each(|(i, piece)| f(i * len, piece));
+    }
 }
 
 /// The only element of a tensor, as i64.
@@ -260,3 +274,163 @@ macro_rules! number_int {
     )*};
 }
 number_int!(i64 i32 i8 u8);
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// A small generator (Knuth's MMIX constants), the same on every run.
+    pub(super) struct Numbers(pub(super) u64);
+
+    impl Numbers {
+        pub(super) fn below(&mut self, n: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (self.0 >> 33) as usize % n
+        }
+
+        /// Multiples of 1/8 in -4..=4: their sums and products of a few are exact in f32.
+        pub(super) fn eighths(&mut self, n: usize) -> Vec<f32> {
+            (0..n).map(|_| (self.below(65) as f32 - 32.0) / 8.0).collect()
+        }
+
+        pub(super) fn tensor(&mut self, shape: &[usize]) -> Tensor {
+            let values = self.eighths(shape.iter().product());
+            Tensor::new(shape.to_vec(), values).unwrap()
+        }
+
+        /// 1 to 4 axes of lengths 1 to 4.
+        pub(super) fn shape(&mut self) -> Vec<usize> {
+            (0..1 + self.below(4)).map(|_| 1 + self.below(4)).collect()
+        }
+    }
+
+    pub(super) fn t<T: Element>(shape: &[usize], values: &[T]) -> Tensor {
+        Tensor::new(shape.to_vec(), values.to_vec()).unwrap()
+    }
+
+    pub(super) fn run(op: Op, inputs: &[Tensor]) -> Tensor {
+        let mut out = eval(&op, inputs).unwrap();
+        assert_eq!(out.len(), 1);
+        out.remove(0)
+    }
+
+    pub(super) fn refused(op: Op, inputs: &[Tensor], part: &str) {
+        let error = eval(&op, inputs).unwrap_err();
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+
+    /// Coordinates of position `at`.
+    pub(super) fn place(shape: &[usize], at: usize) -> Vec<usize> {
+        let mut rest = at;
+        let mut out: Vec<usize> = shape
+            .iter()
+            .rev()
+            .map(|&n| {
+                let i = rest % n;
+                rest /= n;
+                i
+            })
+            .collect();
+        out.reverse();
+        out
+    }
+
+    /// The element at coordinates, of which leading ones are dropped and those of axes of length 1
+    /// ignored, as in broadcasting.
+    pub(super) fn at<T: Element>(x: &Tensor, place: &[usize]) -> T {
+        let skip = place.len() - x.rank();
+        let offset = (0..x.rank())
+            .fold(0, |o, d| o * x.shape()[d] + if x.shape()[d] == 1 { 0 } else { place[skip + d] });
+        x.as_slice::<T>().unwrap()[offset]
+    }
+
+    pub(super) fn on_threads<R: Send>(n: usize, f: impl FnOnce() -> R + Send) -> R {
+        rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::*;
+    use super::*;
+    use crate::op::{BinaryFn, ConstId, UnaryFn};
+    use crate::tile::MatrixId;
+
+    #[test]
+    fn operations_that_need_more_than_inputs_are_refused() {
+        let x = Tensor::scalar(1f32);
+        refused(Op::Input {}, &[], "input: is not computed");
+        refused(Op::Constant { id: ConstId(0) }, &[], "const: is not computed");
+        refused(
+            Op::FixedLinear { matrix: MatrixId(0), k: 1, n: 1 },
+            std::slice::from_ref(&x),
+            "is not computed",
+        );
+        refused(
+            Op::FixedLookup { matrix: MatrixId(0), k: 1, n: 1 },
+            std::slice::from_ref(&x),
+            "is not computed",
+        );
+        refused(Op::Unary(UnaryFn::Exp), &[], "exp of 0 inputs");
+        refused(Op::Binary(BinaryFn::Add), &[x], "add of 1 inputs");
+    }
+
+    #[test]
+    fn outputs_beyond_the_limit_are_refused_before_memory_is_touched() {
+        // 2^20 x 2^20 f32 are 2^42 bytes; 2^40 x 2^40 overflows 64 bits.
+        let x = t(&[1, 1], &[1f32]);
+        refused(Op::Expand {}, &[x.clone(), t(&[2], &[1i64 << 20, 1 << 20])], "larger than 2^40 bytes");
+        refused(Op::Expand {}, &[x, t(&[2], &[1i64 << 40, 1 << 40])], "larger than 2^40 bytes");
+        let wide = t(&[1, 0], &[0f32; 0]);
+        let shape = run(Op::Expand {}, &[wide, t(&[2], &[5i64, 1])]).shape().to_vec();
+        assert_eq!(shape, [5, 0]);
+        let (a, b) = (t(&[1 << 22, 1], &vec![0i8; 1 << 22]), t(&[1, 1 << 22], &vec![0i8; 1 << 22]));
+        refused(Op::Binary(BinaryFn::Add), &[a, b], "larger than 2^40 bytes");
+    }
+
+    #[test]
+    fn shapes_without_elements_may_be_long() {
+        // The strides of such a shape overflow 64 bits.
+        let x = t(&[0, 1 << 40, 1 << 40], &[0f32; 0]);
+        assert_eq!(run(Op::Unary(UnaryFn::Exp), std::slice::from_ref(&x)).shape(), x.shape());
+        let perm = vec![1, 2, 0];
+        let by_axis = eval(&Op::Transpose { perm }, std::slice::from_ref(&x));
+        assert!(by_axis.is_err(), "counted in the order of its axes, its length overflows");
+        for axis in [0, -1] {
+            let op = Op::Reduce { f: crate::op::ReduceFn::Sum, axes: vec![axis], keepdims: true };
+            let _ = eval(&op, std::slice::from_ref(&x));
+            let _ = eval(&Op::Softmax { axis }, std::slice::from_ref(&x));
+            let _ = eval(&Op::LayerNorm { axis, epsilon: 0.0 }, &[x.clone(), x.clone()]);
+            let _ = eval(&Op::Gather { axis }, &[x.clone(), t(&[1], &[0i64])]);
+            let _ = eval(&Op::Concat { axis }, &[x.clone(), x.clone()]);
+            let _ = eval(&Op::Split { axis, sizes: vec![0] }, std::slice::from_ref(&x));
+        }
+        let _ = eval(&Op::MatMul {}, &[x.clone(), x.clone()]);
+        let _ = eval(&Op::Flatten { axis: 1 }, std::slice::from_ref(&x));
+        let v = |v: i64| t(&[1], &[v]);
+        let _ = eval(&Op::Slice {}, &[x.clone(), v(-1), v(i64::MIN), v(1), v(i64::MIN)]);
+        let _ = eval(&Op::GatherNd { batch_dims: 0 }, &[x.clone(), t(&[0, 3], &[0i64; 0])]);
+    }
+
+    #[test]
+    fn results_are_the_same_for_one_thread_and_two() {
+        let mut numbers = Numbers(5);
+        let (a, b) = (numbers.tensor(&[3, 130, 300]), numbers.tensor(&[3, 300, 150]));
+        let image = numbers.tensor(&[2, 8, 30, 30]);
+        let w = numbers.tensor(&[6, 4, 3, 3]);
+        let conv = Op::Conv { strides: vec![1, 2], pads: vec![1; 4], dilations: vec![1, 1], groups: 2 };
+        let mean = Op::Reduce { f: crate::op::ReduceFn::Mean, axes: vec![0, 2], keepdims: false };
+        let cases = [
+            (Op::MatMul {}, vec![a.clone(), b]),
+            (conv, vec![image, w]),
+            (mean, vec![a.clone()]),
+            (Op::Softmax { axis: 1 }, vec![a.clone()]),
+            (Op::Unary(UnaryFn::Erf), vec![a]),
+        ];
+        for (op, inputs) in &cases {
+            let one = on_threads(1, || eval(op, inputs).unwrap());
+            let two = on_threads(2, || eval(op, inputs).unwrap());
+            assert_eq!(one[0].to_le_bytes(), two[0].to_le_bytes(), "{}", op.name());
+        }
+    }
+}

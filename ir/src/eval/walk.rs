@@ -58,7 +58,7 @@ impl<const N: usize> Walk<N> {
         &self,
         start: usize,
         len: usize,
-        mut f: impl FnMut(std::ops::Range<usize>, [usize; N], [isize; N]),
+        f: &mut dyn FnMut(std::ops::Range<usize>, [usize; N], [isize; N]),
     ) {
         let (inner, steps) = self.dims.last().copied().unwrap_or((1, [0; N]));
         let mut done = 0;
@@ -98,7 +98,7 @@ mod tests {
         let same = Walk::broadcast(&[2, 3, 4], [&[2, 3, 4], &[2, 3, 4]]);
         assert_eq!(same.dims, [(24, [1, 1])]);
         let mut seen = Vec::new();
-        walk.runs(5, 13, |range, first, steps| {
+        walk.runs(5, 13, &mut |range, first, steps| {
             for i in range.clone() {
                 let d = (i - range.start) as isize;
                 seen.push([first[0] as isize + d * steps[0], first[1] as isize + d * steps[1]]);
