@@ -1,0 +1,100 @@
+//! The asic backend: weights as one mask of a ROM, written as GDSII.
+//!
+//! A weight bit is one transistor of an array with a contact node on either side; each node is tied
+//! by one cut to its bit line or to ground, and the bit is 1 where the two nodes differ. Nothing but
+//! the cut layer depends on the weights. How a tile becomes word lines, bit lines and nodes is in
+//! [`encode`]; where everything lies is in [`array`] and the process file; which cells the file holds
+//! is in [`plan`]; how the file is read and compared is in [`readback`].
+
+pub mod array;
+pub mod bits;
+pub mod codes;
+pub mod encode;
+pub mod plan;
+pub mod process;
+pub mod readback;
+pub mod stream;
+
+use std::path::Path;
+
+use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit};
+use pfmc_ir::diag::{Code, Diagnostics};
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::Scheme;
+use pfmc_ir::verify::Verified;
+
+use crate::plan::RomPlan;
+use crate::process::Process;
+
+/// The built-in process file.
+pub const SKY130: &str = include_str!("../process/sky130.toml");
+
+/// The backend.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asic;
+
+impl Backend for Asic {
+    fn name(&self) -> &'static str {
+        "asic"
+    }
+
+    fn about(&self) -> &'static str {
+        "mask ROM arrays as GDSII, weights in one cut layer"
+    }
+
+    fn processes(&self) -> Vec<ProcessText> {
+        vec![ProcessText { name: "sky130".to_owned(), toml: SKY130.to_owned() }]
+    }
+
+    fn codes(&self) -> &'static [&'static Code] {
+        codes::CODES
+    }
+
+    fn open(&self, process: &ProcessText) -> Result<Box<dyn Target>, Diagnostics> {
+        Ok(Box::new(Rom { process: Process::open(process)? }))
+    }
+}
+
+/// ROM arrays of a validated process.
+#[derive(Debug, Clone)]
+pub struct Rom {
+    process: Process,
+}
+
+impl Rom {
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Target for Rom {
+    fn caps(&self) -> Caps {
+        Caps {
+            default_scheme: Scheme::Codes { bits: 4, group: 32 },
+            data_tile_bytes: Some(encode::largest_data(&self.process)),
+        }
+    }
+
+    fn tile_limit(&self, scheme: Scheme) -> Option<TileLimit> {
+        let Scheme::Codes { group, .. } = scheme else { return None };
+        let [k, n] = encode::largest(&self.process, scheme)?;
+        Some(TileLimit { k, n, k_multiple: group, n_multiple: 1 })
+    }
+
+    fn plan<'a>(&'a self, program: &'a Verified<TileProgram>) -> Result<Box<dyn Plan + 'a>, Diagnostics> {
+        Ok(Box::new(RomPlan::new(&self.process, program)?))
+    }
+
+    fn read_back<'a>(
+        &'a self,
+        program: &'a Verified<TileProgram>,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn ReadBack + 'a>, Diagnostics> {
+        Ok(Box::new(readback::RomReadBack::open(&self.process, program, dir, progress)?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! Emits, reads back and checks a program of many full tiles: `cargo bench -p pfmc-asic -- [TILES]`.
+//! Prints seconds a stage and the file's size.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::time::Instant;
+
+use pfmc_ir::backend::{Backend, NoProgress};
+use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::origin::Origin;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{
+    CodeBlock, FixedMatrix, MatrixId, Scheme, Tile, TileContent, TileId, TileKind, TileSource,
+};
+use pfmc_ir::verify::Verified;
+use rayon::prelude::*;
+
+const K: u32 = 480;
+const N: u32 = 256;
+/// Tiles of a model of 22.7 million weights.
+const TILES: u32 = 185;
+
+/// Codes that look random, made when asked for.
+struct Noise;
+
+impl TileSource for Noise {
+    fn tile(&self, id: TileId) -> Result<TileContent, Diagnostics> {
+        let mut state = u64::from(id.0) * 0x9e37_79b9 + 12345;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let (k, n) = (K as usize, N as usize);
+        let codes = (0..k * n).map(|_| (next() % 15) as i8 - 7).collect();
+        let scales = (0..k / 32 * n).map(|_| next() as u8).collect();
+        Ok(TileContent::Codes(CodeBlock { k, n, bits: 4, group: 32, unit: 0.5, codes, scales }))
+    }
+}
+
+fn main() {
+    let tiles = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(TILES);
+    let mut program = TileProgram::default();
+    let scheme = Scheme::Codes { bits: 4, group: 32 };
+    for i in 0..tiles {
+        let origin = Origin::tensor(format!("w{i}"));
+        program.matrices.push(FixedMatrix { k: K, n: N, scheme, origin: origin.clone() });
+        let kind = TileKind::Matrix { matrix: MatrixId(i), k: 0..K, n: 0..N };
+        program.tiles.push(Tile { name: format!("w{i}"), kind, origin });
+    }
+    let program = Verified::new(program).unwrap();
+    let backend = pfmc_asic::Asic;
+    let target = backend.open(&backend.processes()[0]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Instant::now();
+    let emission = target.plan(&program).unwrap().emit(&Noise, dir.path(), &NoProgress).unwrap();
+    println!("emit {:.2} s", clock.elapsed().as_secs_f64());
+    for figure in emission.figures {
+        println!("{} {:.3} {}", figure.name, figure.value, figure.unit);
+    }
+    let clock = Instant::now();
+    let read = target.read_back(&program, dir.path(), &NoProgress).unwrap();
+    println!("open {:.2} s", clock.elapsed().as_secs_f64());
+    let clock = Instant::now();
+    (0..tiles).into_par_iter().for_each(|i| {
+        read.check(TileId(i), &Noise.tile(TileId(i)).unwrap()).unwrap();
+    });
+    println!("check {:.2} s", clock.elapsed().as_secs_f64());
+}

@@ -1,0 +1,1076 @@
+//! The process file: layers, design rules and the geometry of one ROM cell, read from TOML and
+//! checked against itself. All problems of a file are reported together.
+
+use pfmc_ir::backend::ProcessText;
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use toml::{Table, Value};
+
+use crate::codes::{E0501, E0502};
+
+/// Length in nanometres.
+pub type Nm = i64;
+/// Interval `[low, high]` in nanometres.
+pub type Span = [Nm; 2];
+
+/// Largest magnitude of a length in a process file: sums of a few stay within 32-bit coordinates
+/// checks done in 64 bits.
+const NM_MAX: Nm = 1_000_000_000;
+/// Most copies along a side of an array reference.
+const COPIES_MAX: u32 = 32_767;
+
+/// GDS layer and datatype.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Layer {
+    /// GDS layer number.
+    pub layer: i16,
+    /// GDS datatype number.
+    pub datatype: i16,
+}
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.layer, self.datatype)
+    }
+}
+
+/// A value a process file can hold.
+trait Fact: Sized {
+    const WHAT: &'static str;
+    fn parse(value: &Value) -> Option<Self>;
+    /// Stands in for a value that could not be read, so that the rest of the file is still read.
+    fn blank() -> Self;
+    /// The lengths in it, for the grid check.
+    fn lengths(&self) -> &[Nm] {
+        &[]
+    }
+}
+
+impl Fact for Nm {
+    const WHAT: &'static str = "an integer of at most 1e9 in magnitude";
+    fn parse(value: &Value) -> Option<Self> {
+        value.as_integer().filter(|v| v.unsigned_abs() <= NM_MAX.unsigned_abs())
+    }
+    fn blank() -> Self {
+        0
+    }
+    fn lengths(&self) -> &[Nm] {
+        std::slice::from_ref(self)
+    }
+}
+
+impl Fact for [Nm; 2] {
+    const WHAT: &'static str = "two integers of at most 1e9 in magnitude";
+    fn parse(value: &Value) -> Option<Self> {
+        match value.as_array()?.as_slice() {
+            [a, b] => Some([Nm::parse(a)?, Nm::parse(b)?]),
+            _ => None,
+        }
+    }
+    fn blank() -> Self {
+        [0, 0]
+    }
+    fn lengths(&self) -> &[Nm] {
+        self
+    }
+}
+
+impl Fact for Layer {
+    const WHAT: &'static str = "[layer, datatype], two integers from 0 to 255";
+    fn parse(value: &Value) -> Option<Self> {
+        let [layer, datatype] = <[Nm; 2]>::parse(value)?;
+        let number = |v: Nm| u8::try_from(v).ok().map(i16::from);
+        Some(Layer { layer: number(layer)?, datatype: number(datatype)? })
+    }
+    fn blank() -> Self {
+        Layer { layer: 0, datatype: 0 }
+    }
+}
+
+impl Fact for u32 {
+    const WHAT: &'static str = "an integer from 1 to 32767";
+    fn parse(value: &Value) -> Option<Self> {
+        u32::try_from(value.as_integer()?).ok().filter(|v| (1..=COPIES_MAX).contains(v))
+    }
+    fn blank() -> Self {
+        1
+    }
+}
+
+impl Fact for f64 {
+    const WHAT: &'static str = "a number above 0 and at most 1";
+    fn parse(value: &Value) -> Option<Self> {
+        value.as_float().filter(|v| *v > 0.0 && *v <= 1.0)
+    }
+    fn blank() -> Self {
+        1.0
+    }
+}
+
+impl Fact for String {
+    const WHAT: &'static str = "a name of A-Z, a-z, 0-9, - and _";
+    fn parse(value: &Value) -> Option<Self> {
+        let text = value.as_str()?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        (!text.is_empty() && text.chars().all(plain)).then(|| text.to_owned())
+    }
+    fn blank() -> Self {
+        String::new()
+    }
+}
+
+/// One table of the file while it is read; what is left at the end is unknown.
+struct Section<'a> {
+    path: &'a str,
+    table: Table,
+    grid: Nm,
+    problems: &'a mut Diagnostics,
+}
+
+impl Section<'_> {
+    fn name(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn take<T: Fact>(&mut self, key: &str) -> T {
+        let name = self.name(key);
+        let Some(value) = self.table.remove(key) else {
+            self.problems.push(
+                Diagnostic::error(&E0501, format!("`{name}` is missing")).help(format!("it is {}", T::WHAT)),
+            );
+            return T::blank();
+        };
+        let Some(fact) = T::parse(&value) else {
+            self.problems.push(Diagnostic::error(&E0501, format!("`{name}` is {value}, not {}", T::WHAT)));
+            return T::blank();
+        };
+        if key.ends_with("_nm") && self.grid > 0 && fact.lengths().iter().any(|v| v % self.grid != 0) {
+            self.problems.push(Diagnostic::error(
+                &E0502,
+                format!("`{name}` is {value}, off the grid of {} nm", self.grid),
+            ));
+        }
+        fact
+    }
+
+    fn finish(self) {
+        for key in self.table.keys() {
+            let name = self.name(key);
+            self.problems.push(
+                Diagnostic::error(&E0501, format!("`{name}` is not a key of a process file"))
+                    .help("check the spelling against the built-in file"),
+            );
+        }
+    }
+}
+
+macro_rules! sections {
+    ($($(#[$doc:meta])* $section:ident $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, PartialEq)]
+            pub struct $name {
+                $($(#[$field_doc])* pub $field: $type,)*
+            }
+
+            impl $name {
+                fn read(section: &mut Section<'_>) -> Self {
+                    $name { $($field: section.take(stringify!($field)),)* }
+                }
+            }
+        )*
+
+        /// A validated process.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Process {
+            /// Name of the process.
+            pub name: String,
+            /// Every coordinate is a multiple of this.
+            pub grid_nm: Nm,
+            $($(#[$doc])* pub $section: $name,)*
+        }
+
+        impl Process {
+            fn read(mut root: Table, problems: &mut Diagnostics) -> Process {
+                let mut subtables = Table::new();
+                $(
+                    if let Some(value) = root.remove(stringify!($section)) {
+                        subtables.insert(stringify!($section).to_owned(), value);
+                    }
+                )*
+                let mut top = Section { path: "", table: root, grid: 0, problems };
+                let name = top.take("name");
+                let grid_nm: Nm = top.take("grid_nm");
+                top.finish();
+                if grid_nm <= 0 {
+                    problems.push(Diagnostic::error(&E0502, "`grid_nm` must be above 0"));
+                }
+                Process {
+                    name,
+                    grid_nm,
+                    $($section: {
+                        let path = stringify!($section);
+                        let table = match subtables.remove(path) {
+                            Some(Value::Table(table)) => table,
+                            Some(_) => {
+                                problems.push(Diagnostic::error(&E0501, format!("`{path}` is not a table")));
+                                Table::new()
+                            }
+                            None => Table::new(),
+                        };
+                        let mut section = Section { path, table, grid: grid_nm, problems };
+                        let value = $name::read(&mut section);
+                        section.finish();
+                        value
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+sections! {
+    /// Largest die.
+    reticle Reticle {
+        /// Along x.
+        width_nm: Nm,
+        /// Along y.
+        height_nm: Nm,
+    }
+    /// Largest array and how arrays are placed.
+    tile TileRules {
+        /// Most word lines.
+        word_lines: u32,
+        /// Most bit lines.
+        bit_lines: u32,
+        /// Between two tiles, and from a tile to the die edge.
+        spacing_nm: Nm,
+        /// From the outermost shape of a tile to its boundary.
+        margin_nm: Nm,
+    }
+    /// GDS layers by role.
+    layers Layers {
+        /// Diffusion.
+        diff: Layer,
+        /// Substrate taps.
+        tap: Layer,
+        /// Gates and word lines.
+        poly: Layer,
+        /// Contact from diffusion, tap or poly to li1.
+        licon: Layer,
+        /// Nitride poly cut, around contacts to poly.
+        npc: Layer,
+        /// n+ implant.
+        nsdm: Layer,
+        /// p+ implant.
+        psdm: Layer,
+        /// Local interconnect.
+        li1: Layer,
+        /// Pins on li1.
+        li1_pin: Layer,
+        /// Labels on li1.
+        li1_label: Layer,
+        /// Contact from li1 to met1: the programmed cut.
+        mcon: Layer,
+        /// First metal.
+        met1: Layer,
+        /// Pins on met1.
+        met1_pin: Layer,
+        /// Labels on met1.
+        met1_label: Layer,
+        /// Via from met1 to met2.
+        via: Layer,
+        /// Second metal.
+        met2: Layer,
+        /// Pins on met2.
+        met2_pin: Layer,
+        /// Labels on met2.
+        met2_label: Layer,
+        /// Place-and-route boundary.
+        boundary: Layer,
+    }
+    /// Design rules, nanometres.
+    rules Rules {
+        /// Smallest width of diffusion and tap.
+        diff_width_nm: Nm,
+        /// Between diffusions and taps.
+        diff_space_nm: Nm,
+        /// Diffusion past a gate.
+        diff_past_gate_nm: Nm,
+        /// Diffusion around a contact.
+        diff_enclose_licon_nm: Nm,
+        /// The same on one pair of sides.
+        diff_enclose_licon_ends_nm: Nm,
+        /// Tap around a contact on one pair of sides.
+        tap_enclose_licon_ends_nm: Nm,
+        /// Farthest point of a diffusion from a tap.
+        tap_distance_nm: Nm,
+        /// Smallest width of poly.
+        poly_width_nm: Nm,
+        /// Between polys.
+        poly_space_nm: Nm,
+        /// Poly past diffusion.
+        poly_endcap_nm: Nm,
+        /// Field poly to diffusion.
+        poly_to_diff_nm: Nm,
+        /// Poly around a contact.
+        poly_enclose_licon_nm: Nm,
+        /// The same on one pair of sides.
+        poly_enclose_licon_ends_nm: Nm,
+        /// Side of a contact, exactly.
+        licon_size_nm: Nm,
+        /// Between contacts.
+        licon_space_nm: Nm,
+        /// Contact to gate.
+        licon_to_gate_nm: Nm,
+        /// Smallest width of npc.
+        npc_width_nm: Nm,
+        /// Between npcs.
+        npc_space_nm: Nm,
+        /// npc to gate.
+        npc_to_gate_nm: Nm,
+        /// npc around a contact to poly.
+        npc_enclose_licon_nm: Nm,
+        /// Smallest width of implants.
+        implant_width_nm: Nm,
+        /// Implant around its diffusion or tap.
+        implant_enclose_nm: Nm,
+        /// Implant to the opposite diffusion or tap.
+        implant_to_opposite_nm: Nm,
+        /// Smallest width of li1.
+        li1_width_nm: Nm,
+        /// Between li1 shapes.
+        li1_space_nm: Nm,
+        /// li1 around a contact on one pair of sides.
+        li1_enclose_licon_ends_nm: Nm,
+        /// Smallest area of li1, square nanometres.
+        li1_area_nm2: Nm,
+        /// Side of a cut between li1 and met1, exactly.
+        mcon_size_nm: Nm,
+        /// Between cuts.
+        mcon_space_nm: Nm,
+        /// Smallest width of met1.
+        met1_width_nm: Nm,
+        /// Between met1 shapes.
+        met1_space_nm: Nm,
+        /// met1 around a cut.
+        met1_enclose_mcon_nm: Nm,
+        /// The same on one pair of sides.
+        met1_enclose_mcon_ends_nm: Nm,
+        /// Smallest area of met1, square nanometres.
+        met1_area_nm2: Nm,
+        /// Largest share of a density window that met1 may cover.
+        met1_density_max: f64,
+        /// Side of a via, exactly.
+        via_size_nm: Nm,
+        /// Between vias.
+        via_space_nm: Nm,
+        /// met1 around a via.
+        met1_enclose_via_nm: Nm,
+        /// The same on one pair of sides.
+        met1_enclose_via_ends_nm: Nm,
+        /// Smallest width of met2.
+        met2_width_nm: Nm,
+        /// Between met2 shapes.
+        met2_space_nm: Nm,
+        /// met2 around a via.
+        met2_enclose_via_nm: Nm,
+        /// The same on one pair of sides.
+        met2_enclose_via_ends_nm: Nm,
+        /// Smallest area of met2, square nanometres.
+        met2_area_nm2: Nm,
+    }
+    /// One column: x from the column's origin, y from the node's centre.
+    cell Cell {
+        /// Between columns.
+        pitch_x_nm: Nm,
+        /// Between word lines.
+        pitch_y_nm: Nm,
+        /// The diffusion strip.
+        diff_x_nm: Span,
+        /// Of the strip past the centre of its first and last node.
+        diff_overhang_nm: Nm,
+        /// The gate, above the centre of the node below it.
+        gate_y_nm: Span,
+        /// The node's contact.
+        licon_x_nm: Span,
+        /// The node's contact.
+        licon_y_nm: Span,
+        /// The node's li1 pad.
+        pad_x_nm: Span,
+        /// The node's li1 pad.
+        pad_y_nm: Span,
+        /// The met1 bit line.
+        bit_line_x_nm: Span,
+        /// The met1 ground rail.
+        ground_x_nm: Span,
+        /// The cut site under the bit line.
+        cut_bit_line_x_nm: Span,
+        /// The cut site under the ground rail.
+        cut_ground_x_nm: Span,
+        /// Both cut sites.
+        cut_y_nm: Span,
+        /// Drawn enclosure of diffusion and tap by their implant.
+        implant_enclosure_nm: Nm,
+    }
+    /// The left and right ends of word lines.
+    word_line WordLine {
+        /// Contact centres left of the array: of even and of odd rows of a row group.
+        contact_x_nm: Span,
+        /// Size of the poly pad.
+        poly_pad_nm: [Nm; 2],
+        /// Size of the li1 pad.
+        li1_pad_nm: [Nm; 2],
+        /// Of poly past the last column's diffusion.
+        poly_overhang_nm: Nm,
+        /// The npc strip around all contacts of a row group.
+        npc_x_nm: Span,
+        /// Of npc past the centre of the first and last node of a row group.
+        npc_overhang_nm: Nm,
+    }
+    /// Tap rows, between two row groups and at both ends of the array.
+    tap_row TapRow {
+        /// Most word lines in a row group.
+        word_lines: u32,
+        /// From the centre of the nearest node to the centre of the tap row.
+        offset_nm: Nm,
+        /// Half the height of the tap.
+        tap_half_height_nm: Nm,
+        /// Of the tap past the array's left and right edge.
+        tap_overhang_nm: Nm,
+        /// Half the height of the li1 ground strap.
+        strap_half_height_nm: Nm,
+    }
+    /// The met2 ground straps left and right of the array.
+    ground_strap GroundStrap {
+        /// Centre of the left strap from the array's left edge.
+        left_x_nm: Nm,
+        /// Centre of the right strap from the array's right edge.
+        right_x_nm: Nm,
+        /// Half the width of the straps and of their met1 pads.
+        half_width_nm: Nm,
+        /// Half the height of the met1 pads.
+        pad_half_height_nm: Nm,
+        /// Of each of the two cuts and vias of a pad from its centre, along x.
+        via_offset_nm: Nm,
+    }
+    /// Vertical extent of met1 rails and met2 straps.
+    rail Rail {
+        /// Past the centre of the outermost tap rows.
+        overhang_nm: Nm,
+        /// Of bit lines past that, at the top.
+        pin_extension_nm: Nm,
+        /// Height of the pin shapes at the ends of rails and straps.
+        pin_nm: Nm,
+    }
+}
+
+impl Process {
+    /// Reads and validates a process file.
+    ///
+    /// # Errors
+    /// Every missing, unknown, mistyped and off-grid value, or, where there is none, every
+    /// contradiction between values.
+    pub fn open(text: &ProcessText) -> Result<Process, Diagnostics> {
+        let table: Table = text.toml.parse().map_err(|e: toml::de::Error| {
+            Diagnostic::error(&E0501, format!("process `{}` is not TOML: {}", text.name, e.message()))
+                .note(e.to_string())
+        })?;
+        let mut problems = Diagnostics::new();
+        let process = Process::read(table, &mut problems);
+        if !problems.has_errors() {
+            process.contradictions(&mut problems);
+        }
+        for d in &mut problems.0 {
+            d.notes.push(format!("in process `{}`", text.name));
+        }
+        problems.into_result(process).map(|(process, _)| process)
+    }
+
+    /// Covered share of met1 inside the array, where rails are the only met1.
+    pub fn met1_density(&self) -> f64 {
+        let c = &self.cell;
+        (width(c.bit_line_x_nm) + width(c.ground_x_nm)) as f64 / c.pitch_x_nm as f64
+    }
+
+    /// Array area a bit takes, in square nanometres.
+    pub fn bit_area_nm2(&self) -> i64 {
+        self.cell.pitch_x_nm * self.cell.pitch_y_nm
+    }
+
+    fn contradictions(&self, problems: &mut Diagnostics) {
+        let mut check = Check { problems };
+        let (r, c, w, t, g) = (&self.rules, &self.cell, &self.word_line, &self.tap_row, &self.ground_strap);
+        check.layers(&self.layers);
+        for (name, span) in [
+            ("cell.diff_x_nm", c.diff_x_nm),
+            ("cell.gate_y_nm", c.gate_y_nm),
+            ("cell.licon_x_nm", c.licon_x_nm),
+            ("cell.licon_y_nm", c.licon_y_nm),
+            ("cell.pad_x_nm", c.pad_x_nm),
+            ("cell.pad_y_nm", c.pad_y_nm),
+            ("cell.bit_line_x_nm", c.bit_line_x_nm),
+            ("cell.ground_x_nm", c.ground_x_nm),
+            ("cell.cut_bit_line_x_nm", c.cut_bit_line_x_nm),
+            ("cell.cut_ground_x_nm", c.cut_ground_x_nm),
+            ("cell.cut_y_nm", c.cut_y_nm),
+            ("word_line.npc_x_nm", w.npc_x_nm),
+        ] {
+            check.holds(span[0] < span[1], || format!("`{name}` is {span:?}: low must be below high"));
+        }
+        for (name, size) in [
+            ("cell.pitch_x_nm", c.pitch_x_nm),
+            ("cell.pitch_y_nm", c.pitch_y_nm),
+            ("word_line.poly_pad_nm", w.poly_pad_nm[0].min(w.poly_pad_nm[1])),
+            ("word_line.li1_pad_nm", w.li1_pad_nm[0].min(w.li1_pad_nm[1])),
+            ("reticle.width_nm", self.reticle.width_nm),
+            ("reticle.height_nm", self.reticle.height_nm),
+            ("tap_row.tap_half_height_nm", t.tap_half_height_nm),
+            ("tap_row.strap_half_height_nm", t.strap_half_height_nm),
+            ("ground_strap.half_width_nm", g.half_width_nm),
+            ("ground_strap.pad_half_height_nm", g.pad_half_height_nm),
+            ("rail.pin_nm", self.rail.pin_nm),
+        ] {
+            check.at_least(name, size, 1, "any size");
+        }
+        for (name, length) in [
+            ("tile.spacing_nm", self.tile.spacing_nm),
+            ("tile.margin_nm", self.tile.margin_nm),
+            ("rail.overhang_nm", self.rail.overhang_nm),
+            ("rail.pin_extension_nm", self.rail.pin_extension_nm),
+        ] {
+            check.at_least(name, length, 0, "no negative length");
+        }
+        let halves = [
+            r.licon_size_nm,
+            r.mcon_size_nm,
+            r.via_size_nm,
+            w.poly_pad_nm[0],
+            w.poly_pad_nm[1],
+            w.li1_pad_nm[0],
+            w.li1_pad_nm[1],
+            width(c.gate_y_nm),
+        ];
+        check.holds(halves.iter().all(|s| s % (2 * self.grid_nm) == 0), || {
+            "cut sizes, word-line pads and the gate length must be even multiples of `grid_nm`: they are \
+             drawn about a centre"
+                .to_owned()
+        });
+        check.holds(self.tile.bit_lines >= 32 && self.tile.bit_lines.is_multiple_of(8), || {
+            "`tile.bit_lines` must be a multiple of 8 and at least 32, the bits of a tile's unit".to_owned()
+        });
+        if check.problems.has_errors() {
+            return;
+        }
+        self.diffusion_rules(&mut check);
+        self.metal_rules(&mut check);
+        self.end_rules(&mut check);
+    }
+
+    /// Strip, gate, contact and tap.
+    fn diffusion_rules(&self, check: &mut Check<'_>) {
+        let (r, c, t) = (&self.rules, &self.cell, &self.tap_row);
+        check.at_least("diffusion width", width(c.diff_x_nm), r.diff_width_nm, "rules.diff_width_nm");
+        check.at_least(
+            "space of diffusions",
+            c.pitch_x_nm - width(c.diff_x_nm),
+            r.diff_space_nm,
+            "rules.diff_space_nm",
+        );
+        check.at_least("gate length", width(c.gate_y_nm), r.poly_width_nm, "rules.poly_width_nm");
+        check.at_least(
+            "space of gates",
+            c.pitch_y_nm - width(c.gate_y_nm),
+            r.poly_space_nm,
+            "rules.poly_space_nm",
+        );
+        check.at_least(
+            "gate below the next node",
+            c.pitch_y_nm - c.gate_y_nm[1] - c.licon_y_nm[1].max(-c.licon_y_nm[0]),
+            r.licon_to_gate_nm,
+            "rules.licon_to_gate_nm",
+        );
+        check.at_least(
+            "gate above its node",
+            c.gate_y_nm[0] - c.licon_y_nm[1],
+            r.licon_to_gate_nm,
+            "rules.licon_to_gate_nm",
+        );
+        check.at_least(
+            "diffusion past the last gate",
+            (c.diff_overhang_nm + c.gate_y_nm[0]).min(c.diff_overhang_nm + c.pitch_y_nm - c.gate_y_nm[1]),
+            r.diff_past_gate_nm,
+            "rules.diff_past_gate_nm",
+        );
+        check.exactly("contact width", width(c.licon_x_nm), r.licon_size_nm, "rules.licon_size_nm");
+        check.exactly("contact height", width(c.licon_y_nm), r.licon_size_nm, "rules.licon_size_nm");
+        check.at_least(
+            "space of contacts",
+            (c.pitch_y_nm - width(c.licon_y_nm)).min(c.pitch_x_nm - width(c.licon_x_nm)),
+            r.licon_space_nm,
+            "rules.licon_space_nm",
+        );
+        check.encloses(
+            "diffusion around the contact",
+            [c.diff_x_nm, [-c.diff_overhang_nm, c.diff_overhang_nm]],
+            [c.licon_x_nm, c.licon_y_nm],
+            r.diff_enclose_licon_nm,
+            r.diff_enclose_licon_ends_nm,
+        );
+        check.at_least(
+            "implant enclosure",
+            c.implant_enclosure_nm,
+            r.implant_enclose_nm,
+            "rules.implant_enclose_nm",
+        );
+        let half = r.licon_size_nm / 2;
+        let tap_end = t.tap_half_height_nm - half;
+        check.at_least(
+            "tap around the contact, along y",
+            tap_end,
+            r.tap_enclose_licon_ends_nm,
+            "rules.tap_enclose_licon_ends_nm",
+        );
+        let gap = t.offset_nm - c.diff_overhang_nm - t.tap_half_height_nm;
+        check.at_least("space of diffusion and tap", gap, r.diff_space_nm, "rules.diff_space_nm");
+        check.at_least(
+            "implant to the opposite diffusion",
+            gap - c.implant_enclosure_nm,
+            r.implant_to_opposite_nm,
+            "rules.implant_to_opposite_nm",
+        );
+        check.at_least("n+ to p+ implant", gap - 2 * c.implant_enclosure_nm, 0, "no overlap");
+        check.at_least(
+            "tap implant height",
+            2 * (t.tap_half_height_nm + c.implant_enclosure_nm),
+            r.implant_width_nm,
+            "rules.implant_width_nm",
+        );
+        // A tap row on either side of every row group: the farthest point is halfway.
+        let span = Nm::from(t.word_lines) * c.pitch_y_nm + 2 * (t.offset_nm - t.tap_half_height_nm);
+        check.holds(span <= 2 * r.tap_distance_nm, || {
+            format!(
+                "the middle of a row group of {} word lines is {} nm from the nearest tap, over \
+                 `rules.tap_distance_nm` = {}",
+                t.word_lines,
+                span / 2,
+                r.tap_distance_nm
+            )
+        });
+        check.holds(t.tap_overhang_nm >= -c.diff_x_nm[0].min(0), || {
+            "`tap_row.tap_overhang_nm` must cover the whole array".to_owned()
+        });
+    }
+
+    /// Node pads, cut sites and rails.
+    fn metal_rules(&self, check: &mut Check<'_>) {
+        let (r, c, t, rail) = (&self.rules, &self.cell, &self.tap_row, &self.rail);
+        check.encloses(
+            "node pad around the contact",
+            [c.pad_x_nm, c.pad_y_nm],
+            [c.licon_x_nm, c.licon_y_nm],
+            0,
+            r.li1_enclose_licon_ends_nm,
+        );
+        check.at_least(
+            "node pad",
+            width(c.pad_x_nm).min(width(c.pad_y_nm)),
+            r.li1_width_nm,
+            "rules.li1_width_nm",
+        );
+        check.at_least(
+            "area of a node pad",
+            width(c.pad_x_nm) * width(c.pad_y_nm),
+            r.li1_area_nm2,
+            "rules.li1_area_nm2",
+        );
+        check.at_least(
+            "space of node pads",
+            (c.pitch_x_nm - width(c.pad_x_nm)).min(c.pitch_y_nm - width(c.pad_y_nm)),
+            r.li1_space_nm,
+            "rules.li1_space_nm",
+        );
+        check.at_least(
+            "space of a node pad and the ground strap",
+            t.offset_nm - t.strap_half_height_nm - c.pad_y_nm[1].max(-c.pad_y_nm[0]),
+            r.li1_space_nm,
+            "rules.li1_space_nm",
+        );
+        let far: Span = [-NM_MAX, NM_MAX];
+        for (name, cut, rail) in [
+            ("bit line", c.cut_bit_line_x_nm, c.bit_line_x_nm),
+            ("ground rail", c.cut_ground_x_nm, c.ground_x_nm),
+        ] {
+            check.exactly(&format!("cut under the {name}"), width(cut), r.mcon_size_nm, "rules.mcon_size_nm");
+            check.encloses(
+                &format!("{name} around its cut"),
+                [rail, far],
+                [cut, c.cut_y_nm],
+                r.met1_enclose_mcon_nm,
+                r.met1_enclose_mcon_ends_nm,
+            );
+            check.encloses(
+                &format!("node pad around the cut under the {name}"),
+                [c.pad_x_nm, c.pad_y_nm],
+                [cut, c.cut_y_nm],
+                0,
+                0,
+            );
+            check.at_least(&format!("{name} width"), width(rail), r.met1_width_nm, "rules.met1_width_nm");
+            check.holds(cut[0] >= 0 && cut[1] <= c.pitch_x_nm, || {
+                format!("the cut under the {name} leaves its column")
+            });
+        }
+        check.exactly("cut height", width(c.cut_y_nm), r.mcon_size_nm, "rules.mcon_size_nm");
+        check.holds(c.cut_y_nm[0] == -c.cut_y_nm[1], || {
+            "`cell.cut_y_nm` must be centred on the node".to_owned()
+        });
+        check.at_least(
+            "space of cuts on neighbouring nodes",
+            (c.pitch_y_nm - width(c.cut_y_nm))
+                .min(c.pitch_x_nm + c.cut_bit_line_x_nm[0] - c.cut_ground_x_nm[1]),
+            r.mcon_space_nm,
+            "rules.mcon_space_nm",
+        );
+        check.at_least(
+            "space of bit line and ground rail",
+            (c.ground_x_nm[0] - c.bit_line_x_nm[1]).min(c.pitch_x_nm + c.bit_line_x_nm[0] - c.ground_x_nm[1]),
+            r.met1_space_nm,
+            "rules.met1_space_nm",
+        );
+        check.holds(self.met1_density() <= r.met1_density_max, || {
+            format!(
+                "met1 covers {:.2} % of the array, over `rules.met1_density_max` = {} %",
+                100.0 * self.met1_density(),
+                100.0 * r.met1_density_max
+            )
+        });
+        check.at_least(
+            "rail past the ground cut",
+            rail.overhang_nm - r.mcon_size_nm / 2,
+            r.met1_enclose_mcon_ends_nm,
+            "rules.met1_enclose_mcon_ends_nm",
+        );
+        check.at_least(
+            "area of a rail",
+            2 * (t.offset_nm + rail.overhang_nm) * width(c.ground_x_nm),
+            r.met1_area_nm2,
+            "rules.met1_area_nm2",
+        );
+        check.at_least(
+            "strap height over the ground cut",
+            t.strap_half_height_nm - r.mcon_size_nm.max(r.licon_size_nm) / 2,
+            r.li1_enclose_licon_ends_nm,
+            "rules.li1_enclose_licon_ends_nm",
+        );
+    }
+
+    /// Word-line contacts and ground straps.
+    fn end_rules(&self, check: &mut Check<'_>) {
+        let (r, c, w, t, g) = (&self.rules, &self.cell, &self.word_line, &self.tap_row, &self.ground_strap);
+        let gate = (c.gate_y_nm[0] + c.gate_y_nm[1]) / 2;
+        let half_licon = r.licon_size_nm / 2;
+        let [pad_x, pad_y] = w.poly_pad_nm;
+        let licon = [[-half_licon, half_licon], [-half_licon, half_licon]];
+        check.encloses(
+            "word-line pad around its contact",
+            [[-pad_x / 2, pad_x / 2], [-pad_y / 2, pad_y / 2]],
+            licon,
+            r.poly_enclose_licon_nm,
+            r.poly_enclose_licon_ends_nm,
+        );
+        let [li_x, li_y] = w.li1_pad_nm;
+        check.encloses(
+            "word-line li1 pad around its contact",
+            [[-li_x / 2, li_x / 2], [-li_y / 2, li_y / 2]],
+            licon,
+            0,
+            r.li1_enclose_licon_ends_nm,
+        );
+        check.at_least("area of a word-line li1 pad", li_x * li_y, r.li1_area_nm2, "rules.li1_area_nm2");
+        check.at_least("word-line li1 pad", li_x.min(li_y), r.li1_width_nm, "rules.li1_width_nm");
+        let [first, second] = w.contact_x_nm;
+        check.at_least(
+            "space of word-line li1 pads",
+            (first - second).abs() - li_x,
+            r.li1_space_nm,
+            "rules.li1_space_nm",
+        );
+        check.at_least(
+            "space of a word-line pad and the next word line",
+            c.pitch_y_nm - pad_y / 2 - width(c.gate_y_nm) / 2,
+            r.poly_space_nm,
+            "rules.poly_space_nm",
+        );
+        check.at_least(
+            "space of word-line pads",
+            (first - second).abs() - pad_x,
+            r.poly_space_nm,
+            "rules.poly_space_nm",
+        );
+        let right = first.max(second);
+        check.at_least(
+            "word-line pad to the first diffusion",
+            c.diff_x_nm[0] - right - pad_x / 2,
+            r.poly_endcap_nm.max(r.poly_to_diff_nm),
+            "rules.poly_endcap_nm",
+        );
+        check.at_least(
+            "word-line li1 pad to the first node pad",
+            c.pad_x_nm[0] - right - li_x / 2,
+            r.li1_space_nm,
+            "rules.li1_space_nm",
+        );
+        check.at_least(
+            "word line past the last diffusion",
+            w.poly_overhang_nm,
+            r.poly_endcap_nm,
+            "rules.poly_endcap_nm",
+        );
+        for x in w.contact_x_nm {
+            check.encloses(
+                "npc around a word-line contact",
+                [w.npc_x_nm, [-w.npc_overhang_nm, c.pitch_y_nm + w.npc_overhang_nm]],
+                [[x - half_licon, x + half_licon], [gate - half_licon, gate + half_licon]],
+                r.npc_enclose_licon_nm,
+                r.npc_enclose_licon_nm,
+            );
+        }
+        check.at_least("npc width", width(w.npc_x_nm), r.npc_width_nm, "rules.npc_width_nm");
+        check.at_least(
+            "space of npc",
+            2 * (t.offset_nm - w.npc_overhang_nm),
+            r.npc_space_nm,
+            "rules.npc_space_nm",
+        );
+        check.at_least(
+            "npc to the first gate",
+            c.diff_x_nm[0] - w.npc_x_nm[1],
+            r.npc_to_gate_nm,
+            "rules.npc_to_gate_nm",
+        );
+        let half = r.via_size_nm / 2;
+        let half_cut = r.mcon_size_nm / 2;
+        let pad = [[-g.half_width_nm, g.half_width_nm], [-g.pad_half_height_nm, g.pad_half_height_nm]];
+        let at = |half: Nm| [[g.via_offset_nm - half, g.via_offset_nm + half], [-half, half]];
+        for (name, (inner, outer, ends)) in [
+            ("ground pad around its via", (at(half), r.met1_enclose_via_nm, r.met1_enclose_via_ends_nm)),
+            ("ground strap around its via", (at(half), r.met2_enclose_via_nm, r.met2_enclose_via_ends_nm)),
+            (
+                "ground pad around its cut",
+                (at(half_cut), r.met1_enclose_mcon_nm, r.met1_enclose_mcon_ends_nm),
+            ),
+        ] {
+            check.encloses(name, pad, inner, outer, ends);
+        }
+        check.at_least(
+            "space of the vias of a pad",
+            2 * (g.via_offset_nm - half),
+            r.via_space_nm,
+            "rules.via_space_nm",
+        );
+        check.at_least(
+            "space of the cuts of a pad",
+            2 * (g.via_offset_nm - half_cut),
+            r.mcon_space_nm,
+            "rules.mcon_space_nm",
+        );
+        check.at_least(
+            "area of a ground pad",
+            4 * g.half_width_nm * g.pad_half_height_nm,
+            r.met1_area_nm2,
+            "rules.met1_area_nm2",
+        );
+        check.at_least("ground strap width", 2 * g.half_width_nm, r.met2_width_nm, "rules.met2_width_nm");
+        check.at_least(
+            "ground strap area",
+            4 * g.half_width_nm * (t.offset_nm + self.rail.overhang_nm),
+            r.met2_area_nm2,
+            "rules.met2_area_nm2",
+        );
+        check.at_least(
+            "space of the left ground pad and the first rail",
+            c.bit_line_x_nm[0] - g.left_x_nm - g.half_width_nm,
+            r.met1_space_nm,
+            "rules.met1_space_nm",
+        );
+        check.at_least(
+            "space of the right ground pad and the last rail",
+            g.right_x_nm - g.half_width_nm + c.pitch_x_nm - c.ground_x_nm[1],
+            r.met1_space_nm,
+            "rules.met1_space_nm",
+        );
+        check.at_least(
+            "space of a word-line li1 pad and the ground strap",
+            t.offset_nm - t.strap_half_height_nm + gate.min(c.pitch_y_nm - gate) - li_y / 2,
+            r.li1_space_nm,
+            "rules.li1_space_nm",
+        );
+        check.at_least(
+            "ground strap around its pad",
+            self.rail.overhang_nm,
+            g.pad_half_height_nm,
+            "ground_strap.pad_half_height_nm",
+        );
+    }
+}
+
+/// Width of a span.
+fn width(span: Span) -> Nm {
+    span[1] - span[0]
+}
+
+/// Collects contradictions.
+struct Check<'a> {
+    problems: &'a mut Diagnostics,
+}
+
+impl Check<'_> {
+    fn holds(&mut self, good: bool, message: impl FnOnce() -> String) {
+        if !good {
+            self.problems.push(Diagnostic::error(&E0502, message()));
+        }
+    }
+
+    fn at_least(&mut self, what: &str, drawn: Nm, needed: Nm, rule: &str) {
+        self.holds(drawn >= needed, || format!("{what} is {drawn}, {rule} asks for at least {needed}"));
+    }
+
+    fn exactly(&mut self, what: &str, drawn: Nm, needed: Nm, rule: &str) {
+        self.holds(drawn == needed, || format!("{what} is {drawn}, {rule} asks for exactly {needed}"));
+    }
+
+    /// `outer` encloses `inner` by `all` on every side and by `ends` on one pair of opposite sides.
+    fn encloses(&mut self, what: &str, outer: [Span; 2], inner: [Span; 2], all: Nm, ends: Nm) {
+        let margin = |axis: usize| (inner[axis][0] - outer[axis][0]).min(outer[axis][1] - inner[axis][1]);
+        let (x, y) = (margin(0), margin(1));
+        self.holds(x.min(y) >= all && x.max(y) >= ends, || {
+            format!(
+                "{what} is {x} along x and {y} along y, the rules ask for {all} on all sides and {ends} on \
+                 one pair"
+            )
+        });
+    }
+
+    fn layers(&mut self, layers: &Layers) {
+        let drawn = [
+            ("diff", layers.diff),
+            ("tap", layers.tap),
+            ("poly", layers.poly),
+            ("licon", layers.licon),
+            ("npc", layers.npc),
+            ("nsdm", layers.nsdm),
+            ("psdm", layers.psdm),
+            ("li1", layers.li1),
+            ("li1_pin", layers.li1_pin),
+            ("mcon", layers.mcon),
+            ("met1", layers.met1),
+            ("met1_pin", layers.met1_pin),
+            ("via", layers.via),
+            ("met2", layers.met2),
+            ("met2_pin", layers.met2_pin),
+            ("boundary", layers.boundary),
+        ];
+        for (i, (name, layer)) in drawn.iter().enumerate() {
+            if let Some((other, _)) = drawn[..i].iter().find(|(_, l)| l == layer) {
+                self.holds(false, || format!("layers.{other} and layers.{name} are both {layer}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builtin() -> String {
+        crate::SKY130.to_owned()
+    }
+
+    fn open(toml: &str) -> Result<Process, Diagnostics> {
+        Process::open(&ProcessText { name: "test".into(), toml: toml.into() })
+    }
+
+    fn messages(toml: &str) -> Vec<String> {
+        open(toml).unwrap_err().0.iter().map(|d| format!("{} {}", d.code.id, d.message)).collect()
+    }
+
+    #[test]
+    fn the_built_in_process_is_consistent() {
+        let p = open(&builtin()).unwrap();
+        assert_eq!((p.cell.pitch_x_nm, p.cell.pitch_y_nm, p.bit_area_nm2()), (770, 430, 331_100));
+        assert!((p.met1_density() - 0.597_4).abs() < 1e-4);
+    }
+
+    #[test]
+    fn every_problem_of_a_file_is_reported_at_once() {
+        let bad = builtin()
+            .replace("pitch_y_nm = 430\n", "")
+            .replace("diff = [65, 20]", "diff = [65, 300]")
+            .replace("npc_space_nm = 270", "npc_spacing_nm = 270")
+            .replace("tap_overhang_nm = 200", "tap_overhang_nm = 202");
+        assert_eq!(
+            messages(&bad),
+            [
+                "E0501 `layers.diff` is [65, 300], not [layer, datatype], two integers from 0 to 255",
+                "E0501 `rules.npc_space_nm` is missing",
+                "E0501 `rules.npc_spacing_nm` is not a key of a process file",
+                "E0501 `cell.pitch_y_nm` is missing",
+                "E0502 `tap_row.tap_overhang_nm` is 202, off the grid of 5 nm",
+            ]
+        );
+    }
+
+    #[test]
+    fn contradictions_name_the_rule_and_both_numbers() {
+        let bad = builtin()
+            .replace("pad_x_nm = [30, 570]", "pad_x_nm = [40, 570]")
+            .replace("pitch_x_nm = 770", "pitch_x_nm = 740")
+            .replace("word_lines = 64", "word_lines = 72");
+        let got = messages(&bad);
+        for expected in [
+            "node pad around the cut under the bit line is -10 along x and 0 along y",
+            "met1 covers 62.16 % of the array",
+            "the middle of a row group of 72 word lines is 16010 nm from the nearest tap",
+        ] {
+            assert!(got.iter().any(|m| m.contains(expected)), "{expected}: {got:#?}");
+        }
+    }
+
+    #[test]
+    fn rules_that_a_deck_may_not_check_are_checked_here() {
+        for (change, to, expected) in [
+            ("diff_overhang_nm = 210", "diff_overhang_nm = 105", "diffusion past the last gate"),
+            ("poly_overhang_nm = 130", "poly_overhang_nm = 125", "word line past the last diffusion"),
+            ("npc_x_nm = [-1440, -510]", "npc_x_nm = [-1440, -520]", "npc around a word-line contact"),
+            ("implant_enclosure_nm = 130", "implant_enclosure_nm = 120", "implant enclosure"),
+            ("word_lines = 64", "word_lines = 68", "from the nearest tap"),
+        ] {
+            let got = messages(&builtin().replace(change, to));
+            assert!(got.iter().any(|m| m.contains(expected)), "{expected}: {got:#?}");
+        }
+    }
+
+    #[test]
+    fn every_single_change_of_a_cell_number_by_a_large_amount_is_noticed_or_harmless() {
+        // Never a panic or an overflow, whatever the numbers.
+        for line in builtin().lines().filter(|l| l.contains("_nm")) {
+            let Some((key, _)) = line.split_once('=') else { continue };
+            for value in ["-1_000_000_000", "0", "1_000_000_000", "[0, 0]", "[-1000000000, 1000000000]"] {
+                let _ = open(&builtin().replace(line, &format!("{key}= {value}")));
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_toml_is_an_error_with_its_place() {
+        let e = open("name = \n").unwrap_err();
+        assert_eq!(e.0[0].code.id, "E0501");
+        assert!(e.0[0].notes[0].contains("line 1"), "{e}");
+    }
+
+    #[test]
+    fn two_roles_on_one_layer_are_an_error() {
+        let got = messages(&builtin().replace("via = [68, 44]", "via = [67, 44]"));
+        assert_eq!(got, ["E0502 layers.mcon and layers.via are both 67/44"]);
+    }
+}

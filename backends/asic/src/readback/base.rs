@@ -1,0 +1,309 @@
+//! Whether a base cell is the array of its shape: every word line, strip, node contact, pad, rail,
+//! ground cut and label where the process file puts it, once, and nothing else on their layers inside
+//! the array.
+
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+
+use super::cuts::{Findings, Nodes};
+use super::library::{Library, Shape, StructureId};
+use crate::bits::BitMatrix;
+use crate::codes::E0515;
+use crate::process::{Layer, Process, Span};
+
+/// Checks a base cell; returns its boundary.
+pub fn check(
+    library: &Library,
+    base: StructureId,
+    process: &Process,
+    word_lines: usize,
+    bit_lines: usize,
+) -> Result<[i64; 4], Diagnostics> {
+    let mut array = Array::new(process, word_lines, bit_lines);
+    let mut findings = Findings::new();
+    let name = library.name(base);
+    let report = |text: String| Diagnostic::error(&E0515, format!("cell {name}: {text}"));
+    // Contacts, pads and strips, and a share of the rest.
+    let most = 16 * (array.nodes.rows() as u64 + 64) * (bit_lines as u64 + 64);
+    let resolved = library.resolve(base, most, &mut |layer, shape| {
+        if let Err(text) = array.add(layer, shape) {
+            findings.push(|| report(text));
+        }
+    });
+    if let Err(unresolved) = resolved {
+        return Err(library.explain(&format!("cell {name}"), &unresolved).into());
+    }
+    array.missing(&mut |text| findings.push(|| report(text)));
+    match array.boundary {
+        Some(boundary) if findings.is_empty() => Ok(boundary),
+        _ => Err(findings.into_diagnostics()),
+    }
+}
+
+/// What has been found of an array.
+struct Array<'a> {
+    process: &'a Process,
+    nodes: Nodes<'a>,
+    word_lines: usize,
+    bit_lines: usize,
+    /// `[node row][bit line]`.
+    contacts: BitMatrix,
+    pads: BitMatrix,
+    /// `[row group][bit line]`.
+    strips: BitMatrix,
+    /// `[tap row][bit line]`.
+    tap_contacts: BitMatrix,
+    ground_cuts: BitMatrix,
+    /// `[0][bit line]`: bit line, `[1][bit line]`: ground.
+    rails: BitMatrix,
+    /// `[0][word line]`: poly, `[1][word line]`: label.
+    rows: BitMatrix,
+    /// `[0][bit line]`.
+    labels: BitMatrix,
+    /// `[0][tap row]`: tap, `[1][tap row]`: li1 strap.
+    taps: BitMatrix,
+    boundary: Option<[i64; 4]>,
+    /// Box of all shapes but the boundary.
+    extent: [i64; 4],
+}
+
+/// A shape that is where something belongs but is there already, or belongs nowhere.
+type Problem = String;
+
+impl<'a> Array<'a> {
+    fn new(process: &'a Process, word_lines: usize, bit_lines: usize) -> Self {
+        let nodes = Nodes::new(process, word_lines, bit_lines);
+        let tap_rows = nodes.groups() + 1;
+        Array {
+            process,
+            nodes,
+            word_lines,
+            bit_lines,
+            contacts: BitMatrix::new(nodes.rows(), bit_lines),
+            pads: BitMatrix::new(nodes.rows(), bit_lines),
+            strips: BitMatrix::new(nodes.groups(), bit_lines),
+            tap_contacts: BitMatrix::new(tap_rows, bit_lines),
+            ground_cuts: BitMatrix::new(tap_rows, bit_lines),
+            rails: BitMatrix::new(2, bit_lines),
+            rows: BitMatrix::new(2, word_lines),
+            labels: BitMatrix::new(1, bit_lines),
+            taps: BitMatrix::new(2, tap_rows),
+            boundary: None,
+            extent: [i64::MAX, i64::MAX, i64::MIN, i64::MIN],
+        }
+    }
+
+    fn width(&self) -> i64 {
+        self.bit_lines as i64 * self.process.cell.pitch_x_nm
+    }
+
+    /// Height of the centre of a tap row: below its row group, the last above the top one.
+    fn tap_y(&self, row: usize) -> i64 {
+        let offset = self.process.tap_row.offset_nm;
+        if row < self.nodes.groups() {
+            return row as i64 * self.nodes.group_pitch() - offset;
+        }
+        let last = row.saturating_sub(1);
+        let height = self.nodes.word_lines(last) as i64 * self.process.cell.pitch_y_nm;
+        last as i64 * self.nodes.group_pitch() + height + offset
+    }
+
+    /// The tap row whose centre is at a height.
+    fn tap_row_at(&self, y: i64) -> Option<usize> {
+        let guess = (y + self.process.tap_row.offset_nm).div_euclid(self.nodes.group_pitch());
+        let guess = usize::try_from(guess).ok()?.min(self.nodes.groups());
+        [guess, self.nodes.groups()].into_iter().find(|&row| self.tap_y(row) == y)
+    }
+
+    /// The column whose span this is.
+    fn column(&self, x: [i64; 2], span: Span) -> Option<usize> {
+        let pitch = self.process.cell.pitch_x_nm;
+        let from = x[0] - span[0];
+        let column = usize::try_from(from.div_euclid(pitch)).ok().filter(|&c| c < self.bit_lines)?;
+        (from.rem_euclid(pitch) == 0 && x[1] - x[0] == span[1] - span[0]).then_some(column)
+    }
+
+    /// The node row whose span this is.
+    fn node_row(&self, y: [i64; 2], span: Span) -> Option<usize> {
+        (y[1] - y[0] == span[1] - span[0]).then(|| self.nodes.row_at(y[0] - span[0]))?
+    }
+
+    /// The word line at the height of a gate's lower edge.
+    fn word_line(&self, gate: i64) -> Option<usize> {
+        let below = gate - self.process.cell.gate_y_nm[0];
+        let (row, next) = (self.nodes.row_at(below)?, below + self.process.cell.pitch_y_nm);
+        self.nodes.row_at(next).filter(|&next| next == row + 1)?;
+        let full = self.process.tap_row.word_lines as usize;
+        Some(row / (full + 1) * full + row % (full + 1))
+    }
+
+    fn add(&mut self, layer: [i16; 2], shape: Shape<'_>) -> Result<(), Problem> {
+        let layer = Layer { layer: layer[0], datatype: layer[1] };
+        match shape {
+            Shape::Rectangle(area) => {
+                if layer == self.process.layers.boundary {
+                    return match self.boundary.replace(area) {
+                        None => Ok(()),
+                        Some(_) => Err("more than one boundary".to_owned()),
+                    };
+                }
+                for i in 0..2 {
+                    self.extent[i] = self.extent[i].min(area[i]);
+                    self.extent[i + 2] = self.extent[i + 2].max(area[i + 2]);
+                }
+                let there = self.rectangle(layer, area).ok_or_else(|| {
+                    format!("a rectangle {area:?} nm on layer {layer} that the array does not have")
+                })?;
+                if there {
+                    Err(format!("the rectangle {area:?} nm on layer {layer} is there twice"))
+                } else {
+                    Ok(())
+                }
+            }
+            Shape::Foreign => Err(format!("a shape on layer {layer} that is no rectangle")),
+            Shape::Label(at, text) => self.label(layer, at, text),
+        }
+    }
+
+    /// Whether the part this rectangle is was found before; `None` where it is no part.
+    fn rectangle(&mut self, layer: Layer, area: [i64; 4]) -> Option<bool> {
+        let p = self.process;
+        let (l, c, t) = (&p.layers, &p.cell, &p.tap_row);
+        let (x, y) = ([area[0], area[2]], [area[1], area[3]]);
+        let centre = (y[0] + y[1]) / 2;
+        let last = self.width() - c.pitch_x_nm;
+        let beside = x[1] <= 0 || x[0] >= self.width();
+        let across = x[0] <= 0 && x[1] >= self.width();
+        if layer == l.diff {
+            let column = self.column(x, c.diff_x_nm)?;
+            let row = self.nodes.row_at(y[0] + c.diff_overhang_nm)?;
+            let group = row / (t.word_lines as usize + 1);
+            let height = self.nodes.word_lines(group) as i64 * c.pitch_y_nm + 2 * c.diff_overhang_nm;
+            let good = row == self.nodes.row(group, 0) && y[1] - y[0] == height;
+            good.then(|| self.strips.set(group, column))
+        } else if layer == l.poly {
+            if x[1] <= c.diff_x_nm[0] - p.rules.poly_to_diff_nm {
+                return Some(false);
+            }
+            let word_line = self.word_line(y[0])?;
+            let end = p.rules.poly_endcap_nm;
+            let good = y[1] - y[0] == c.gate_y_nm[1] - c.gate_y_nm[0]
+                && x[0] <= c.diff_x_nm[0] - end
+                && x[1] >= last + c.diff_x_nm[1] + end;
+            good.then(|| self.rows.set(0, word_line))
+        } else if layer == l.licon {
+            if beside {
+                return Some(false);
+            }
+            let column = self.column(x, c.licon_x_nm)?;
+            if let Some(row) = self.node_row(y, c.licon_y_nm) {
+                return Some(self.contacts.set(row, column));
+            }
+            let good = y[1] - y[0] == c.licon_y_nm[1] - c.licon_y_nm[0];
+            let row = self.tap_row_at(centre).filter(|_| good)?;
+            Some(self.tap_contacts.set(row, column))
+        } else if layer == l.li1 {
+            if beside {
+                return Some(false);
+            }
+            if across {
+                let row = self.tap_row_at(centre).filter(|_| y[1] - y[0] == 2 * t.strap_half_height_nm)?;
+                return Some(self.taps.set(1, row));
+            }
+            let (row, column) = (self.node_row(y, c.pad_y_nm)?, self.column(x, c.pad_x_nm)?);
+            Some(self.pads.set(row, column))
+        } else if layer == l.mcon {
+            if beside {
+                return Some(false);
+            }
+            let good = y[1] - y[0] == c.cut_y_nm[1] - c.cut_y_nm[0];
+            let row = self.tap_row_at(centre).filter(|_| good)?;
+            let column = self.column(x, c.cut_ground_x_nm)?;
+            Some(self.ground_cuts.set(row, column))
+        } else if layer == l.met1 {
+            if beside {
+                return Some(false);
+            }
+            let good = y[0] < self.tap_y(0) && y[1] > self.tap_y(self.nodes.groups());
+            let spans = [(0, c.bit_line_x_nm), (1, c.ground_x_nm)];
+            let (which, column) =
+                spans.into_iter().filter(|_| good).find_map(|(i, span)| Some((i, self.column(x, span)?)))?;
+            Some(self.rails.set(which, column))
+        } else if layer == l.tap {
+            let row =
+                self.tap_row_at(centre).filter(|_| across && y[1] - y[0] == 2 * t.tap_half_height_nm)?;
+            Some(self.taps.set(0, row))
+        } else if layer == l.via || layer == l.met2 || layer == l.met2_pin {
+            beside.then_some(false)
+        } else if [l.npc, l.nsdm, l.psdm, l.li1_pin, l.met1_pin].contains(&layer) {
+            Some(false)
+        } else {
+            None
+        }
+    }
+
+    fn label(&mut self, layer: Layer, at: [i64; 2], text: &[u8]) -> Result<(), Problem> {
+        let l = &self.process.layers;
+        let shown = || String::from_utf8_lossy(text).into_owned();
+        let number = |prefix: &str| {
+            let digits = std::str::from_utf8(text.strip_prefix(prefix.as_bytes())?).ok()?;
+            digits.parse::<usize>().ok().filter(|n| n.to_string() == digits)
+        };
+        let misplaced = || format!("label {} at {at:?} nm is on no such line", shown());
+        let again =
+            |there: bool| if there { Err(format!("label {} is there twice", shown())) } else { Ok(()) };
+        if layer == l.met1_label {
+            let [x0, x1] = self.process.cell.bit_line_x_nm;
+            let column = number("BL").filter(|&i| i < self.bit_lines).filter(|&i| {
+                let x = at[0] - i as i64 * self.process.cell.pitch_x_nm;
+                x > x0 && x < x1
+            });
+            again(self.labels.set(0, column.ok_or_else(misplaced)?))
+        } else if layer == l.li1_label {
+            let [low, high] = self.process.cell.gate_y_nm;
+            let line =
+                self.word_line(at[1] - (high - low) / 2).filter(|&i| at[0] < 0 && number("WL") == Some(i));
+            again(self.rows.set(1, line.ok_or_else(misplaced)?))
+        } else if layer == l.met2_label && text == b"VGND" {
+            Ok(())
+        } else {
+            Err(format!("a label {} on layer {layer} that the array does not have", shown()))
+        }
+    }
+
+    /// Reports what has not been found.
+    fn missing(&self, found: &mut dyn FnMut(String)) {
+        for (what, matrix, rows) in [
+            ("node contacts", &self.contacts, None),
+            ("node pads", &self.pads, None),
+            ("diffusion strips", &self.strips, None),
+            ("tap contacts", &self.tap_contacts, None),
+            ("ground cuts", &self.ground_cuts, None),
+            ("rails", &self.rails, None),
+            ("bit-line labels", &self.labels, None),
+            ("word lines", &self.rows, Some(0)),
+            ("word-line labels", &self.rows, Some(1)),
+            ("taps", &self.taps, Some(0)),
+            ("ground straps", &self.taps, Some(1)),
+        ] {
+            let (got, all) = match rows {
+                None => (matrix.count_ones(), matrix.rows() * matrix.columns()),
+                Some(row) => {
+                    (matrix.row(row).iter().map(|w| u64::from(w.count_ones())).sum(), matrix.columns())
+                }
+            };
+            if got != all as u64 {
+                let (w, b) = (self.word_lines, self.bit_lines);
+                found(format!("{got} of {all} {what} of an array of {w} word lines x {b} bit lines"));
+            }
+        }
+        match self.boundary {
+            None => found("no boundary".to_owned()),
+            Some(b) => {
+                let e = self.extent;
+                if b[0] > e[0] || b[1] > e[1] || b[2] < e[2] || b[3] < e[3] {
+                    found(format!("shapes up to {e:?} nm lie outside of the boundary {b:?} nm"));
+                }
+            }
+        }
+    }
+}

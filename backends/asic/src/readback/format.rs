@@ -1,0 +1,206 @@
+//! What the cells of an array mean: from (word line, bit line) to code, scale, unit or byte.
+
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{CodeBlock, Scheme, TileContent, TileId, TileKind};
+
+use crate::bits::BitMatrix;
+use crate::process::Process;
+
+/// Word lines, bit lines and meaning of a tile's array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format {
+    /// Word lines.
+    pub word_lines: usize,
+    /// Bit lines.
+    pub bit_lines: usize,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Codes { k: usize, n: usize, bits: usize, group: usize },
+    Data { len: usize },
+}
+
+/// Meaning of a word line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// Codes of a row.
+    Codes(usize),
+    /// Bits `first..` of the scales of a group.
+    Scales(usize, usize),
+    /// The unit.
+    Header,
+    /// Bytes from an offset on.
+    Bytes(usize),
+}
+
+/// Meaning of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cell {
+    /// A bit of code (k, n).
+    Code(usize, usize),
+    /// A bit of the scale of (group, n).
+    Scale(usize, usize),
+    /// A bit of the unit.
+    Unit,
+    /// A bit of a byte.
+    Byte(usize),
+    /// Nothing: reads 0.
+    Unused,
+}
+
+impl Format {
+    /// The format of a tile; `None` for a tile this target cannot hold.
+    pub fn of(process: &Process, program: &TileProgram, id: TileId) -> Option<Format> {
+        let tile = program.tiles.get(id.index())?;
+        match tile.kind {
+            TileKind::Data { len, .. } => {
+                let len = usize::try_from(len).ok().filter(|&len| len > 0)?;
+                let bytes = len.min(process.tile.bit_lines as usize / 8);
+                let (word_lines, bit_lines) = (len.div_ceil(bytes), bytes * 8);
+                Some(Format { word_lines, bit_lines, kind: Kind::Data { len } })
+            }
+            TileKind::Matrix { .. } => {
+                let (k, n, scheme) = program.matrix_tile(id)?;
+                let Scheme::Codes { bits: bits @ 2..=8, group: group @ 1.. } = scheme else { return None };
+                if k == 0 || n == 0 {
+                    return None;
+                }
+                let (bits, group) = (usize::from(bits), group as usize);
+                let scales = k.div_ceil(group).checked_mul(8usize.div_ceil(bits))?;
+                Some(Format {
+                    word_lines: k.checked_add(scales)?.checked_add(1)?,
+                    bit_lines: n.checked_mul(bits)?.max(32),
+                    kind: Kind::Codes { k, n, bits, group },
+                })
+            }
+        }
+        .filter(|f| {
+            f.word_lines <= process.tile.word_lines as usize && f.bit_lines <= process.tile.bit_lines as usize
+        })
+    }
+
+    /// Meaning of a word line.
+    pub fn row(&self, word_line: usize) -> Row {
+        match self.kind {
+            Kind::Data { .. } => Row::Bytes(word_line * (self.bit_lines / 8)),
+            Kind::Codes { k, bits, group, .. } => {
+                if word_line + 1 >= self.word_lines {
+                    return Row::Header;
+                }
+                // A full group takes this many word lines; only the last may take fewer.
+                let pitch = group + 8usize.div_ceil(bits);
+                let (g, within) = (word_line / pitch, word_line % pitch);
+                let rows = group.min(k - g * group);
+                if within < rows {
+                    Row::Codes(g * group + within)
+                } else {
+                    Row::Scales(g, (within - rows) * bits)
+                }
+            }
+        }
+    }
+
+    /// Meaning of a cell and which bit of it.
+    pub fn cell(&self, word_line: usize, bit_line: usize) -> (Cell, usize) {
+        match (self.kind, self.row(word_line)) {
+            (Kind::Data { len }, Row::Bytes(first)) if first + bit_line / 8 < len => {
+                (Cell::Byte(first + bit_line / 8), bit_line % 8)
+            }
+            (Kind::Codes { .. }, Row::Header) if bit_line < 32 => (Cell::Unit, bit_line),
+            (Kind::Codes { n, bits, .. }, Row::Codes(k)) if bit_line < n * bits => {
+                (Cell::Code(k, bit_line / bits), bit_line % bits)
+            }
+            (Kind::Codes { n, bits, .. }, Row::Scales(g, first))
+                if bit_line < n * bits && first + bit_line % bits < 8 =>
+            {
+                (Cell::Scale(g, bit_line / bits), first + bit_line % bits)
+            }
+            _ => (Cell::Unused, 0),
+        }
+    }
+
+    /// Rows of a group of scales.
+    pub fn group_rows(&self, g: usize) -> std::ops::Range<usize> {
+        match self.kind {
+            Kind::Codes { k, group, .. } => g * group..((g + 1) * group).min(k),
+            Kind::Data { .. } => 0..0,
+        }
+    }
+
+    /// The content that an array of this format with these bits holds, and whether every unused cell
+    /// reads 0.
+    pub fn decode(&self, bits: &BitMatrix) -> (TileContent, bool) {
+        match self.kind {
+            Kind::Data { len } => {
+                let row = self.bit_lines / 8;
+                let mut bytes: Vec<u8> =
+                    (0..self.word_lines * row).map(|i| bits.field(i / row, i % row * 8, 8)).collect();
+                let clean = bytes[len..].iter().all(|&b| b == 0);
+                bytes.truncate(len);
+                (TileContent::Data(bytes), clean)
+            }
+            Kind::Codes { k, n, bits: width, group } => {
+                let mut codes = vec![0i8; k * n];
+                let mut scales = vec![0u8; k.div_ceil(group) * n];
+                let mut clean = true;
+                let empty = 8 - width;
+                let mut header = [0u8; 4];
+                for word_line in 0..self.word_lines {
+                    let row = self.row(word_line);
+                    let used = if row == Row::Header { 32 } else { n * width };
+                    clean &= (used..self.bit_lines).all(|bit_line| !bits.get(word_line, bit_line));
+                    match row {
+                        Row::Codes(k) => {
+                            for (i, code) in codes[k * n..(k + 1) * n].iter_mut().enumerate() {
+                                let field = bits.field(word_line, i * width, width) << empty;
+                                *code = field.cast_signed() >> empty;
+                            }
+                        }
+                        Row::Scales(g, first) => {
+                            for (i, scale) in scales[g * n..(g + 1) * n].iter_mut().enumerate() {
+                                let field = u16::from(bits.field(word_line, i * width, width)) << first;
+                                *scale |= field as u8;
+                                clean &= field < 256;
+                            }
+                        }
+                        Row::Header => {
+                            for (i, byte) in header.iter_mut().enumerate() {
+                                *byte = bits.field(word_line, i * 8, 8);
+                            }
+                        }
+                        Row::Bytes(_) => {}
+                    }
+                }
+                let unit = f32::from_bits(u32::from_le_bytes(header));
+                let bits = width as u8;
+                (TileContent::Codes(CodeBlock { k, n, bits, group, unit, codes, scales }), clean)
+            }
+        }
+    }
+
+    /// Whether a content has the shape of this format.
+    pub fn fits(&self, content: &TileContent) -> bool {
+        match (self.kind, content) {
+            (Kind::Data { len }, TileContent::Data(bytes)) => bytes.len() == len,
+            (Kind::Codes { k, n, bits, group }, TileContent::Codes(b)) => {
+                (b.k, b.n, usize::from(b.bits), b.group) == (k, n, bits, group)
+                    && b.codes.len() == k * n
+                    && b.scales.len() == k.div_ceil(group) * n
+            }
+            _ => false,
+        }
+    }
+
+    /// Value of what a cell belongs to, in a content that fits.
+    pub fn value(&self, content: &TileContent, cell: Cell) -> u32 {
+        match (content, cell) {
+            (TileContent::Codes(b), Cell::Code(k, n)) => u32::from(b.codes[k * b.n + n].cast_unsigned()),
+            (TileContent::Codes(b), Cell::Scale(g, n)) => u32::from(b.scales[g * b.n + n]),
+            (TileContent::Codes(b), Cell::Unit) => b.unit.to_bits(),
+            (TileContent::Data(bytes), Cell::Byte(i)) => u32::from(bytes[i]),
+            _ => 0,
+        }
+    }
+}

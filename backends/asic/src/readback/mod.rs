@@ -1,0 +1,441 @@
+//! Reads `layout.gds` back: from the file, the process file and the shapes and schemes of the program
+//! to the content of every tile.
+//!
+//! Nothing of the plan is used. Opening checks what all tiles rest on: the library's structure, that
+//! each tile is one base and one program, that each base is the array of its shape, and that each tile
+//! is placed once. Programs are decoded tile by tile when asked for, straight from the mapped file, so
+//! memory does not grow with the model.
+
+mod base;
+mod cuts;
+mod format;
+mod library;
+pub mod records;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+use memmap2::Mmap;
+use pfmc_ir::backend::{Progress, ReadBack};
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::origin::Origin;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{TileContent, TileId, TileSource};
+use rayon::prelude::*;
+
+use crate::bits::BitMatrix;
+use crate::codes::{E0510, E0512, E0513, E0514, E0520, E0521};
+use crate::process::Process;
+use cuts::{Decoded, Findings, Nodes};
+use format::{Cell, Format};
+use library::{Bytes, Library, StructureId};
+use records::Element;
+
+/// Name of the artefact.
+const FILE: &str = "layout.gds";
+
+/// An opened layout.
+pub struct RomReadBack<'a> {
+    process: &'a Process,
+    program: &'a TileProgram,
+    library: Library,
+    /// By tile: its program cell and format.
+    tiles: Vec<(StructureId, Format)>,
+}
+
+/// A tile's cells.
+#[derive(Clone, Copy)]
+struct TileCells {
+    base: StructureId,
+    prog: StructureId,
+    format: Format,
+}
+
+impl<'a> RomReadBack<'a> {
+    /// Opens the layout in `dir`.
+    ///
+    /// # Errors
+    /// Everything that makes a tile unreadable before its cuts are looked at.
+    pub fn open(
+        process: &'a Process,
+        program: &'a TileProgram,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Self, Diagnostics> {
+        progress.begin("read layout", 1);
+        let opened = Self::of_bytes(process, program, map(&dir.join(FILE))?);
+        progress.advance(1);
+        opened
+    }
+
+    /// Opens a layout.
+    fn of_bytes(process: &'a Process, program: &'a TileProgram, bytes: Bytes) -> Result<Self, Diagnostics> {
+        let library = Library::new(bytes)?;
+        let mut problems = Diagnostics::new();
+        let mut cells = Vec::with_capacity(program.tiles.len());
+        for (id, _) in program.tiles() {
+            match tile_cells(process, program, &library, id) {
+                Ok(tile) => cells.push(tile),
+                Err(more) => problems.extend(more),
+            }
+        }
+        problems.check()?;
+        let shape = |t: &TileCells| (t.base, t.format.word_lines, t.format.bit_lines);
+        let bases: BTreeMap<_, ()> = cells.iter().map(|t| (shape(t), ())).collect();
+        let keys: Vec<_> = bases.into_keys().collect();
+        let checked: Vec<_> =
+            keys.par_iter().map(|&(base, w, b)| base::check(&library, base, process, w, b)).collect();
+        let mut boundaries = HashMap::new();
+        let mut problems = Diagnostics::new();
+        for (key, checked) in keys.into_iter().zip(checked) {
+            match checked {
+                Ok(boundary) => {
+                    boundaries.insert(key, boundary);
+                }
+                Err(more) => problems.extend(more),
+            }
+        }
+        problems.check()?;
+        let boundary = |tile: usize| cells.get(tile).and_then(|t| boundaries.get(&shape(t)).copied());
+        check_dies(process, program, &library, &boundary)?;
+        let tiles = cells.into_iter().map(|t| (t.prog, t.format)).collect();
+        Ok(RomReadBack { process, program, library, tiles })
+    }
+
+    fn decode(&self, id: TileId) -> Result<(Format, Decoded), Diagnostics> {
+        let (Some(&(prog, format)), Some(tile)) =
+            (self.tiles.get(id.index()), self.program.tiles.get(id.index()))
+        else {
+            return Err(Diagnostic::error(&E0521, format!("tile {id} does not exist")).into());
+        };
+        let nodes = Nodes::new(self.process, format.word_lines, format.bit_lines);
+        let decoded = cuts::decode(&self.library, prog, nodes, &tile.name, &tile.origin)?;
+        Ok((format, decoded))
+    }
+
+    /// Source of what a cell belongs to.
+    fn origin(&self, id: TileId, format: &Format, cell: Cell) -> Origin {
+        let (rows, columns) = match cell {
+            Cell::Code(row, column) => (row..row + 1, column..column + 1),
+            Cell::Scale(g, column) => (format.group_rows(g), column..column + 1),
+            Cell::Byte(i) => (0..1, i..i + 1),
+            Cell::Unit | Cell::Unused => {
+                return self.program.tiles.get(id.index()).map_or_else(Origin::default, |t| t.origin.clone());
+            }
+        };
+        let wide = |r: std::ops::Range<usize>| r.start as u64..r.end as u64;
+        self.program.element_origin(id, wide(rows), wide(columns))
+    }
+
+    /// Reports every bit that differs; two bits that one moved cut explains are one problem.
+    fn differences(
+        &self,
+        id: TileId,
+        format: &Format,
+        decoded: &Decoded,
+        got: &TileContent,
+        want: &TileContent,
+    ) -> Diagnostics {
+        let mut differ = BitMatrix::new(format.word_lines, format.bit_lines);
+        for word_line in 0..format.word_lines {
+            for bit_line in 0..format.bit_lines {
+                let (cell, bit) = format.cell(word_line, bit_line);
+                let want = format.value(want, cell) >> bit & 1 == 1;
+                if decoded.bits.get(word_line, bit_line) != want {
+                    differ.set(word_line, bit_line);
+                }
+            }
+        }
+        let full = self.process.tap_row.word_lines as usize;
+        let mut findings = Findings::new();
+        for word_line in 0..format.word_lines {
+            for bit_line in 0..format.bit_lines {
+                if !differ.get(word_line, bit_line) {
+                    continue;
+                }
+                let next = word_line + 1;
+                let pair = next < format.word_lines && next % full != 0 && differ.get(next, bit_line);
+                if pair {
+                    differ.clear(next, bit_line);
+                }
+                findings.push(|| {
+                    self.difference(id, format, got, want, word_line..next + usize::from(pair), bit_line)
+                });
+            }
+        }
+        findings.into_diagnostics()
+    }
+
+    /// One difference: a bit, or two that share a node.
+    fn difference(
+        &self,
+        id: TileId,
+        format: &Format,
+        got: &TileContent,
+        want: &TileContent,
+        word_lines: std::ops::Range<usize>,
+        bit_line: usize,
+    ) -> Diagnostic {
+        let name = self.program.tiles.get(id.index()).map_or("", |t| &t.name);
+        let mut origin = Origin::default();
+        let mut parts = Vec::new();
+        for word_line in word_lines.clone() {
+            let (cell, bit) = format.cell(word_line, bit_line);
+            let of = self.origin(id, format, cell);
+            origin = match (origin.range, of.range) {
+                (Some([k0, k1, n0, n1]), Some([a, b, c, d])) => {
+                    origin.with_range(k0.min(a)..k1.max(b), n0.min(c)..n1.max(d))
+                }
+                _ => of,
+            };
+            let (read, wanted) = (format.value(got, cell), format.value(want, cell));
+            let signed = |v: u32| i32::from((v as u8).cast_signed());
+            parts.push(match cell {
+                Cell::Code(k, n) => format!(
+                    "bit {bit} of code ({k}, {n}), which reads {} for {}",
+                    signed(read),
+                    signed(wanted)
+                ),
+                Cell::Scale(g, n) => {
+                    let rows = format.group_rows(g);
+                    format!(
+                        "bit {bit} of the scale of rows {}..{}, column {n}, which reads {read} for {wanted}",
+                        rows.start, rows.end
+                    )
+                }
+                Cell::Unit => format!(
+                    "bit {bit} of the unit, which reads {:e} for {:e}",
+                    f32::from_bits(read),
+                    f32::from_bits(wanted)
+                ),
+                Cell::Byte(i) => format!("bit {bit} of byte {i}, which reads {read:#04x} for {wanted:#04x}"),
+                Cell::Unused => "a cell that nothing uses, which reads 1 for 0".to_owned(),
+            });
+        }
+        let lines = match word_lines.len() {
+            1 => format!("word line {}", word_lines.start),
+            _ => format!("word lines {} and {}", word_lines.start, word_lines.end - 1),
+        };
+        let diagnostic = Diagnostic::error(
+            &E0520,
+            format!("tile {name}: {lines}, bit line {bit_line}: {}", parts.join("; ")),
+        );
+        let diagnostic = diagnostic.at(&origin);
+        if word_lines.len() == 2 {
+            diagnostic.note("both bits share a node: one cut on its other site explains them")
+        } else {
+            diagnostic
+        }
+    }
+}
+
+impl TileSource for RomReadBack<'_> {
+    fn tile(&self, id: TileId) -> Result<TileContent, Diagnostics> {
+        let (format, decoded) = self.decode(id)?;
+        Ok(format.decode(&decoded.bits).0)
+    }
+}
+
+impl ReadBack for RomReadBack<'_> {
+    fn check(&self, id: TileId, reference: &TileContent) -> Result<BTreeMap<String, f64>, Diagnostics> {
+        let (format, decoded) = self.decode(id)?;
+        if !format.fits(reference) {
+            let tile = &self.program.tiles[id.index()];
+            return Err(Diagnostic::error(
+                &E0521,
+                format!("the reference of tile {} is not of its shape and scheme", tile.name),
+            )
+            .at(&tile.origin)
+            .into());
+        }
+        let (got, clean) = format.decode(&decoded.bits);
+        if !clean || !same(&got, reference) {
+            return Err(self.differences(id, &format, &decoded, &got, reference));
+        }
+        Ok(BTreeMap::from([
+            ("bit_line_cuts".to_owned(), decoded.bit_line_cuts as f64),
+            ("cuts".to_owned(), decoded.cuts as f64),
+        ]))
+    }
+}
+
+/// Equal bit for bit.
+fn same(a: &TileContent, b: &TileContent) -> bool {
+    match (a, b) {
+        (TileContent::Codes(a), TileContent::Codes(b)) => {
+            a.unit.to_bits() == b.unit.to_bits() && a.codes == b.codes && a.scales == b.scales
+        }
+        (TileContent::Data(a), TileContent::Data(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// Maps the file.
+fn map(path: &Path) -> Result<Bytes, Diagnostics> {
+    let failed = |e: std::io::Error| Diagnostics::from(Diagnostic::error(&E0510, format!("{FILE}: {e}")));
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.len() == 0 {
+        return Err(Diagnostic::error(&E0510, format!("{FILE} is empty")).into());
+    }
+    Ok(Box::new(map_file(&file).map_err(failed)?))
+}
+
+#[allow(unsafe_code)]
+fn map_file(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the map is read only and private to this process. Its bytes are untrusted: every read is
+    // bounds-checked and no value read is kept as a bound for a later unchecked access, so another
+    // process that rewrites the file meanwhile can change what is decoded but not break memory safety
+    // of the decoder. A file that is cut short while it is mapped ends the process with a signal.
+    unsafe { Mmap::map(file) }
+}
+
+/// The cells of a tile: exactly one base and its program, both at the origin.
+fn tile_cells(
+    process: &Process,
+    program: &TileProgram,
+    library: &Library,
+    id: TileId,
+) -> Result<TileCells, Diagnostics> {
+    let tile = &program.tiles[id.index()];
+    let wrong = |code, text: String| {
+        Diagnostics::from(Diagnostic::error(code, format!("tile {}: {text}", tile.name)).at(&tile.origin))
+    };
+    let format = Format::of(process, program, id)
+        .ok_or_else(|| wrong(&E0521, "no array of this process holds it".to_owned()))?;
+    let find = |name: &str| {
+        library.find(name.as_bytes()).ok_or_else(|| wrong(&E0512, format!("cell {name} is not in the file")))
+    };
+    let cell = find(&tile.name)?;
+    let prog_name = format!("{}_prog", tile.name);
+    let prog = find(&prog_name)?;
+    let mut base = None;
+    let mut programs = 0;
+    let mut elements = library.elements(cell);
+    loop {
+        let element = elements.read().map_err(|e| {
+            let malformed = library::Unresolved::Malformed(cell, e);
+            library.explain(&format!("tile {}", tile.name), &malformed).at(&tile.origin)
+        })?;
+        match element {
+            None => break,
+            Some(Element::Copy { name, turn, at: [0, 0], counts: [1, 1], .. }) if turn.is_none() => {
+                if name == prog_name.as_bytes() {
+                    programs += 1;
+                } else if base.replace(find(&String::from_utf8_lossy(name))?).is_some() {
+                    return Err(wrong(&E0513, "more than one base".to_owned()));
+                }
+            }
+            Some(Element::Copy { name, .. }) => {
+                let name = String::from_utf8_lossy(name);
+                return Err(wrong(&E0513, format!("its reference to {name} is moved, turned or repeated")));
+            }
+            Some(_) => return Err(wrong(&E0513, "it holds shapes of its own".to_owned())),
+        }
+    }
+    match (base, programs) {
+        (Some(base), 1) => Ok(TileCells { base, prog, format }),
+        (None, _) => Err(wrong(&E0513, "it has no base".to_owned())),
+        _ => Err(wrong(&E0513, format!("it has {programs} references to {prog_name}"))),
+    }
+}
+
+/// Every tile lies in one die, once, unturned, inside the reticle and clear of the others.
+fn check_dies(
+    process: &Process,
+    program: &TileProgram,
+    library: &Library,
+    boundary: &dyn Fn(usize) -> Option<[i64; 4]>,
+) -> Result<(), Diagnostics> {
+    let by_name: HashMap<&[u8], usize> =
+        program.tiles.iter().enumerate().map(|(i, t)| (t.name.as_bytes(), i)).collect();
+    let mut placed = vec![0u32; program.tiles.len()];
+    let mut findings = Findings::new();
+    for die in 0u32.. {
+        let name = format!("die{die}");
+        let Some(cell) = library.find(name.as_bytes()) else { break };
+        let report = |text: String| Diagnostic::error(&E0514, format!("cell {name}: {text}"));
+        let mut outline = None;
+        let mut areas = Vec::new();
+        let mut elements = library.elements(cell);
+        loop {
+            let element = match elements.read() {
+                Ok(Some(element)) => element,
+                Ok(None) => break,
+                Err(e) => {
+                    let malformed = library::Unresolved::Malformed(cell, e);
+                    return Err(library.explain("placement", &malformed).into());
+                }
+            };
+            match element {
+                Element::Rectangle { layer, area }
+                    if layer == [process.layers.boundary.layer, process.layers.boundary.datatype]
+                        && outline.is_none() =>
+                {
+                    outline = Some(area);
+                }
+                Element::Copy { name, turn, at, counts, .. } => {
+                    let shown = || String::from_utf8_lossy(name).into_owned();
+                    let Some(&tile) = by_name.get(name) else {
+                        findings.push(|| report(format!("{} is no tile of the program", shown())));
+                        continue;
+                    };
+                    if !turn.is_none() || counts != [1, 1] {
+                        findings.push(|| report(format!("tile {} is turned or repeated", shown())));
+                    }
+                    placed[tile] += 1;
+                    if let Some([x0, y0, x1, y1]) = boundary(tile) {
+                        areas.push(([x0 + at[0], y0 + at[1], x1 + at[0], y1 + at[1]], tile));
+                    }
+                }
+                _ => findings.push(|| report("it holds a shape that is not its boundary".to_owned())),
+            }
+        }
+        let reticle = [process.reticle.width_nm, process.reticle.height_nm];
+        match outline {
+            None => findings.push(|| report("it has no boundary".to_owned())),
+            Some(o) => {
+                if o[2] - o[0] > reticle[0] || o[3] - o[1] > reticle[1] {
+                    findings.push(|| report(format!("its boundary {o:?} nm is larger than the reticle")));
+                }
+                for (a, tile) in &areas {
+                    if a[0] < o[0] || a[1] < o[1] || a[2] > o[2] || a[3] > o[3] {
+                        let tile = &program.tiles[*tile].name;
+                        findings.push(|| report(format!("tile {tile} at {a:?} nm leaves the boundary")));
+                    }
+                }
+            }
+        }
+        overlaps(areas, &mut |a, b| {
+            let (a, b) = (&program.tiles[a].name, &program.tiles[b].name);
+            findings.push(|| report(format!("tiles {a} and {b} overlap")));
+        });
+    }
+    for (tile, &count) in program.tiles.iter().zip(&placed) {
+        if count != 1 {
+            findings.push(|| {
+                Diagnostic::error(&E0514, format!("tile {} is placed {count} times", tile.name))
+                    .at(&tile.origin)
+            });
+        }
+    }
+    findings.into_diagnostics().check()
+}
+
+/// Reports tiles whose areas share a point inside: a sweep along x.
+fn overlaps(mut areas: Vec<([i64; 4], usize)>, found: &mut dyn FnMut(usize, usize)) {
+    areas.sort_unstable();
+    let mut open: Vec<([i64; 4], usize)> = Vec::new();
+    for (a, tile) in areas {
+        open.retain(|(b, _)| b[2] > a[0]);
+        for (b, other) in &open {
+            if a[1] < b[3] && b[1] < a[3] {
+                found(*other, tile);
+            }
+        }
+        open.push((a, tile));
+    }
+}
+
+#[cfg(test)]
+mod tests;

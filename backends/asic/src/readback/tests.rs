@@ -1,0 +1,515 @@
+//! Faults put into layouts, each of which must be reported.
+
+use super::*;
+use crate::stream::Cells;
+use crate::tests::{Model, mixed, noise, process};
+use library::Shape;
+
+fn open(model: &Model, bytes: Vec<u8>) -> Result<Vec<Diagnostics>, Diagnostics> {
+    let process = process();
+    let read = RomReadBack::of_bytes(&process, &model.program, Box::new(bytes))?;
+    let checked = model.contents.iter().enumerate().map(|(i, c)| read.check(TileId(i as u32), c));
+    Ok(checked.filter_map(Result::err).collect())
+}
+
+/// All problems of a layout as text, whatever stage finds them.
+fn problems(model: &Model, bytes: Vec<u8>) -> Vec<String> {
+    let all = match open(model, bytes) {
+        Ok(by_tile) => by_tile.into_iter().flat_map(|d| d.0).collect(),
+        Err(d) => d.0,
+    };
+    all.iter().map(ToString::to_string).collect()
+}
+
+/// Replaces a cell by what `write` writes in its place.
+fn replace(bytes: &[u8], cell: &str, write: impl FnOnce(&mut Cells)) -> Vec<u8> {
+    let library = Library::new(Box::new(bytes.to_vec())).unwrap();
+    let id = library.find(cell.as_bytes()).unwrap();
+    let start = library.elements(id).offset();
+    let mut elements = library.elements(id);
+    while elements.read().unwrap().is_some() {}
+    let end = elements.offset() + 4;
+    let mut cells = Cells::new(0);
+    cells.begin(cell).unwrap();
+    let head = cells.into_bytes().len();
+    let mut cells = Cells::new(0);
+    write(&mut cells);
+    [&bytes[..start - head], &cells.into_bytes(), &bytes[end..]].concat()
+}
+
+/// Cuts of a cell, flat.
+fn cuts(bytes: &[u8], cell: &str) -> Vec<[i64; 4]> {
+    let library = Library::new(Box::new(bytes.to_vec())).unwrap();
+    let mut cuts = Vec::new();
+    let id = library.find(cell.as_bytes()).unwrap();
+    library
+        .resolve(id, 1 << 20, &mut |_, shape| match shape {
+            Shape::Rectangle(area) => cuts.push(area),
+            other => panic!("{other:?}"),
+        })
+        .unwrap();
+    cuts
+}
+
+/// The layout with the cuts of a tile changed.
+fn with_cuts(model: &Model, tile: &str, change: impl FnOnce(&mut Vec<[i64; 4]>)) -> Vec<u8> {
+    let bytes = model.layout();
+    let prog = format!("{tile}_prog");
+    let mut cuts = cuts(&bytes, &prog);
+    change(&mut cuts);
+    replace(&bytes, &prog, |cells| {
+        cells.begin(&prog).unwrap();
+        for cut in cuts {
+            cells.rectangle(process().layers.mcon, cut).unwrap();
+        }
+        cells.end().unwrap();
+    })
+}
+
+/// Index of the cut on a node of the first row group.
+fn cut_at(cuts: &[[i64; 4]], node: i64, column: i64) -> usize {
+    let found = cuts.iter().position(|c| c[1] + 85 == node * 430 && c[0].div_euclid(770) == column);
+    found.unwrap()
+}
+
+/// A cut on the other site of its node.
+fn other_site(cut: [i64; 4]) -> [i64; 4] {
+    let shift = if cut[0].rem_euclid(770) == 30 { 370 } else { -370 };
+    [cut[0] + shift, cut[1], cut[2] + shift, cut[3]]
+}
+
+#[test]
+fn cuts_may_be_flat() {
+    let model = mixed();
+    assert_eq!(problems(&model, with_cuts(&model, "w0", |_| ())), [""; 0]);
+}
+
+#[test]
+fn one_moved_inner_cut_is_two_bits_and_one_problem() {
+    let model = mixed();
+    // Node 5 is between word lines 4 and 5; bit line 14 is bit 2 of column 3.
+    let bytes = with_cuts(&model, "w0", |cuts| {
+        let i = cut_at(cuts, 5, 14);
+        cuts[i] = other_site(cuts[i]);
+    });
+    let got = problems(&model, bytes);
+    let [problem] = got.as_slice() else { panic!("{got:#?}") };
+    assert!(
+        problem.starts_with("error[E0520]: tile w0: word lines 4 and 5, bit line 14: bit 2 of code (4, 3)")
+    );
+    assert!(problem.contains("; bit 2 of code (5, 3), which reads "), "{problem}");
+    assert!(problem.contains("tensor \"layer.0.weight\" [k 4..6, n 3..4]"), "{problem}");
+}
+
+#[test]
+fn a_moved_cut_at_the_end_of_a_strip_is_one_bit() {
+    let model = mixed();
+    let bytes = with_cuts(&model, "w0", |cuts| {
+        // The top node of the first row group: above word line 63.
+        let i = cut_at(cuts, 64, 8);
+        cuts[i] = other_site(cuts[i]);
+    });
+    let got = problems(&model, bytes);
+    assert!(got.len() == 1 && got[0].contains("word line 63, bit line 8: bit 0 of code (61, 2)"), "{got:#?}");
+}
+
+#[test]
+fn faults_in_scales_unit_data_and_unused_cells_are_named() {
+    let model = mixed();
+    // Word lines 32 and 33 of w0 are scale rows.
+    for (tile, node, column, expected) in [
+        ("w0", 33, 4, "bit 0 of the scale of rows 0..32, column 1, which reads"),
+        ("w0", 33, 4, "bit 4 of the scale of rows 0..32, column 1, which reads"),
+        ("d0", 1, 17, "tile d0: word line 0, bit line 17: bit 1 of byte 2, which reads"),
+        ("d0", 1, 17, "tensor \"bias.0\""),
+        ("w1", 14, 10, "bit 10 of the unit, which reads"),
+    ] {
+        let bytes = with_cuts(&model, tile, |cuts| {
+            let i = cut_at(cuts, node, column);
+            cuts[i] = other_site(cuts[i]);
+        });
+        let got = problems(&model, bytes);
+        assert!(got.iter().any(|p| p.contains(expected)), "{expected}: {got:#?}");
+    }
+    // The header of w1 is word line 14 of 15, its bit lines from 32 on are unused.
+    let bytes = with_cuts(&model, "w1", |cuts| {
+        let i = cut_at(cuts, 15, 60);
+        cuts[i] = other_site(cuts[i]);
+    });
+    let got = problems(&model, bytes);
+    assert!(got[0].contains("word line 14, bit line 60: a cell that nothing uses"), "{got:#?}");
+}
+
+#[test]
+fn missing_doubled_and_shorting_cuts_are_named() {
+    let model = mixed();
+    let changed = |change: &dyn Fn(&mut Vec<[i64; 4]>, usize)| {
+        problems(&model, with_cuts(&model, "w0", |cuts| change(cuts, cut_at(cuts, 5, 14))))
+    };
+    let missing = changed(&|cuts, i| {
+        cuts.remove(i);
+    });
+    assert!(missing.len() == 1 && missing[0].contains("E0517"), "{missing:#?}");
+    assert!(
+        missing[0].contains("bit line 14, the node between word lines 4 and 5 has no cut"),
+        "{missing:#?}"
+    );
+    let twice = changed(&|cuts, i| cuts.push(cuts[i]));
+    assert!(
+        twice.len() == 1 && twice[0].contains("E0518") && twice[0].contains("same cut twice"),
+        "{twice:#?}"
+    );
+    let both = changed(&|cuts, i| cuts.push(other_site(cuts[i])));
+    assert!(both.len() == 1 && both[0].contains("cut to the bit line and to ground"), "{both:#?}");
+}
+
+#[test]
+fn cuts_off_their_sites_are_named() {
+    let model = mixed();
+    for (shift, expected) in [
+        ([5, 0, 5, 0], "is on no site"),
+        ([0, 5, 0, 5], "is on no site"),
+        ([0, 0, 5, 0], "cut of 175 nm x 170 nm"),
+        ([0, 0, 0, -5], "cut of 170 nm x 165 nm"),
+        ([770 * 40, 0, 770 * 40, 0], "is on no site"),
+        ([0, 1_000_000, 0, 1_000_000], "is on no site"),
+        ([-770 * 40, 0, -770 * 40, 0], "is on no site"),
+    ] {
+        let bytes = with_cuts(&model, "w0", |cuts| {
+            let i = cut_at(cuts, 5, 14);
+            for (c, s) in cuts[i].iter_mut().zip(shift) {
+                *c += s;
+            }
+        });
+        let got = problems(&model, bytes);
+        assert!(got[0].contains("E0516") && got[0].contains(expected), "{expected} {got:#?}");
+    }
+}
+
+#[test]
+fn a_complemented_column_of_a_row_group_is_an_error() {
+    let model = mixed();
+    let bytes = with_cuts(&model, "w0", |cuts| {
+        for cut in cuts.iter_mut().filter(|c| c[0].div_euclid(770) == 7 && c[1] < 65 * 430) {
+            *cut = other_site(*cut);
+        }
+    });
+    let got = problems(&model, bytes);
+    assert!(got.len() == 1 && got[0].contains("E0519"), "{got:#?}");
+    assert!(got[0].contains("word lines 0..64, bit line 7"), "{got:#?}");
+}
+
+#[test]
+fn swapped_columns_are_reported_with_a_count_instead_of_a_flood() {
+    let model = mixed();
+    let bytes = with_cuts(&model, "w2", |cuts| {
+        for cut in cuts.iter_mut() {
+            let shift = match cut[0].div_euclid(770) {
+                20 => 770,
+                21 => -770,
+                _ => 0,
+            };
+            cut[0] += shift;
+            cut[2] += shift;
+        }
+    });
+    let got = problems(&model, bytes);
+    assert_eq!(got.len(), cuts::REPORTED, "{got:#?}");
+    assert!(got.last().unwrap().contains("more problems of this cell"), "{got:#?}");
+}
+
+#[test]
+fn shapes_on_other_layers_and_labels_in_a_program_are_errors() {
+    let model = mixed();
+    let bytes = model.layout();
+    let layers = process().layers;
+    let with = |write: &dyn Fn(&mut Cells)| {
+        let cuts = cuts(&bytes, "w0_prog");
+        problems(
+            &model,
+            replace(&bytes, "w0_prog", |cells| {
+                cells.begin("w0_prog").unwrap();
+                for cut in cuts {
+                    cells.rectangle(layers.mcon, cut).unwrap();
+                }
+                write(cells);
+                cells.end().unwrap();
+            }),
+        )
+    };
+    let metal = with(&|c| c.rectangle(layers.met1, [0, 0, 140, 600]).unwrap());
+    assert!(metal[0].contains("on layer 68/20, not the cut layer"), "{metal:#?}");
+    let label = with(&|c| c.label(layers.met1_label, [0, 0], "BL0").unwrap());
+    assert!(label[0].contains("no rectangle"), "{label:#?}");
+    let base = with(&|c| c.copy("base_tap", [0, 0]).unwrap());
+    assert!(base[0].contains("on layer 66/44, not the cut layer"), "{base:#?}");
+    let itself = with(&|c| c.copy("w0_prog", [0, 0]).unwrap());
+    assert!(itself[0].contains("E0522"), "{itself:#?}");
+    let endless = with(&|c| {
+        for _ in 0..8 {
+            c.copies("w0_prog", [0, 0], [32_767, 32_767], [0, 0]).unwrap();
+        }
+    });
+    assert!(endless[0].contains("E0522"), "{endless:#?}");
+    let nowhere = with(&|c| c.copy("p_none", [0, 0]).unwrap());
+    assert!(nowhere[0].contains("refers to cell p_none, which is not in the file"), "{nowhere:#?}");
+}
+
+#[test]
+fn turned_references_are_resolved() {
+    let model = mixed();
+    let bytes = model.layout();
+    // Every cut through a cell that is a half turn of itself, turned by a half turn.
+    let cuts = cuts(&bytes, "w0_prog");
+    let bytes = replace(&bytes, "w0_prog", |cells| {
+        cells.begin("cut").unwrap();
+        cells.rectangle(process().layers.mcon, [-85, -85, 85, 85]).unwrap();
+        cells.end().unwrap();
+        cells.begin("w0_prog").unwrap();
+        for cut in &cuts {
+            cells.copy("cut", [(cut[0] + cut[2]) / 2, (cut[1] + cut[3]) / 2]).unwrap();
+        }
+        cells.end().unwrap();
+    });
+    assert_eq!(problems(&model, bytes.clone()), [""; 0]);
+    // SNAME "cut\0", then a mirror and a quarter turn: 90 = 0x42 5a 00...
+    let name = [0, 8, 0x12, 6, b'c', b'u', b't', 0];
+    let turn = [&name[..], &[0, 6, 0x1a, 1, 0x80, 0, 0, 12, 0x1c, 5, 0x42, 0x5a, 0, 0, 0, 0, 0, 0]].concat();
+    let mut turned = Vec::new();
+    let mut rest = &bytes[..];
+    while let Some(at) = rest.windows(name.len()).position(|w| w == name) {
+        turned.extend_from_slice(&rest[..at]);
+        turned.extend_from_slice(&turn);
+        rest = &rest[at + name.len()..];
+    }
+    turned.extend_from_slice(rest);
+    assert!(turned.len() > bytes.len());
+    assert_eq!(problems(&model, turned), [""; 0]);
+}
+
+#[test]
+fn tiles_must_be_one_base_and_one_program_placed_once() {
+    let model = mixed();
+    let bytes = model.layout();
+    let base = {
+        let library = Library::new(Box::new(bytes.clone())).unwrap();
+        let p = process();
+        let f = Format::of(&p, &model.program, TileId(0)).unwrap();
+        let name = format!("base_{}x{}", f.word_lines, f.bit_lines);
+        library.find(name.as_bytes()).unwrap();
+        name
+    };
+    let tile = |write: &dyn Fn(&mut Cells)| {
+        let bytes = replace(&bytes, "w0", |c| {
+            c.begin("w0").unwrap();
+            write(c);
+            c.end().unwrap();
+        });
+        problems(&model, bytes).remove(0)
+    };
+    let both = |c: &mut Cells| {
+        c.copy(&base, [0, 0]).unwrap();
+        c.copy("w0_prog", [0, 0]).unwrap();
+    };
+    for (problem, expected) in [
+        (tile(&|c| c.copy("w0_prog", [0, 0]).unwrap()), "it has no base"),
+        (tile(&|c| c.copy(&base, [0, 0]).unwrap()), "it has 0 references to w0_prog"),
+        (
+            tile(&|c| {
+                both(c);
+                c.copy("w0_prog", [0, 0]).unwrap();
+            }),
+            "it has 2 references",
+        ),
+        (
+            tile(&|c| {
+                both(c);
+                c.copy("w1_prog", [0, 0]).unwrap();
+            }),
+            "more than one base",
+        ),
+        (
+            tile(&|c| {
+                c.copy(&base, [0, 0]).unwrap();
+                c.copy("w0_prog", [0, 430]).unwrap();
+            }),
+            "moved, turned or repeated",
+        ),
+        (
+            tile(&|c| {
+                both(c);
+                c.rectangle(process().layers.mcon, [0, 0, 5, 5]).unwrap();
+            }),
+            "shapes of its own",
+        ),
+        (
+            tile(&|c| {
+                c.copy("base_tap", [0, 0]).unwrap();
+                c.copy("w0_prog", [0, 0]).unwrap();
+            }),
+            "E0515",
+        ),
+    ] {
+        assert!(problem.contains(expected), "{expected}: {problem}");
+    }
+    let die = |names: &[(&str, [i64; 2])]| {
+        let bytes = replace(&bytes, "die0", |c| {
+            c.begin("die0").unwrap();
+            c.rectangle(process().layers.boundary, [0, 0, 900_000, 900_000]).unwrap();
+            for (name, at) in names {
+                c.copy(name, *at).unwrap();
+            }
+            c.end().unwrap();
+        });
+        problems(&model, bytes).join("\n")
+    };
+    let all = [("w0", [20_000, 20_000]), ("w1", [20_000, 120_000]), ("d0", [20_000, 240_000])];
+    assert!(die(&all).contains("tile w2 is placed 0 times"));
+    let good: Vec<_> = all.into_iter().chain([("w2", [20_000, 360_000])]).collect();
+    assert_eq!(die(&good), "");
+    let twice: Vec<_> = good.iter().copied().chain([("w0", [400_000, 20_000])]).collect();
+    assert!(die(&twice).contains("tile w0 is placed 2 times"));
+    let over: Vec<_> =
+        good.iter().map(|&(n, at)| (n, if n == "w1" { [25_000, 25_000] } else { at })).collect();
+    assert!(die(&over).contains("tiles w0 and w1 overlap"), "{}", die(&over));
+    let out: Vec<_> =
+        good.iter().map(|&(n, at)| (n, if n == "w1" { [880_000, 25_000] } else { at })).collect();
+    assert!(die(&out).contains("leaves the boundary"));
+    let foreign: Vec<_> = good.iter().copied().chain([("base_tap", [0, 0])]).collect();
+    assert!(die(&foreign).contains("base_tap is no tile of the program"));
+}
+
+#[test]
+fn every_part_of_a_base_is_checked() {
+    let model = Model::new().codes(70, 9, 4, 32, 1);
+    let bytes = model.layout();
+    assert_eq!(problems(&model, bytes.clone()), [""; 0]);
+    // Every cell of the base array without any one of its elements, and with any one moved.
+    let names: Vec<String> = {
+        let library = Library::new(Box::new(bytes.clone())).unwrap();
+        let found =
+            ["base_node", "base_tap", "base_strip_64", "base_rows_64x36", "base_taps_36", "base_rails_77"];
+        found.iter().filter(|n| library.find(n.as_bytes()).is_some()).map(ToString::to_string).collect()
+    };
+    assert_eq!(names.len(), 6);
+    let checked = ["65/20", "66/20", "66/44", "67/20", "67/44", "68/20", "65/44"];
+    for name in names {
+        let library = Library::new(Box::new(bytes.clone())).unwrap();
+        let id = library.find(name.as_bytes()).unwrap();
+        let mut elements = Vec::new();
+        let mut all = library.elements(id);
+        let mut start = all.offset();
+        while let Some(element) = all.read().unwrap() {
+            let matters = match &element {
+                Element::Rectangle { layer, area } => {
+                    let inside = area[2] > 0 && area[0] < 36 * 770;
+                    inside && checked.contains(&format!("{}/{}", layer[0], layer[1]).as_str())
+                }
+                _ => true,
+            };
+            elements.push((start..all.offset(), matters));
+            start = all.offset();
+        }
+        for (range, matters) in elements {
+            if matters {
+                let without = [&bytes[..range.start], &bytes[range.end..]].concat();
+                let got = problems(&model, without);
+                assert!(got.iter().any(|p| p.contains("E0515")), "{name} {range:?}: {got:#?}");
+                let doubled = [&bytes[..range.end], &bytes[range.start..]].concat();
+                let got = problems(&model, doubled);
+                assert!(got.iter().any(|p| p.contains("E0515")), "{name} {range:?}: {got:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_cut_short_anywhere_is_an_error() {
+    let model = Model::new().codes(3, 2, 4, 2, 1);
+    let bytes = model.layout();
+    for end in (0..bytes.len()).step_by(7).chain(bytes.len() - 6..bytes.len()) {
+        let got = problems(&model, bytes[..end].to_vec());
+        assert!(got.len() == 1 && got[0].contains("E0511"), "{end}: {got:#?}");
+    }
+    let longer = [&bytes[..], &[1]].concat();
+    assert!(problems(&model, longer)[0].contains("bytes follow the end"));
+}
+
+#[test]
+fn no_damage_changes_a_weight_unnoticed_or_ends_in_a_panic() {
+    let model = Model::new().codes(20, 5, 4, 8, 1).data(40, 2);
+    let bytes = model.layout();
+    let mut next = noise(7);
+    let (mut noticed, mut harmless) = (0, 0);
+    for round in 0..2000 {
+        let mut damaged = bytes.clone();
+        let at = (next() % bytes.len() as u64) as usize;
+        if round % 2 == 0 {
+            damaged[at] ^= 1 << (next() % 8);
+        } else {
+            damaged[at] = next() as u8;
+        }
+        if problems(&model, damaged).is_empty() { harmless += 1 } else { noticed += 1 }
+    }
+    // Dates, labels' letters, implants and flags of no meaning are all that may change.
+    assert!(noticed > 3 * harmless, "{noticed} {harmless}");
+}
+
+#[test]
+fn the_weights_reach_no_layer_but_the_cuts() {
+    let (a, b) = (Model::new().codes(40, 9, 4, 32, 1), Model::new().codes(40, 9, 4, 32, 2));
+    let (a, b) = (a.layout(), b.layout());
+    let shapes = |bytes: &[u8]| {
+        let library = Library::new(Box::new(bytes.to_vec())).unwrap();
+        let die = library.find(b"die0").unwrap();
+        let mut shapes: BTreeMap<[i16; 2], Vec<String>> = BTreeMap::new();
+        library
+            .resolve(die, 1 << 22, &mut |layer, shape| {
+                shapes.entry(layer).or_default().push(format!("{shape:?}"));
+            })
+            .unwrap();
+        shapes
+    };
+    let (mut a, mut b) = (shapes(&a), shapes(&b));
+    let cut = [67, 44];
+    assert_ne!(a.remove(&cut).unwrap(), b.remove(&cut).unwrap());
+    assert_eq!(a, b);
+    assert_eq!(a.len(), 18);
+}
+
+#[test]
+fn met1_leaves_the_clear_area_that_its_density_rule_asks_for() {
+    let model = Model::new().codes(120, 24, 4, 32, 1);
+    let bytes = model.layout();
+    let library = Library::new(Box::new(bytes)).unwrap();
+    let process = process();
+    let format = Format::of(&process, &model.program, TileId(0)).unwrap();
+    let layer = |l: crate::process::Layer| [l.layer, l.datatype];
+    let (mut metal, mut boundary) = (Vec::new(), [0; 4]);
+    library
+        .resolve(library.find(b"w0").unwrap(), 1 << 22, &mut |at, shape| match shape {
+            Shape::Rectangle(area) if at == layer(process.layers.met1) => metal.push(area),
+            Shape::Rectangle(area) if at == layer(process.layers.boundary) => boundary = area,
+            _ => {}
+        })
+        .unwrap();
+    // Met1 shapes do not overlap: rails, and pads beside the array.
+    let share = |w: [i64; 4]| {
+        let covered: i64 = metal
+            .iter()
+            .map(|a| {
+                let [x, y] = [0, 1].map(|i| (a[i + 2].min(w[i + 2]) - a[i].max(w[i])).max(0));
+                x * y
+            })
+            .sum();
+        covered as f64 / ((w[2] - w[0]) * (w[3] - w[1])) as f64
+    };
+    let most = process.rules.met1_density_max;
+    let array = [0, boundary[1] + 400, format.bit_lines as i64 * 770, boundary[3] - 800];
+    assert!(share(boundary) < share(array) && share(array) < most, "{} {}", share(boundary), share(array));
+    // Any window of 40 um or more, wherever it lies.
+    for x in (boundary[0]..array[2] - 40_000).step_by(35) {
+        let window = [x, array[1], x + 40_000, array[3]];
+        assert!(share(window) <= most, "{window:?} {}", share(window));
+    }
+}

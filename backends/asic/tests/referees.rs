@@ -1,0 +1,203 @@
+//! Tools that share no code with pfmc judge emitted layouts: the shuttle's design-rule deck, and the
+//! KLayout wheel as a second reader that extracts transistors.
+//!
+//! `.ci/setup-referees` installs them; `cargo nextest run -p pfmc-asic --profile referees` runs these.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pfmc_ir::backend::{Backend, NoProgress};
+use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::numerics;
+use pfmc_ir::origin::Origin;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{
+    CodeBlock, FixedMatrix, MatrixId, Scheme, Tile, TileContent, TileId, TileKind, TileSource,
+};
+use pfmc_ir::verify::Verified;
+
+const GROUP: u32 = 32;
+const BITS: u8 = 4;
+
+struct Block(CodeBlock);
+
+impl TileSource for Block {
+    fn tile(&self, _: TileId) -> Result<TileContent, Diagnostics> {
+        Ok(TileContent::Codes(self.0.clone()))
+    }
+}
+
+/// Weights that look random.
+fn block(k: u32, n: u32, seed: u32) -> CodeBlock {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let values: Vec<f32> = (0..k * n)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        })
+        .collect();
+    numerics::quantize_codes(&values, k as usize, n as usize, BITS, GROUP as usize)
+}
+
+/// Emits a layout whose only tile is `t`.
+fn emit(block: &CodeBlock, dir: &Path) -> PathBuf {
+    let (k, n) = (block.k as u32, block.n as u32);
+    let origin = Origin::tensor("w");
+    let scheme = Scheme::Codes { bits: BITS, group: GROUP };
+    let mut program = TileProgram::default();
+    program.matrices.push(FixedMatrix { k, n, scheme, origin: origin.clone() });
+    let kind = TileKind::Matrix { matrix: MatrixId(0), k: 0..k, n: 0..n };
+    program.tiles.push(Tile { name: "t".into(), kind, origin });
+    let program = Verified::new(program).unwrap();
+    let backend = pfmc_asic::Asic;
+    let target = backend.open(&backend.processes()[0]).unwrap();
+    let plan = target.plan(&program).unwrap();
+    plan.emit(&Block(block.clone()), dir, &NoProgress).unwrap();
+    dir.join("layout.gds")
+}
+
+/// The bits of an array, `[word line][bit line]`, by the documented encoding.
+fn expected(b: &CodeBlock) -> Vec<Vec<u8>> {
+    let width = usize::from(b.bits);
+    let bit_lines = (b.n * width).max(32);
+    let mut lines = Vec::new();
+    let mut line = |value: &dyn Fn(usize, usize) -> u32| {
+        let bit = |i: usize| if i < b.n * width { value(i / width, i % width) } else { 0 };
+        lines.push((0..bit_lines).map(|i| bit(i) as u8 & 1).collect::<Vec<u8>>());
+    };
+    for g in 0..b.k.div_ceil(b.group) {
+        for k in g * b.group..((g + 1) * b.group).min(b.k) {
+            line(&|n, j| (b.codes[k * b.n + n] as u32) >> j);
+        }
+        for first in (0..8).step_by(width) {
+            line(&|n, j| u32::from(b.scales[g * b.n + n]) >> (first + j));
+        }
+    }
+    lines.push((0..bit_lines).map(|i| if i < 32 { (b.unit.to_bits() >> i & 1) as u8 } else { 0 }).collect());
+    lines
+}
+
+fn root() -> PathBuf {
+    std::env::var_os("PFMC_REFEREES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/referees"), PathBuf::from)
+}
+
+/// Runs a tool; its output.
+fn output(command: &mut Command) -> String {
+    let out = command.output().unwrap_or_else(|e| {
+        panic!("{:?} cannot be run ({e}): run .ci/setup-referees first", command.get_program())
+    });
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(out.status.success(), "{command:?}\n{}\n{}", text(&out.stdout), text(&out.stderr));
+    text(&out.stdout)
+}
+
+/// Runs a script of `fixtures/referees/asic`.
+fn script(name: &str, arguments: &[&str]) -> String {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/referees/asic");
+    output(Command::new(root().join("python/bin/python")).arg(scripts.join(name)).args(arguments))
+}
+
+/// Runs the deck; one line an item, `rule left bottom right top`.
+fn drc(layout: &Path, cell: &str) -> Vec<String> {
+    let deck = root().join("cf-precheck/cf_precheck/drc_scripts/sky130A_mr.drc");
+    assert!(deck.is_file(), "{} is missing: run .ci/setup-referees first", deck.display());
+    let report = layout.with_extension("lyrdb");
+    // The deck writes nothing and succeeds where a path is relative.
+    let [layout, absolute] = [layout, &report].map(|p| std::path::absolute(p).unwrap().display().to_string());
+    let definitions = [
+        format!("input={layout}"),
+        format!("top_cell={cell}"),
+        format!("report={absolute}"),
+        "feol=true".to_owned(),
+        "beol=true".to_owned(),
+        "offgrid=true".to_owned(),
+        "thr=2".to_owned(),
+    ];
+    let mut command = Command::new("klayout");
+    command.arg("-b").arg("-r").arg(deck);
+    for definition in definitions {
+        command.args(["-rd", &definition]);
+    }
+    output(&mut command);
+    assert!(report.is_file(), "the deck wrote no report");
+    script("items.py", &[&absolute]).lines().map(str::to_owned).collect()
+}
+
+fn rows(text: &str) -> Vec<Vec<u8>> {
+    text.lines().map(|l| l.bytes().map(|b| b - b'0').collect()).collect()
+}
+
+#[test]
+fn the_shuttle_deck_finds_nothing() {
+    // 59 rows, 2 groups: 64 word lines. 119 rows, 4 groups: 128. 5 rows: 8, one row group.
+    for (k, n, word_lines, bit_lines) in [(5, 8, 8, 32), (59, 16, 64, 64), (119, 64, 128, 256)] {
+        let block = block(k, n, k);
+        assert_eq!(expected(&block).len(), word_lines);
+        assert_eq!(expected(&block)[0].len(), bit_lines);
+        let dir = tempfile::tempdir().unwrap();
+        let items = drc(&emit(&block, dir.path()), "t");
+        assert!(items.is_empty(), "{word_lines} x {bit_lines}: {items:#?}");
+    }
+}
+
+#[test]
+fn the_shuttle_deck_finds_every_seeded_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = emit(&block(5, 8, 1), dir.path());
+    let faults = dir.path().join("faults.gds");
+    let list = script("faults.py", &[layout.to_str().unwrap(), "t", faults.to_str().unwrap()]);
+    let items = drc(&faults, "FAULTS");
+    let numbers = |line: &str| -> Vec<i64> { line.split(' ').skip(1).map(|v| v.parse().unwrap()).collect() };
+    let mut checked = 0;
+    for fault in list.lines() {
+        let area = numbers(fault);
+        let found = items.iter().filter(|item| {
+            let i = numbers(item);
+            i[0] >= area[0] && i[1] >= area[1] && i[2] <= area[2] && i[3] <= area[3]
+        });
+        assert_eq!(found.count() == 0, fault.starts_with("none "), "{fault}\n{items:#?}");
+        checked += 1;
+    }
+    assert!(checked > 30, "{list}");
+}
+
+#[test]
+fn extracted_transistors_hold_the_weights() {
+    let block = block(70, 8, 3);
+    let dir = tempfile::tempdir().unwrap();
+    let layout = emit(&block, dir.path());
+    let layout = layout.to_str().unwrap();
+    let want = expected(&block);
+    assert_eq!(rows(&script("extract.py", &[layout, "t"])), want);
+    // One cut moved: the two bits beside its node.
+    let moved = rows(&script("extract.py", &[layout, "t", "5,9"]));
+    let differ: Vec<(usize, usize)> = (0..want.len())
+        .flat_map(|w| (0..want[0].len()).map(move |b| (w, b)))
+        .filter(|&(w, b)| moved[w][b] != want[w][b])
+        .collect();
+    assert_eq!(differ, [(4, 9), (5, 9)]);
+}
+
+#[test]
+fn weights_change_the_cut_layer_alone() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [a, b] = [1, 2].map(|seed| emit(&block(59, 16, seed), dirs[seed as usize - 1].path()));
+    let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+    assert_eq!(script("xor.py", &[a, b, "die0"]), "67/44\n");
+    assert_eq!(script("xor.py", &[a, a, "die0"]), "");
+}
+
+#[test]
+fn metal_leaves_the_clear_area() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = emit(&block(119, 64, 1), dir.path());
+    let shares = script("density.py", &[layout.to_str().unwrap(), "t"]);
+    assert_eq!(shares.lines().count(), 3);
+    for line in shares.lines() {
+        let share: f64 = line.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!(share > 0.0 && share <= 0.60, "{line}");
+    }
+}
