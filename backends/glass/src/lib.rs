@@ -1,0 +1,117 @@
+//! The glass target of pfmc: each weight tile becomes a computed volume hologram, written voxel by
+//! voxel with a femtosecond laser.
+//!
+//! Inputs and outputs of a tile are plane waves. Weight (i, j) is the grating whose vector is the
+//! difference of the wave vectors of output j and input i; in the first Born approximation the
+//! transfer matrix is the Fourier transform of the index change at those vectors. Outputs are read
+//! by homodyne, one quadrature, so weights are signed.
+//!
+//! - [`process`]: the process file.
+//! - [`geometry`]: ports, grating vectors and the assertions on them.
+//! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
+//! - [`design`]: levels: rounding, error diffusion, flips.
+//! - [`layout`]: tiles in zones, zones on plates.
+//! - [`schedule`]: the file format.
+//! - [`writer`], [`reader`], [`recompute`]: emission, read-back, the reader's own forward model.
+//!
+//! # What it does not do
+//! Linear layers only: biases, norms, softmax and attention products stay with the host program.
+//! Absorption, voxel blur and interference between voxels are not modelled until a calibration says
+//! what they are. Scattering is single (Born); the process's index change is chosen so that the
+//! levels, not this approximation, set the error. Nothing here has been written in glass yet.
+//!
+//! # Determinism
+//! The schedule's bytes depend on the weights, the process and this crate's version, not on the
+//! number of threads. Transforms are in single precision with the widest vector unit the processor
+//! has, so machines with different ones may choose different levels of equal quality.
+
+use std::path::Path;
+
+use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit};
+use pfmc_ir::diag::{Code, Diagnostics};
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::Scheme;
+use pfmc_ir::verify::Verified;
+
+pub mod born;
+pub mod codes;
+pub mod design;
+pub mod geometry;
+pub mod layout;
+pub mod process;
+pub mod reader;
+pub mod recompute;
+pub mod schedule;
+pub mod writer;
+
+use process::Process;
+
+/// The backend.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Glass;
+
+impl Backend for Glass {
+    fn name(&self) -> &'static str {
+        "glass"
+    }
+
+    fn about(&self) -> &'static str {
+        "volume holograms in glass: a voxel write schedule for a femtosecond laser"
+    }
+
+    fn processes(&self) -> Vec<ProcessText> {
+        vec![ProcessText {
+            name: "borosilicate-phase".to_owned(),
+            toml: include_str!("../process/borosilicate-phase.toml").to_owned(),
+        }]
+    }
+
+    fn codes(&self) -> &'static [&'static Code] {
+        codes::CODES
+    }
+
+    fn open(&self, process: &ProcessText) -> Result<Box<dyn Target>, Diagnostics> {
+        let process = Process::parse(&process.name, &process.toml)?;
+        // A process whose largest tile breaks an assertion is refused here, not at the first model.
+        geometry::Geometry::choose(
+            &process,
+            process.columns_max * process.rows_max,
+            process.columns_max * process.rows_max,
+        )?;
+        Ok(Box::new(GlassTarget { process }))
+    }
+}
+
+/// The backend with a process.
+#[derive(Debug, Clone)]
+pub struct GlassTarget {
+    process: Process,
+}
+
+impl Target for GlassTarget {
+    fn caps(&self) -> Caps {
+        Caps { default_scheme: Scheme::Real, data_tile_bytes: None }
+    }
+
+    fn tile_limit(&self, scheme: Scheme) -> Option<TileLimit> {
+        let most = (self.process.columns_max * self.process.rows_max) as u32;
+        let multiple = self.process.columns_max as u32;
+        match scheme {
+            Scheme::Real => Some(TileLimit { k: most, n: most, k_multiple: multiple, n_multiple: multiple }),
+            Scheme::Codes { .. } => None,
+        }
+    }
+
+    fn plan<'a>(&'a self, program: &'a Verified<TileProgram>) -> Result<Box<dyn Plan + 'a>, Diagnostics> {
+        Ok(Box::new(writer::GlassPlan::new(&self.process, program)?))
+    }
+
+    fn read_back<'a>(
+        &'a self,
+        program: &'a Verified<TileProgram>,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn ReadBack + 'a>, Diagnostics> {
+        Ok(Box::new(reader::Schedule::open(&self.process, program, dir, progress)?))
+    }
+}

@@ -1,0 +1,275 @@
+//! Places tiles in zones and zones on plates.
+//!
+//! Tiles of equal depth go side by side in shelves of a zone, with gaps that let each be lit alone;
+//! the zone's rectangle, margins included, is written completely, so that the mean index is the
+//! same wherever light of a port passes. A zone is bounded in write time, and zones keep a moat
+//! between them.
+
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::origin::Origin;
+
+use crate::codes::E0607;
+use crate::geometry::Geometry;
+use crate::process::Process;
+
+/// A tile to place.
+pub struct Item<'a> {
+    /// Its number, kept in [`Zone::tiles`].
+    pub id: u32,
+    /// Its geometry.
+    pub geometry: &'a Geometry,
+    /// Where it comes from, for messages.
+    pub origin: &'a Origin,
+}
+
+/// A zone on a plate. Nanometres.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Zone {
+    /// Plate, from 0.
+    pub plate: u32,
+    /// Lower corner and extent along x and y, margins included.
+    pub corner_nm: [i64; 2],
+    /// Extent along x and y.
+    pub size_nm: [i64; 2],
+    /// Layers.
+    pub layers: usize,
+    /// Tile id and lower corner on the plate, by id.
+    pub tiles: Vec<(u32, [i64; 2])>,
+    /// Voxels of the whole rectangle.
+    pub voxels: u64,
+    /// Write time, seconds.
+    pub write_s: f64,
+}
+
+/// All zones, in the order they are written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Layout {
+    /// Zones.
+    pub zones: Vec<Zone>,
+    /// Number of plates.
+    pub plates: u32,
+}
+
+/// A zone being filled; coordinates relative to its corner, in raster steps.
+struct Open {
+    layers: usize,
+    margin: [i64; 2],
+    /// Right end and lower end of the current shelf, and its height.
+    cursor: [i64; 2],
+    shelf: i64,
+    extent: [i64; 2],
+    width: i64,
+    tiles: Vec<(u32, [i64; 2])>,
+}
+
+impl Open {
+    fn new(process: &Process, g: &Geometry) -> Open {
+        let margin = steps(g.margin_um(process.gap_min_um), process);
+        let volume = process.zone_limit_s * process.rate_hz / g.voxels[2] as f64;
+        // Twice as wide as high: longer lines lose less time at their ends.
+        let side = (2.0 * volume * process.voxel_um[1] / process.voxel_um[0]).sqrt();
+        let usable = (process.plate_mm[0] - 2.0 * process.edge_mm) * 1e3 / process.voxel_um[0];
+        let width = side.min(usable).floor() as i64 - margin[0];
+        Open {
+            layers: g.voxels[2],
+            margin,
+            cursor: margin,
+            shelf: 0,
+            extent: [0; 2],
+            width,
+            tiles: Vec::new(),
+        }
+    }
+
+    /// Where a tile would go, and the extent of the zone with it, margins included.
+    fn fit(&self, process: &Process, g: &Geometry) -> ([i64; 2], [i64; 2], bool) {
+        let gap = steps(g.gap_um(process.gap_min_um), process);
+        let size = [g.voxels[0] as i64, g.voxels[1] as i64];
+        let margin = steps(g.margin_um(process.gap_min_um), process);
+        let margin = [0, 1].map(|a| self.margin[a].max(margin[a]));
+        let wraps = !self.tiles.is_empty() && self.cursor[0] + size[0] > self.width;
+        let at = if wraps { [self.margin[0], self.cursor[1] + self.shelf + gap[1]] } else { self.cursor };
+        let extent = [0, 1].map(|a| self.extent[a].max(at[a] + size[a] + margin[a]));
+        (at, extent, wraps)
+    }
+
+    fn add(&mut self, process: &Process, id: u32, g: &Geometry) {
+        let (at, extent, wraps) = self.fit(process, g);
+        let gap = steps(g.gap_um(process.gap_min_um), process);
+        if wraps {
+            self.cursor[1] = at[1];
+            self.shelf = 0;
+        }
+        self.cursor[0] = at[0] + g.voxels[0] as i64 + gap[0];
+        self.shelf = self.shelf.max(g.voxels[1] as i64);
+        self.extent = extent;
+        self.tiles.push((id, at));
+    }
+}
+
+/// Micrometres as raster steps along x and y, rounded up.
+fn steps(um: [f64; 2], process: &Process) -> [i64; 2] {
+    [0, 1].map(|a| (um[a] / process.voxel_um[a]).ceil() as i64)
+}
+
+/// Voxels and write time of a zone of the given extent in raster steps.
+fn cost(process: &Process, extent: [i64; 2], layers: usize) -> (u64, f64) {
+    let voxels = (extent[0] as u64).saturating_mul(extent[1] as u64).saturating_mul(layers as u64);
+    let lines = extent[1] as f64 * layers as f64;
+    let lost = lines * process.line_turnaround_ms + layers as f64 * process.layer_settle_ms;
+    (voxels, voxels as f64 / process.rate_hz + lost * 1e-3)
+}
+
+/// Places all tiles.
+///
+/// # Errors
+/// Tiles that do not fit a plate.
+pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
+    let mut diags = Diagnostics::new();
+    let pitch = process.voxel_um.map(|um| (um * 1e3).round() as i64);
+    let edge = (process.edge_mm * 1e6).round() as i64;
+    let usable = [0, 1].map(|a| (process.plate_mm[a] * 1e6).round() as i64 - 2 * edge);
+    let mut order: Vec<&Item> = items.iter().collect();
+    order.sort_by_key(|i| {
+        let [nx, ny, nz] = i.geometry.voxels;
+        (std::cmp::Reverse([nz, ny, nx]), i.id)
+    });
+    let mut open: Option<Open> = None;
+    let mut closed: Vec<Open> = Vec::new();
+    for item in order {
+        let g = item.geometry;
+        let alone = Open::new(process, g).fit(process, g).1;
+        let bottom = process.clearance_um + g.size_um().z;
+        if (0..2).any(|a| alone[a].saturating_mul(pitch[a]) > usable[a]) || bottom > process.plate_mm[2] * 1e3
+        {
+            let um = |a: usize| alone[a] as f64 * process.voxel_um[a];
+            diags.push(
+                Diagnostic::error(
+                    &E0607,
+                    format!(
+                        "tile {} takes {:.0} x {:.0} um with its margins and ends {bottom:.0} um deep; the plate has {} x {} x {} mm",
+                        item.id, um(0), um(1), process.plate_mm[0], process.plate_mm[1], process.plate_mm[2]
+                    ),
+                )
+                .at(item.origin),
+            );
+            continue;
+        }
+        let full = open.as_ref().is_some_and(|o| {
+            let extent = o.fit(process, g).1;
+            o.layers != g.voxels[2]
+                || cost(process, extent, o.layers).1 > process.zone_limit_s
+                || (0..2).any(|a| extent[a].saturating_mul(pitch[a]) > usable[a])
+        });
+        if full {
+            closed.extend(open.take());
+        }
+        open.get_or_insert_with(|| Open::new(process, g)).add(process, item.id, g);
+    }
+    closed.extend(open);
+    if diags.has_errors() {
+        return Err(diags);
+    }
+
+    let moat = (process.zone_moat_um * 1e3).ceil() as i64;
+    let mut layout = Layout::default();
+    let (mut cursor, mut shelf, mut plate) = ([0i64; 2], 0i64, 0u32);
+    for zone in closed {
+        let size = [0, 1].map(|a| zone.extent[a] * pitch[a]);
+        if cursor[0] + size[0] > usable[0] {
+            cursor = [0, cursor[1] + shelf + moat];
+            shelf = 0;
+        }
+        if cursor[1] + size[1] > usable[1] {
+            plate += 1;
+            (cursor, shelf) = ([0; 2], 0);
+        }
+        let corner = [0, 1].map(|a| edge + cursor[a]);
+        let mut tiles: Vec<(u32, [i64; 2])> =
+            zone.tiles.iter().map(|&(id, at)| (id, [0, 1].map(|a| corner[a] + at[a] * pitch[a]))).collect();
+        tiles.sort_unstable();
+        let (voxels, write_s) = cost(process, zone.extent, zone.layers);
+        layout.zones.push(Zone {
+            plate,
+            corner_nm: corner,
+            size_nm: size,
+            layers: zone.layers,
+            tiles,
+            voxels,
+            write_s,
+        });
+        cursor[0] += size[0] + moat;
+        shelf = shelf.max(size[1]);
+        layout.plates = plate + 1;
+    }
+    Ok(layout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::born::tests::process;
+    use crate::geometry::Request;
+
+    #[test]
+    fn tiles_keep_their_gaps_stay_in_their_zone_and_zones_keep_the_moat() {
+        let mut process = process();
+        process.zone_limit_s = 20.0;
+        process.plate_mm = [12.0, 8.0, 2.0];
+        let sizes =
+            [(64, 2, 2), (128, 3, 2), (48, 8, 8), (64, 2, 2), (64, 2, 2), (8, 1, 1), (48, 8, 8), (48, 8, 8)];
+        let geometries: Vec<Geometry> = (0..40)
+            .map(|i| sizes[i % 8])
+            .map(|(c, i, o)| Geometry::new(&process, Request::new(c, i, o)).unwrap())
+            .collect();
+        let origin = Origin::default();
+        let items: Vec<Item> = geometries
+            .iter()
+            .enumerate()
+            .map(|(i, geometry)| Item { id: i as u32, geometry, origin: &origin })
+            .collect();
+        let layout = place(&process, &items).unwrap();
+        assert!(layout.plates > 1 && layout.zones.len() > 4, "{layout:?}");
+        let mut seen = [0; 40];
+        for zone in &layout.zones {
+            for &(id, at) in &zone.tiles {
+                seen[id as usize] += 1;
+                let g = &geometries[id as usize];
+                let margin = g.margin_um(25.0);
+                for a in 0..2 {
+                    let size = (g.voxels[a] as f64 * g.voxel_um[a] * 1e3) as i64;
+                    let m = (margin[a] * 1e3) as i64;
+                    assert!(
+                        at[a] - m >= zone.corner_nm[a]
+                            && at[a] + size + m <= zone.corner_nm[a] + zone.size_nm[a]
+                    );
+                    assert_eq!((at[a] - zone.corner_nm[a]) % (g.voxel_um[a] * 1e3) as i64, 0);
+                }
+                for &(other, b) in zone.tiles.iter().filter(|t| t.0 > id) {
+                    let o = &geometries[other as usize];
+                    let (ga, gb) = (g.gap_um(25.0), o.gap_um(25.0));
+                    let apart = (0..2).any(|a| {
+                        let gap = (ga[a].min(gb[a]) * 1e3) as i64;
+                        let end = |at: i64, g: &Geometry| {
+                            at + (g.voxels[a] as f64 * g.voxel_um[a] * 1e3) as i64 + gap
+                        };
+                        end(at[a], g) <= b[a] || end(b[a], o) <= at[a]
+                    });
+                    assert!(apart, "{id} {other}");
+                }
+            }
+        }
+        assert!(seen.iter().all(|&s| s == 1));
+        for (i, a) in layout.zones.iter().enumerate() {
+            for b in layout.zones[..i].iter().filter(|b| b.plate == a.plate) {
+                let apart = (0..2).any(|x| {
+                    a.corner_nm[x] + a.size_nm[x] + 1_400_000 <= b.corner_nm[x]
+                        || b.corner_nm[x] + b.size_nm[x] + 1_400_000 <= a.corner_nm[x]
+                });
+                assert!(apart);
+            }
+        }
+        process.plate_mm = [4.5, 4.5, 1.0];
+        assert!(place(&process, &items).unwrap_err().to_string().contains("E0607"));
+    }
+}

@@ -1,0 +1,329 @@
+//! The process file: facts of one glass-writing process, read from TOML.
+//!
+//! Every key is required, every value is checked, and all problems are reported together. See
+//! `process/borosilicate-phase.toml` for the meaning of each key.
+
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+
+use crate::codes::E0601;
+
+/// Shape of one written voxel, which multiplies the transfer matrix by `s(K)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FormFactor {
+    /// Index change constant over the raster pitch: `prod sin(K_a p_a / 2) / (K_a p_a / 2)`.
+    Box,
+    /// Gaussian of the given full widths at half maximum in micrometres:
+    /// `prod exp(-K_a^2 w_a^2 / (16 ln 2))`.
+    Gaussian([f64; 3]),
+}
+
+/// A validated glass process. Lengths in micrometres unless the name says otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process {
+    /// Name of the process file.
+    pub name: String,
+    /// Vacuum wavelength.
+    pub wavelength_um: f64,
+    /// Refractive index of the unwritten glass.
+    pub index: f64,
+    /// Angle in glass of the centres of the input (negative) and output (positive) ports, degrees.
+    pub theta0_deg: f64,
+    /// Raster pitch along x, y and depth.
+    pub voxel_um: [f64; 3],
+    /// Shape of a voxel.
+    pub form_factor: FormFactor,
+    /// Number of design levels, 2 to 15.
+    pub levels: u8,
+    /// Half of the level range in units of `dn_rms`.
+    pub clip_sigma: f64,
+    /// Root mean square index change of the hologram before rounding.
+    pub dn_rms: f64,
+    /// Most ports a row.
+    pub columns_max: usize,
+    /// Most rows of ports on a side.
+    pub rows_max: usize,
+    /// Tile width along x for each column.
+    pub width_per_column_um: f64,
+    /// Tile length along z for each column.
+    pub length_per_column_um: f64,
+    /// Tile height along y for each pair of an input and an output row.
+    pub height_per_row_pair_um: f64,
+    /// Least conditioning number.
+    pub kappa_min: f64,
+    /// Conjugate-gradient steps.
+    pub cg_steps: usize,
+    /// Most steps of level flips.
+    pub flip_steps: usize,
+    /// Signal-to-noise ratio at which flips stop, dB.
+    pub snr_target_db: f64,
+    /// Least signal-to-noise ratio of a tile, dB.
+    pub snr_min_db: f64,
+    /// Plate extent along x, y and z in millimetres.
+    pub plate_mm: [f64; 3],
+    /// Unwritten rim in millimetres.
+    pub edge_mm: f64,
+    /// Depth of the upper face of the first layer.
+    pub clearance_um: f64,
+    /// Least gap between tiles.
+    pub gap_min_um: f64,
+    /// Voxels a second.
+    pub rate_hz: f64,
+    /// Time lost at each line of a zone, milliseconds.
+    pub line_turnaround_ms: f64,
+    /// Time lost at each layer of a zone, milliseconds.
+    pub layer_settle_ms: f64,
+    /// Longest write time of a zone, seconds.
+    pub zone_limit_s: f64,
+    /// Distance between zones.
+    pub zone_moat_um: f64,
+    /// Relative root mean square error of a voxel's index change.
+    pub energy_rms: f64,
+    /// Root mean square error of a voxel's place along x, nanometres.
+    pub voxel_jitter_nm: f64,
+    /// Root mean square error of a layer's place along x, nanometres.
+    pub layer_registration_nm: f64,
+    /// Relative root mean square error of a layer's index change.
+    pub layer_gain_rms: f64,
+}
+
+impl Process {
+    /// Mean index change of written glass: `clip_sigma * dn_rms`, the middle of the level range.
+    pub fn bias_dn(&self) -> f64 {
+        self.clip_sigma * self.dn_rms
+    }
+
+    /// Index change of each level; the entry after the design levels is exactly the bias and fills
+    /// the glass around tiles.
+    pub fn level_table(&self) -> Vec<f64> {
+        let last = f64::from(self.levels - 1);
+        let mut t: Vec<f64> = (0..self.levels).map(|l| 2.0 * self.bias_dn() * f64::from(l) / last).collect();
+        t.push(self.bias_dn());
+        t
+    }
+
+    /// Number of the level that is exactly the bias.
+    pub fn bias_level(&self) -> u8 {
+        self.levels
+    }
+
+    /// Wave number in written glass, radians a micrometre: `2 pi (n + b) / lambda`.
+    pub fn wave_number(&self) -> f64 {
+        std::f64::consts::TAU * (self.index + self.bias_dn()) / self.wavelength_um
+    }
+
+    /// Reads and checks a process file.
+    ///
+    /// # Errors
+    /// Every problem of the text: syntax, missing and unknown keys, values out of range,
+    /// contradictions.
+    pub fn parse(name: &str, text: &str) -> Result<Process, Diagnostics> {
+        let root: toml::Table = match text.parse() {
+            Ok(t) => t,
+            Err(e) => {
+                let message = e.to_string();
+                return Err(
+                    Diagnostic::error(&E0601, format!("process {name}: {}", message.trim_end())).into()
+                );
+            }
+        };
+        let mut f = Fields { name, root, diags: Diagnostics::new() };
+        let big = 1e9;
+        let form = f.text("voxel", "form_factor");
+        let fwhm = ["fwhm_x_um", "fwhm_y_um", "fwhm_z_um"].map(|k| f.number("voxel", k, 1e-3, 100.0));
+        let form_factor = match form.as_deref() {
+            Some("gaussian") => FormFactor::Gaussian(fwhm),
+            Some("box") | None => FormFactor::Box,
+            Some(other) => {
+                f.problem("voxel.form_factor", &format!("is {other:?}, not \"box\" or \"gaussian\""));
+                FormFactor::Box
+            }
+        };
+        let p = Process {
+            name: name.to_owned(),
+            wavelength_um: f.number("optics", "wavelength_um", 0.1, 20.0),
+            index: f.number("optics", "index", 1.0, 4.0),
+            theta0_deg: f.number("optics", "theta0_deg", 0.1, 80.0),
+            voxel_um: ["x_um", "y_um", "z_um"].map(|k| f.number("voxel", k, 1e-2, 100.0)),
+            form_factor,
+            levels: f.count("levels", "count", 2, 15) as u8,
+            clip_sigma: f.number("levels", "clip_sigma", 0.1, 10.0),
+            dn_rms: f.number("levels", "dn_rms", 1e-8, 0.1),
+            columns_max: f.count("tile", "columns_max", 8, 512),
+            rows_max: f.count("tile", "rows_max", 1, 32),
+            width_per_column_um: f.number("tile", "width_per_column_um", 1e-2, 1e3),
+            length_per_column_um: f.number("tile", "length_per_column_um", 1e-2, 1e4),
+            height_per_row_pair_um: f.number("tile", "height_per_row_pair_um", 1e-2, 1e3),
+            kappa_min: f.number("tile", "kappa_min", 0.0, 100.0),
+            cg_steps: f.count("design", "cg_steps", 1, 1000),
+            flip_steps: f.count("design", "flip_steps", 0, 10_000),
+            snr_target_db: f.number("design", "snr_target_db", 0.0, 100.0),
+            snr_min_db: f.number("design", "snr_min_db", -100.0, 100.0),
+            plate_mm: ["x_mm", "y_mm", "z_mm"].map(|k| f.number("plate", k, 1e-2, 2e3)),
+            edge_mm: f.number("plate", "edge_mm", 0.0, 1e3),
+            clearance_um: f.number("plate", "clearance_um", 0.0, 1e6),
+            gap_min_um: f.number("plate", "gap_min_um", 0.0, 1e5),
+            rate_hz: f.number("write", "rate_hz", 1e-3, 1e15),
+            line_turnaround_ms: f.number("write", "line_turnaround_ms", 0.0, big),
+            layer_settle_ms: f.number("write", "layer_settle_ms", 0.0, big),
+            zone_limit_s: f.number("write", "zone_limit_s", 1e-6, big),
+            zone_moat_um: f.number("write", "zone_moat_um", 0.0, 1e6),
+            energy_rms: f.number("noise", "energy_rms", 0.0, 10.0),
+            voxel_jitter_nm: f.number("noise", "voxel_jitter_nm", 0.0, 1e6),
+            layer_registration_nm: f.number("noise", "layer_registration_nm", 0.0, 1e6),
+            layer_gain_rms: f.number("noise", "layer_gain_rms", 0.0, 10.0),
+        };
+        let dn_max = f.number("levels", "dn_max", 1e-8, 1.0);
+        f.unknown();
+        if f.diags.has_errors() {
+            return Err(f.diags);
+        }
+        let largest = 2.0 * p.bias_dn();
+        if largest > dn_max {
+            f.problem(
+                "levels.dn_max",
+                &format!("is {dn_max}, but the largest level, 2 * clip_sigma * dn_rms, is {largest:.3e}"),
+            );
+        }
+        for (axis, mm) in ["x", "y", "z"].iter().zip(p.plate_mm).take(2) {
+            if 2.0 * p.edge_mm >= mm {
+                f.problem("plate.edge_mm", &format!("leaves nothing of the plate's {axis}_mm = {mm}"));
+            }
+        }
+        if p.clearance_um >= p.plate_mm[2] * 1e3 {
+            f.problem("plate.clearance_um", "is deeper than the plate is thick");
+        }
+        for (key, um) in ["x_um", "y_um", "z_um"].iter().zip(p.voxel_um) {
+            if ((um * 1e3).round() - um * 1e3).abs() > 1e-6 {
+                f.problem(&format!("voxel.{key}"), &format!("is {um}, not a whole number of nanometres"));
+            }
+        }
+        if p.snr_target_db < p.snr_min_db {
+            f.problem("design.snr_target_db", "is below snr_min_db");
+        }
+        f.diags.into_result(p).map(|(p, _)| p)
+    }
+}
+
+/// Takes keys out of the document and collects what is wrong with them.
+struct Fields<'a> {
+    name: &'a str,
+    root: toml::Table,
+    diags: Diagnostics,
+}
+
+impl Fields<'_> {
+    fn problem(&mut self, key: &str, what: &str) {
+        self.diags.push(Diagnostic::error(&E0601, format!("process {}: {key} {what}", self.name)));
+    }
+
+    fn take(&mut self, table: &str, key: &str) -> Option<toml::Value> {
+        let v = self.root.get_mut(table).and_then(|t| t.as_table_mut()).and_then(|t| t.remove(key));
+        if v.is_none() {
+            self.problem(&format!("{table}.{key}"), "is missing");
+        }
+        v
+    }
+
+    fn number(&mut self, table: &str, key: &str, low: f64, high: f64) -> f64 {
+        let value = match self.take(table, key) {
+            None => return low,
+            Some(toml::Value::Float(x)) => x,
+            Some(toml::Value::Integer(i)) => i as f64,
+            Some(other) => {
+                self.problem(&format!("{table}.{key}"), &format!("is a {}, not a number", other.type_str()));
+                return low;
+            }
+        };
+        if !(low..=high).contains(&value) {
+            self.problem(&format!("{table}.{key}"), &format!("is {value}, not within {low} to {high}"));
+            return low;
+        }
+        value
+    }
+
+    fn count(&mut self, table: &str, key: &str, low: usize, high: usize) -> usize {
+        match self.take(table, key) {
+            None => low,
+            Some(toml::Value::Integer(i)) => match usize::try_from(i) {
+                Ok(u) if (low..=high).contains(&u) => u,
+                _ => {
+                    self.problem(&format!("{table}.{key}"), &format!("is {i}, not within {low} to {high}"));
+                    low
+                }
+            },
+            Some(other) => {
+                self.problem(
+                    &format!("{table}.{key}"),
+                    &format!("is a {}, not an integer", other.type_str()),
+                );
+                low
+            }
+        }
+    }
+
+    fn text(&mut self, table: &str, key: &str) -> Option<String> {
+        match self.take(table, key) {
+            Some(toml::Value::String(s)) => Some(s),
+            None => None,
+            Some(other) => {
+                self.problem(&format!("{table}.{key}"), &format!("is a {}, not a string", other.type_str()));
+                None
+            }
+        }
+    }
+
+    fn unknown(&mut self) {
+        let mut left = Vec::new();
+        for (table, value) in &self.root {
+            match value {
+                toml::Value::Table(t) => left.extend(t.keys().map(|k| format!("{table}.{k}"))),
+                _ => left.push(table.clone()),
+            }
+        }
+        for key in left {
+            self.problem(&key, "is not a known key");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = include_str!("../process/borosilicate-phase.toml");
+
+    #[test]
+    fn the_built_in_process_is_valid_and_its_bias_lies_between_levels() {
+        let p = Process::parse("t", TEXT).unwrap();
+        let t = p.level_table();
+        assert_eq!(t.len(), 9);
+        assert!(t[3] < t[8] && t[8] < t[4]);
+        assert!((t.iter().take(8).sum::<f64>() / 8.0 - p.bias_dn()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn every_problem_of_a_file_is_reported_at_once() {
+        let text = TEXT
+            .replace("wavelength_um = 0.85", "wavelength_um = -1")
+            .replace("count = 8", "count = 8.5")
+            .replace("rate_hz = 1.0e7", "rate_khz = 1.0e4")
+            .replace("form_factor = \"box\"", "form_factor = \"round\"");
+        let e = Process::parse("bad", &text).unwrap_err();
+        let all = e.to_string();
+        assert_eq!(e.0.len(), 5, "{all}");
+        for part in [
+            "optics.wavelength_um",
+            "levels.count",
+            "write.rate_hz is missing",
+            "write.rate_khz is not",
+            "round",
+        ] {
+            assert!(all.contains(part), "{part}: {all}");
+        }
+        let contradiction = TEXT
+            .replace("dn_max = 1.0e-3", "dn_max = 1.0e-4")
+            .replace("clearance_um = 40.0", "clearance_um = 4000.0");
+        assert_eq!(Process::parse("bad", &contradiction).unwrap_err().0.len(), 2);
+        assert!(Process::parse("bad", "a = [").unwrap_err().to_string().contains("E0601"));
+    }
+}

@@ -1,0 +1,580 @@
+//! Read-back of a schedule: framing and checksums, levels, and the transfer matrix they make.
+//!
+//! Uses the file, the process and the program's shapes only; nothing of the plan.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use memmap2::Mmap;
+use pfmc_ir::backend::{Progress, ReadBack};
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::origin::Origin;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{RealBlock, Scheme, TileContent, TileId, TileSource};
+use pfmc_ir::verify::Verified;
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use crate::codes::{E0610, E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619};
+use crate::geometry::Geometry;
+use crate::process::{FormFactor, Process};
+use crate::recompute::{Transfer, Written};
+use crate::schedule::{
+    Chunk, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry, VERSION,
+    Zone,
+};
+
+/// Decibels a recomputed signal-to-noise ratio may fall below the recorded one.
+const TOLERANCE_DB: f64 = 0.1;
+/// Largest voxel count of a tile that is accepted from a file.
+const VOXELS_MAX: u64 = 1 << 31;
+
+/// A tile's record and where its layers are.
+struct Entry {
+    record: Tile,
+    layers: Vec<u64>,
+}
+
+/// A decoded schedule.
+pub struct Schedule<'a> {
+    program: &'a Verified<TileProgram>,
+    map: Mmap,
+    written: BTreeMap<u32, (Entry, Written)>,
+    bias_level: u8,
+}
+
+/// Maps a file into memory, read-only.
+#[allow(unsafe_code)]
+fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the map is only ever read, as bytes. Should another process change the file meanwhile,
+    // the bytes may change under us; every record is checked by length and checksum before use and
+    // no reference to its content outlives the decoding of one record.
+    unsafe { Mmap::map(file) }
+}
+
+/// Why a frame cannot be used.
+enum Damage {
+    /// Not a frame of the expected kind within the file.
+    Framing(String),
+    /// The body does not have its checksum; here it is anyway.
+    Checksum(bytes::Bytes),
+}
+
+/// The frame at an offset.
+fn frame(map: &[u8], at: u64, kind: Kind) -> Result<bytes::Bytes, Damage> {
+    let broken = |what: String| Damage::Framing(what);
+    let at = usize::try_from(at)
+        .ok()
+        .filter(|&a| a < map.len())
+        .ok_or_else(|| broken("offset outside the file".into()))?;
+    let rest = &map[at..];
+    let len = prost::decode_length_delimiter(rest).map_err(|e| broken(e.to_string()))?;
+    let head = prost::length_delimiter_len(len);
+    let body = head
+        .checked_add(len)
+        .and_then(|end| rest.get(head..end))
+        .ok_or_else(|| broken("frame longer than the file".into()))?;
+    let f = Frame::decode(body).map_err(|e| broken(e.to_string()))?;
+    if f.kind != kind as i32 {
+        return Err(broken(format!("frame of kind {} where {kind:?} belongs", f.kind)));
+    }
+    if crc32fast::hash(&f.body) == f.crc32 { Ok(f.body) } else { Err(Damage::Checksum(f.body)) }
+}
+
+/// A record other than a chunk.
+fn record<M: Message + Default>(map: &[u8], at: u64, kind: Kind) -> Result<M, Diagnostics> {
+    let bad = |what: &str| {
+        Diagnostics::from(Diagnostic::error(&E0613, format!("{FILE}: {kind:?} record at byte {at}: {what}")))
+    };
+    match frame(map, at, kind) {
+        Ok(body) => M::decode(body).map_err(|e| bad(&e.to_string())),
+        Err(Damage::Framing(what)) => Err(bad(&what)),
+        Err(Damage::Checksum(_)) => Err(bad("wrong checksum")),
+    }
+}
+
+fn little_u64(b: &[u8]) -> u64 {
+    b.iter().rev().fold(0, |a, &v| a << 8 | u64::from(v))
+}
+
+/// The index, after magic, version and trailer.
+fn index(map: &[u8]) -> Result<Index, Diagnostics> {
+    if map.len() < MAGIC.len() + 4 || &map[..MAGIC.len()] != MAGIC {
+        return Err(Diagnostic::error(
+            &E0611,
+            format!("{FILE} does not begin with {:?}", String::from_utf8_lossy(MAGIC)),
+        )
+        .into());
+    }
+    let version = little_u64(&map[MAGIC.len()..MAGIC.len() + 4]);
+    if version != u64::from(VERSION) {
+        return Err(Diagnostic::error(
+            &E0611,
+            format!("{FILE} has format version {version}; this program reads {VERSION}"),
+        )
+        .into());
+    }
+    let cut = |what: &str| {
+        Diagnostics::from(
+            Diagnostic::error(&E0612, format!("{FILE}: {what}")).help("emit the schedule again"),
+        )
+    };
+    let trailer =
+        map.len().checked_sub(TRAILER_LEN).and_then(|at| map.get(at..)).ok_or_else(|| cut("no trailer"))?;
+    if &trailer[20..] != END {
+        return Err(cut("no end mark; the file is cut short"));
+    }
+    if u64::from(crc32fast::hash(&trailer[..16])) != little_u64(&trailer[16..20]) {
+        return Err(cut("the trailer has a wrong checksum"));
+    }
+    let at = little_u64(&trailer[..8]);
+    match frame(map, at, Kind::Index) {
+        Ok(body) => Index::decode(body).map_err(|e| cut(&format!("index: {e}"))),
+        Err(Damage::Framing(what)) => Err(cut(&format!("index: {what}"))),
+        Err(Damage::Checksum(_)) => Err(cut("the index has a wrong checksum")),
+    }
+}
+
+/// Facts of the file that every tile shares.
+struct Facts {
+    pitch_um: [f64; 3],
+    wave_number: f64,
+    form: FormFactor,
+    delta: [f32; 16],
+    kappa_min: f64,
+    bias_level: u8,
+}
+
+/// Checks the header against the process.
+fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
+    let mut d = Diagnostics::new();
+    let mut same = |what: &str, file: f64, want: f64| {
+        let near = (file - want).abs() <= 1e-9 * want.abs();
+        if !near {
+            d.push(Diagnostic::error(
+                &E0615,
+                format!("{FILE}: {what} is {file}, process {} has {want}", process.name),
+            ));
+        }
+    };
+    same("wavelength_um", h.wavelength_um, process.wavelength_um);
+    same("index", h.index, process.index);
+    same("bias_dn", h.bias_dn, process.bias_dn());
+    let levels = process.level_table();
+    same("number of levels", h.levels.len() as f64, levels.len() as f64);
+    for (i, (l, want)) in h.levels.iter().zip(&levels).enumerate() {
+        same(&format!("index change of level {i}"), l.dn, *want);
+    }
+    same("number of pitches", h.pitch_nm.len() as f64, 3.0);
+    for (p, want) in h.pitch_nm.iter().zip(process.voxel_um) {
+        same("pitch in um", f64::from(*p) * 1e-3, want);
+    }
+    let form = match (h.gaussian_fwhm_um.as_slice(), process.form_factor) {
+        ([], FormFactor::Box) => FormFactor::Box,
+        (&[x, y, z], FormFactor::Gaussian(want)) => {
+            for (a, b) in [x, y, z].into_iter().zip(want) {
+                same("voxel width", a, b);
+            }
+            FormFactor::Gaussian([x, y, z])
+        }
+        _ => {
+            d.push(Diagnostic::error(
+                &E0615,
+                format!("{FILE}: voxel shape differs from process {}", process.name),
+            ));
+            FormFactor::Box
+        }
+    };
+    for (what, got, want) in
+        [("quadrature", &h.quadrature, "real"), ("z convention", &h.z_convention, "depth in glass")]
+    {
+        if got != want {
+            d.push(Diagnostic::error(&E0615, format!("{FILE}: {what} is {got:?}, expected {want:?}")));
+        }
+    }
+    d.check()?;
+    let mut delta = [0f32; 16];
+    for (to, l) in delta.iter_mut().zip(&h.levels) {
+        *to = (l.dn - h.bias_dn) as f32;
+    }
+    let mut pitch_um = [0f64; 3];
+    for (to, p) in pitch_um.iter_mut().zip(&h.pitch_nm) {
+        *to = f64::from(*p) * 1e-3;
+    }
+    Ok(Facts {
+        pitch_um,
+        wave_number: std::f64::consts::TAU * (h.index + h.bias_dn) / h.wavelength_um,
+        form,
+        delta,
+        kappa_min: h.kappa_min,
+        bias_level: process.bias_level(),
+    })
+}
+
+impl<'a> Schedule<'a> {
+    /// Opens a schedule and checks everything but the levels.
+    ///
+    /// # Errors
+    /// A missing, truncated or foreign file, and a header or tile table that cannot be used. A
+    /// damaged record of one tile is reported here with that tile.
+    pub fn open(
+        process: &Process,
+        program: &'a Verified<TileProgram>,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Schedule<'a>, Diagnostics> {
+        let file =
+            File::open(dir.join(FILE)).map_err(|e| Diagnostic::error(&E0610, format!("{FILE}: {e}")))?;
+        let map = map(&file).map_err(|e| Diagnostic::error(&E0610, format!("{FILE}: {e}")))?;
+        let index = index(&map)?;
+        let header: Header = record(&map, index.header, Kind::Header)?;
+        let facts = facts(&header, process)?;
+        let mut diags = Diagnostics::new();
+        let mut zones: BTreeMap<u32, Zone> = BTreeMap::new();
+        for &at in &index.zones {
+            match record::<Zone>(&map, at, Kind::Zone) {
+                Ok(z) => {
+                    zones.insert(z.zone, z);
+                }
+                Err(e) => diags.extend(e),
+            }
+        }
+        let mut entries: BTreeMap<u32, TileEntry> = index.tiles.into_iter().map(|t| (t.tile, t)).collect();
+        progress.begin("read tiles", entries.len() as u64);
+        let mut written = BTreeMap::new();
+        for (id, tile) in program.tiles() {
+            let Some((inputs, outputs, scheme)) = program.matrix_tile(id) else { continue };
+            let foreign =
+                |what: String| Diagnostic::error(&E0615, format!("tile {id}: {what}")).at(&tile.origin);
+            let of_tile = |e: Diagnostics| {
+                Diagnostics(
+                    e.0.into_iter()
+                        .map(|d| d.at(&tile.origin).note(format!("tile {id} ({})", tile.name)))
+                        .collect(),
+                )
+            };
+            let Some(entry) = entries.remove(&id.0) else {
+                diags.push(foreign("is not in the schedule".into()));
+                continue;
+            };
+            progress.advance(1);
+            let record: Tile = match record(&map, entry.record, Kind::Tile) {
+                Ok(r) => r,
+                Err(e) => {
+                    diags.extend(of_tile(e));
+                    continue;
+                }
+            };
+            if record.tile != id.0 || record.name != tile.name {
+                diags.push(foreign(format!("its record is of tile {} ({:?})", record.tile, record.name)));
+                continue;
+            }
+            if scheme != Scheme::Real
+                || (record.inputs as usize, record.outputs as usize) != (inputs, outputs)
+            {
+                diags.push(foreign(format!(
+                    "holds {} x {} real weights, the program has {inputs} x {outputs} of scheme {scheme}",
+                    record.inputs, record.outputs
+                )));
+                continue;
+            }
+            match geometry(&record, &entry, &facts, zones.get(&record.zone)) {
+                Ok(w) => {
+                    written.insert(id.0, (Entry { record, layers: entry.layers }, w));
+                }
+                Err(e) => diags.extend(of_tile(e)),
+            }
+        }
+        for id in entries.keys() {
+            diags.push(Diagnostic::error(
+                &E0615,
+                format!("{FILE} holds tile {id}, which the program has not"),
+            ));
+        }
+        diags.check()?;
+        Ok(Schedule { program, map, written, bias_level: facts.bias_level })
+    }
+
+    fn origin(&self, id: TileId) -> Origin {
+        self.program.tiles.get(id.index()).map(|t| t.origin.clone()).unwrap_or_default()
+    }
+
+    fn entry(&self, id: TileId) -> Result<&(Entry, Written), Diagnostics> {
+        self.written.get(&id.0).ok_or_else(|| {
+            Diagnostic::error(&E0619, format!("tile {id} is not a matrix tile held in glass"))
+                .at(&self.origin(id))
+                .into()
+        })
+    }
+
+    /// All levels of a tile.
+    fn levels(&self, id: TileId) -> Result<Vec<u8>, Diagnostics> {
+        let (entry, written) = self.entry(id)?;
+        let [nx, ny, nz] = written.voxels;
+        let mut levels = vec![0u8; nx * ny * nz];
+        let mut diags = Diagnostics::new();
+        for ((layer, out), &at) in levels.chunks_exact_mut(nx * ny).enumerate().zip(&entry.layers) {
+            if let Err(what) = self.layer(at, id, layer, entry, nx, out) {
+                diags.push(
+                    Diagnostic::error(
+                        &E0614,
+                        format!("tile {id} ({}), layer {layer}: {}", entry.record.name, what.0),
+                    )
+                    .at(&self.origin(id))
+                    .note(what.1),
+                );
+            }
+        }
+        if diags.has_errors() { Err(diags) } else { Ok(levels) }
+    }
+
+    /// One layer's levels; on failure what is wrong and where.
+    fn layer(
+        &self,
+        at: u64,
+        id: TileId,
+        layer: usize,
+        entry: &Entry,
+        nx: usize,
+        out: &mut [u8],
+    ) -> Result<(), (String, String)> {
+        let place = format!("chunk at byte {at}");
+        let (body, sound) = match frame(&self.map, at, Kind::Chunk) {
+            Ok(b) => (b, true),
+            Err(Damage::Framing(what)) => return Err((what, place)),
+            Err(Damage::Checksum(b)) => (b, false),
+        };
+        let fail = |what: String| {
+            if sound { (what, place.clone()) } else { (format!("wrong checksum; {what}"), place.clone()) }
+        };
+        let chunk = Chunk::decode(body).map_err(|e| fail(e.to_string()))?;
+        if sound && (chunk.tile, chunk.layer, chunk.zone) != (id.0, layer as u32, entry.record.zone) {
+            return Err((
+                format!("the chunk is of tile {}, layer {}, zone {}", chunk.tile, chunk.layer, chunk.zone),
+                place,
+            ));
+        }
+        let bytes_a_line = nx.div_ceil(2);
+        let lines = out.len() / nx;
+        let packed = zstd::bulk::decompress(&chunk.levels, lines * bytes_a_line)
+            .map_err(|e| fail(format!("cannot unpack: {e}")))?;
+        if packed.len() != lines * bytes_a_line || chunk.line_crc32.len() != lines {
+            return Err(fail(format!(
+                "{} bytes and {} line checksums, expected {} and {lines}",
+                packed.len(),
+                chunk.line_crc32.len(),
+                lines * bytes_a_line
+            )));
+        }
+        let wrong: Vec<String> = packed
+            .chunks_exact(bytes_a_line)
+            .zip(&chunk.line_crc32)
+            .enumerate()
+            .filter(|(_, (line, crc))| crc32fast::hash(line) != **crc)
+            .map(|(y, _)| y.to_string())
+            .collect();
+        if !wrong.is_empty() {
+            let shown = wrong.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+            return Err(fail(format!("wrong checksum of {} of {lines} lines: y = {shown}", wrong.len())));
+        }
+        if !sound {
+            return Err(fail("its lines are as recorded".into()));
+        }
+        for (line, out) in packed.chunks_exact(bytes_a_line).zip(out.chunks_exact_mut(nx)) {
+            for (x, to) in out.iter_mut().enumerate() {
+                *to = if x % 2 == 0 { line[x / 2] & 15 } else { line[x / 2] >> 4 };
+            }
+        }
+        match out.iter().position(|&l| l > self.bias_level) {
+            None => Ok(()),
+            Some(at) => Err((
+                format!("line {}: level {} at x = {} is not in the table", at / nx, out[at], at % nx),
+                place,
+            )),
+        }
+    }
+
+    fn transfer(&self, id: TileId, levels: &[u8]) -> Result<(RealBlock, Transfer), Diagnostics> {
+        let (entry, written) = self.entry(id)?;
+        let (k, n) = (entry.record.inputs as usize, entry.record.outputs as usize);
+        let mut values = vec![0f32; k * n];
+        if entry.record.gain == 0.0 {
+            return Ok((RealBlock { k, n, values }, Transfer { re: Vec::new(), im: Vec::new() }));
+        }
+        let t = written.transfer(levels);
+        let inputs = written.columns * written.rows_in;
+        for (i, row) in values.chunks_exact_mut(n).enumerate() {
+            for (o, v) in row.iter_mut().enumerate() {
+                *v = (f64::from(t.re[o * inputs + i]) / entry.record.gain) as f32;
+            }
+        }
+        Ok((RealBlock { k, n, values }, t))
+    }
+}
+
+/// Checks what a tile's record says about itself.
+fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> Result<Written, Diagnostics> {
+    let bad = |what: String| Diagnostics::from(Diagnostic::error(&E0613, what));
+    let &[nx, ny, nz] = r.voxels.as_slice() else {
+        return Err(bad("its record has not three voxel counts".into()));
+    };
+    let volume = u64::from(nx).checked_mul(u64::from(ny)).and_then(|v| v.checked_mul(u64::from(nz)));
+    let ports = [r.columns, r.rows_in, r.rows_out, r.output_row_step, r.carrier];
+    if nx % 2 != 0 || ny % 2 != 0 || !volume.is_some_and(|v| v > 0 && v <= VOXELS_MAX) {
+        return Err(bad(format!("{nx} x {ny} x {nz} voxels are out of range")));
+    }
+    if ports.iter().any(|&p| p == 0 || p > nx.max(64)) || r.rows_in > 64 || r.rows_out > 64 {
+        return Err(bad(format!("ports {ports:?} are out of range")));
+    }
+    let fits = |used: u32, rows: u32| used > 0 && u64::from(used) <= u64::from(r.columns) * u64::from(rows);
+    if !fits(r.inputs, r.rows_in) || !fits(r.outputs, r.rows_out) {
+        return Err(bad(format!("{} x {} weights do not fit its ports", r.inputs, r.outputs)));
+    }
+    if ![r.gain, r.snr_db, r.snr_complex_db].iter().all(|v| v.is_finite()) {
+        return Err(bad("its gain or signal-to-noise ratio is not finite".into()));
+    }
+    if entry.layers.len() as u64 != u64::from(nz) {
+        return Err(bad(format!("the index has {} of its {nz} layers", entry.layers.len())));
+    }
+    let zone = zone.ok_or_else(|| bad(format!("zone {} has no record", r.zone)))?;
+    let inside = match (zone.rect_nm.as_slice(), r.origin_nm.as_slice()) {
+        (&[x0, y0, x1, y1], &[x, y, z]) => {
+            let end = |at: i64, n: u32, a: usize| {
+                at.saturating_add((f64::from(n) * facts.pitch_um[a] * 1e3).round() as i64)
+            };
+            x >= x0
+                && y >= y0
+                && end(x, nx, 0) <= x1
+                && end(y, ny, 1) <= y1
+                && z == zone.depth_nm
+                && nz <= zone.layers
+        }
+        _ => false,
+    };
+    if !inside || !zone.tiles.contains(&r.tile) {
+        return Err(bad(format!("it does not lie in zone {}", r.zone)));
+    }
+    let voxels = [nx as usize, ny as usize, nz as usize];
+    let g = Geometry {
+        columns: r.columns as usize,
+        rows_in: r.rows_in as usize,
+        rows_out: r.rows_out as usize,
+        output_row_step: r.output_row_step as usize,
+        voxels,
+        voxel_um: facts.pitch_um,
+        form_factor: facts.form,
+        carrier: r.carrier as usize,
+        wave_number: facts.wave_number,
+    };
+    g.check(facts.kappa_min).check()?;
+    Ok(Written {
+        columns: g.columns,
+        rows_in: g.rows_in,
+        rows_out: g.rows_out,
+        output_row_step: g.output_row_step,
+        carrier: g.carrier,
+        voxels,
+        pitch_um: facts.pitch_um,
+        wave_number: facts.wave_number,
+        form: facts.form,
+        delta: facts.delta,
+    })
+}
+
+impl TileSource for Schedule<'_> {
+    fn tile(&self, id: TileId) -> Result<TileContent, Diagnostics> {
+        let levels = self.levels(id)?;
+        Ok(TileContent::Real(self.transfer(id, &levels)?.0))
+    }
+}
+
+impl ReadBack for Schedule<'_> {
+    fn check(&self, id: TileId, reference: &TileContent) -> Result<BTreeMap<String, f64>, Diagnostics> {
+        let (entry, written) = self.entry(id)?;
+        let origin = self.origin(id);
+        let r = &entry.record;
+        let mut diags = Diagnostics::new();
+        let reference = match reference {
+            TileContent::Real(b)
+                if (b.k, b.n) == (r.inputs as usize, r.outputs as usize) && b.values.len() == b.k * b.n =>
+            {
+                b
+            }
+            _ => {
+                return Err(Diagnostic::error(
+                    &E0615,
+                    format!("tile {id}: the reference is not {} x {} real weights", r.inputs, r.outputs),
+                )
+                .at(&origin)
+                .into());
+            }
+        };
+        let mut digest = Sha256::new();
+        for v in &reference.values {
+            digest.update(v.to_le_bytes());
+        }
+        if digest.finalize().as_slice() != r.weights_sha256 {
+            diags.push(
+                Diagnostic::error(&E0618, format!("tile {id} ({}) was made for other weights", r.name))
+                    .at(&origin),
+            );
+        }
+        let levels = self.levels(id)?;
+        if Sha256::digest(&levels).as_slice() != r.levels_sha256 {
+            diags.push(
+                Diagnostic::error(&E0616, format!("tile {id} ({}): levels were changed", r.name)).at(&origin),
+            );
+        }
+        let mut measures = BTreeMap::new();
+        let weights = f64::from(r.inputs) * f64::from(r.outputs);
+        measures.insert("voxels_per_weight".to_owned(), levels.len() as f64 / weights);
+        let (got, transfer) = self.transfer(id, &levels)?;
+        let power: f64 = reference.values.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+        if r.gain == 0.0 {
+            if power != 0.0 {
+                diags.push(
+                    Diagnostic::error(
+                        &E0617,
+                        format!("tile {id} ({}) holds no weights, the program has some", r.name),
+                    )
+                    .at(&origin),
+                );
+            }
+        } else {
+            let snr_db = pfmc_ir::numerics::snr_db(&reference.values, &got.values).min(SNR_MAX_DB);
+            measures.insert("snr_db".to_owned(), snr_db);
+            let inputs = written.columns * written.rows_in;
+            let (mut re, mut im, mut tt) = (0f64, 0f64, 0f64);
+            for (i, row) in reference.values.chunks_exact(reference.n).enumerate() {
+                for (o, &w) in row.iter().enumerate() {
+                    let (a, b) =
+                        (f64::from(transfer.re[o * inputs + i]), f64::from(transfer.im[o * inputs + i]));
+                    re += a * f64::from(w);
+                    im += b * f64::from(w);
+                    tt += a * a + b * b;
+                }
+            }
+            let signal = (re * re + im * im) / power;
+            measures.insert(
+                "snr_complex_db".to_owned(),
+                (10.0 * (signal / (tt - signal).max(1e-30 * tt)).log10()).min(SNR_MAX_DB),
+            );
+            let reached = snr_db >= r.snr_db - TOLERANCE_DB;
+            if !reached {
+                diags.push(
+                    Diagnostic::error(
+                        &E0617,
+                        format!(
+                            "tile {id} ({}): {snr_db:.2} dB recomputed, {:.2} dB recorded",
+                            r.name, r.snr_db
+                        ),
+                    )
+                    .at(&origin)
+                    .note(format!("plate coordinates {:?} nm, zone {}", r.origin_nm, r.zone)),
+                );
+            }
+        }
+        if diags.has_errors() { Err(diags) } else { Ok(measures) }
+    }
+}

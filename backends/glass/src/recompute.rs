@@ -1,0 +1,168 @@
+//! The transfer matrix of written levels, for read-back: each layer's transverse transform, then a
+//! Horner recurrence over layers for every weight. Shares no code with the design's operator
+//! ([`crate::born`]) and takes everything from the file.
+
+use rayon::prelude::*;
+use rustfft::{Fft, FftPlanner, num_complex::Complex32};
+use std::sync::Arc;
+
+use crate::geometry::form_factor;
+use crate::process::FormFactor;
+
+/// What the file says about a tile, in physical units.
+pub struct Written {
+    /// Ports a row, input rows, output rows, distance of output rows.
+    pub columns: usize,
+    /// Rows of input ports.
+    pub rows_in: usize,
+    /// Rows of output ports.
+    pub rows_out: usize,
+    /// Distance of output rows in row spacings.
+    pub output_row_step: usize,
+    /// Centre of the output ports in column spacings.
+    pub carrier: usize,
+    /// Voxels along x, y, depth.
+    pub voxels: [usize; 3],
+    /// Raster pitch, micrometres.
+    pub pitch_um: [f64; 3],
+    /// Wave number in written glass, radians a micrometre.
+    pub wave_number: f64,
+    /// Shape of a voxel.
+    pub form: FormFactor,
+    /// Index change of each level number, less the bias.
+    pub delta: [f32; 16],
+}
+
+/// Layers transformed before each pass of the recurrence.
+const PASS: usize = 16;
+
+/// Transfer matrix of one tile.
+pub struct Transfer {
+    /// Real parts, `[output][input]`.
+    pub re: Vec<f32>,
+    /// Imaginary parts, `[output][input]`.
+    pub im: Vec<f32>,
+}
+
+impl Written {
+    fn input(&self, port: usize) -> [f64; 2] {
+        let c = (port % self.columns) as f64 - (self.columns / 2) as f64 - self.carrier as f64;
+        let r = (port / self.columns) as f64 - (self.rows_in / 2) as f64;
+        [c, r]
+    }
+
+    fn output(&self, port: usize) -> [f64; 2] {
+        let c = (port % self.columns) as f64 - (self.columns / 2) as f64 + self.carrier as f64;
+        let r = port / self.columns * self.output_row_step;
+        [c, r as f64 - (self.output_row_step * (self.rows_out - 1) / 2) as f64]
+    }
+
+    /// Wave vector from transverse frequencies in units of the tile's own, radians a micrometre.
+    fn wave_vector(&self, [bx, by]: [f64; 2]) -> [f64; 3] {
+        let tau = std::f64::consts::TAU;
+        let kx = tau * bx / (self.voxels[0] as f64 * self.pitch_um[0]);
+        let ky = tau * by / (self.voxels[1] as f64 * self.pitch_um[1]);
+        [kx, ky, (self.wave_number * self.wave_number - kx * kx - ky * ky).max(0.0).sqrt()]
+    }
+
+    /// `T = s(K)/V sum (dn - bias) exp(-i K r)` from the levels, x fastest, then y, then layer.
+    pub fn transfer(&self, levels: &[u8]) -> Transfer {
+        let [nx, ny, nz] = self.voxels;
+        let (c, inputs, outputs) = (self.columns, self.columns * self.rows_in, self.columns * self.rows_out);
+        let fx = FftPlanner::<f32>::new().plan_fft_forward(nx);
+        let fy = FftPlanner::<f32>::new().plan_fft_forward(ny);
+        let width = 2 * c - 1;
+        let low = (2 * self.carrier + 1).saturating_sub(c);
+        let row = |o: usize, i: usize| (self.output(o * c)[1] - self.input(i * c)[1]) as i64;
+        let rows: Vec<usize> = (0..self.rows_out * self.rows_in)
+            .map(|p| row(p / self.rows_in, p % self.rows_in).rem_euclid(ny as i64) as usize)
+            .collect();
+
+        // One step of the recurrence multiplies by exp(-i Kz pitch). Inputs run backwards within a
+        // row, so that with a fixed output neighbouring weights use neighbouring frequencies.
+        let input_k: Vec<[f64; 3]> = (0..inputs).map(|i| self.wave_vector(self.input(i))).collect();
+        let output_k: Vec<[f64; 3]> = (0..outputs).map(|o| self.wave_vector(self.output(o))).collect();
+        let pitch = self.pitch_um[2];
+        let mut turn = [vec![0f32; inputs * outputs], vec![0f32; inputs * outputs]];
+        let [turn_re, turn_im] = &mut turn;
+        turn_re.par_chunks_mut(c).zip(turn_im.par_chunks_mut(c)).enumerate().for_each(|(n, (re, im))| {
+            let (o, r) = (n / self.rows_in, n % self.rows_in);
+            for (back, (re, im)) in re.iter_mut().zip(im).enumerate() {
+                let kz = output_k[o][2] - input_k[r * c + c - 1 - back][2];
+                let (s, cos) = (-kz * pitch).sin_cos();
+                (*re, *im) = (cos as f32, s as f32);
+            }
+        });
+
+        let mut t = Transfer { re: vec![0.0; inputs * outputs], im: vec![0.0; inputs * outputs] };
+        for pass in (0..nz.div_ceil(PASS)).rev() {
+            let layers: Vec<usize> = (pass * PASS..((pass + 1) * PASS).min(nz)).rev().collect();
+            let spectra: Vec<[Vec<f32>; 2]> = layers
+                .par_iter()
+                .map(|&z| self.spectrum(&levels[z * nx * ny..(z + 1) * nx * ny], &fx, &fy, low, &rows))
+                .collect();
+            t.re.par_chunks_mut(c).zip(t.im.par_chunks_mut(c)).enumerate().for_each(|(n, (re, im))| {
+                let (o, r) = (n / self.rows_in, n % self.rows_in);
+                let from = (o / c * self.rows_in + r) * width + o % c;
+                let (tr, ti) = (&turn[0][n * c..(n + 1) * c], &turn[1][n * c..(n + 1) * c]);
+                for [sr, si] in &spectra {
+                    let (sr, si) = (&sr[from..from + c], &si[from..from + c]);
+                    for j in 0..re.len() {
+                        let (a, b) = (re[j], im[j]);
+                        re[j] = a * tr[j] - b * ti[j] + sr[j];
+                        im[j] = a * ti[j] + b * tr[j] + si[j];
+                    }
+                }
+            });
+        }
+
+        let volume = (nx * ny * nz) as f64;
+        let centre = [nx / 2, ny / 2, nz / 2].map(|v| v as f64);
+        t.re.par_chunks_mut(c).zip(t.im.par_chunks_mut(c)).enumerate().for_each(|(n, (re, im))| {
+            let (o, r) = (n / self.rows_in, n % self.rows_in);
+            re.reverse();
+            im.reverse();
+            for (ci, (re, im)) in re.iter_mut().zip(im).enumerate() {
+                let (ki, ko) = (input_k[r * c + ci], output_k[o]);
+                let k = [ko[0] - ki[0], ko[1] - ki[1], ko[2] - ki[2]];
+                let phase: f64 = (0..3).map(|a| k[a] * self.pitch_um[a] * centre[a]).sum();
+                let f = form_factor(self.form, self.pitch_um, k) / volume;
+                let (s, cos) = phase.sin_cos();
+                let (a, b) = (f64::from(*re), f64::from(*im));
+                (*re, *im) = (((a * cos - b * s) * f) as f32, ((a * s + b * cos) * f) as f32);
+            }
+        });
+        t
+    }
+
+    /// Transverse spectrum of one layer at the frequencies in use, `[row pair][column difference]`.
+    fn spectrum(
+        &self,
+        levels: &[u8],
+        fx: &Arc<dyn Fft<f32>>,
+        fy: &Arc<dyn Fft<f32>>,
+        low: usize,
+        rows: &[usize],
+    ) -> [Vec<f32>; 2] {
+        let [nx, ny, _] = self.voxels;
+        let width = 2 * self.columns - 1;
+        let mut lines: Vec<Complex32> =
+            levels.iter().map(|&l| Complex32::new(self.delta[usize::from(l & 15)], 0.0)).collect();
+        fx.process(&mut lines);
+        let mut columns = vec![Complex32::ZERO; width * ny];
+        for (y, line) in lines.chunks_exact(nx).enumerate() {
+            for (q, v) in line[low..low + width].iter().enumerate() {
+                columns[q * ny + y] = *v;
+            }
+        }
+        fy.process(&mut columns);
+        let at = |p: usize, q: usize| columns[q * ny + rows[p]];
+        let pick = |part: fn(Complex32) -> f32| {
+            (0..rows.len())
+                .flat_map(|p| (0..width).map(move |q| (p, q)))
+                .map(|(p, q)| part(at(p, q)))
+                .collect()
+        };
+        [pick(|v| v.re), pick(|v| v.im)]
+    }
+}

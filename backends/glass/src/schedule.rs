@@ -1,0 +1,276 @@
+//! The write schedule, `schedule.pfmg`: records, framing and packing. Shared by the writer and the
+//! reader; everything else either of them does is its own.
+//!
+//! # File
+//! ```text
+//! magic "PFMGLASS", version as u32 little-endian
+//! frame*            one after another
+//! trailer           offset of the index frame u64, its length in bytes u64, CRC-32 of these 16
+//!                   bytes u32, magic "PFMG"; little-endian
+//! ```
+//! A frame is a protobuf message [`Frame`] behind its length as a varint (protobuf's
+//! length-delimited form). Its body is the encoded record of the given kind, and its CRC-32 (IEEE)
+//! covers the body. Order of frames: [`Header`]; for each zone the [`Zone`], its [`Tile`]s by id, its
+//! [`Chunk`]s, deepest layer first and by tile id within a layer; last the [`Index`].
+//!
+//! # Levels
+//! A chunk holds one layer of one tile: lines along x, y ascending. Two levels a byte, the lower x in
+//! the low half; the bytes of all lines are compressed as one zstd frame, and each line's bytes have
+//! a CRC-32. Level numbers select an index change from the header's table. Glass of a zone's
+//! rectangle that belongs to no tile gets the zone's fill level, in every layer of the zone.
+//!
+//! # Coordinates
+//! Integer nanometres. x and y count from the plate's corner; z is depth in glass below the
+//! surface, so stage travel follows from the microscope objective's calibration. Voxel (x, y, layer)
+//! of a tile covers `origin + index * pitch` to one pitch further.
+//!
+//! # Meaning
+//! `T = s(K) / V * sum_v (dn(v) - bias) exp(-i K . r_v)` with K and the phase origin as in
+//! [`crate::geometry`], V the tile's voxels; `Re T = gain * W`. Input i is port i, output j is port j.
+
+use crate::process::FormFactor;
+
+/// First bytes of a schedule.
+pub const MAGIC: &[u8; 8] = b"PFMGLASS";
+/// Format version this code writes and reads.
+pub const VERSION: u32 = 1;
+/// Last bytes of a schedule.
+pub const END: &[u8; 4] = b"PFMG";
+/// Bytes of the trailer.
+pub const TRAILER_LEN: usize = 24;
+/// Ratios above this are recorded as this, dB: what single precision can tell.
+pub const SNR_MAX_DB: f64 = 80.0;
+/// File name in the output folder.
+pub const FILE: &str = "schedule.pfmg";
+
+/// Kinds of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Kind {
+    /// Not a record.
+    Unknown = 0,
+    /// [`Header`].
+    Header = 1,
+    /// [`Zone`].
+    Zone = 2,
+    /// [`Tile`].
+    Tile = 3,
+    /// [`Chunk`].
+    Chunk = 4,
+    /// [`Index`].
+    Index = 5,
+}
+
+/// Envelope of every record.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Frame {
+    /// Kind of the record.
+    #[prost(enumeration = "Kind", tag = "1")]
+    pub kind: i32,
+    /// CRC-32 of the body.
+    #[prost(fixed32, tag = "2")]
+    pub crc32: u32,
+    /// Encoded record.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub body: bytes::Bytes,
+}
+
+/// One level.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Level {
+    /// Index change.
+    #[prost(double, tag = "1")]
+    pub dn: f64,
+    /// Pulse energy that writes it, nanojoules; left out until a calibration fills it.
+    #[prost(double, optional, tag = "2")]
+    pub pulse_energy_nj: Option<f64>,
+}
+
+/// Facts that hold for the whole file.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Header {
+    /// Name of the process file.
+    #[prost(string, tag = "1")]
+    pub process: String,
+    /// Vacuum wavelength, micrometres.
+    #[prost(double, tag = "2")]
+    pub wavelength_um: f64,
+    /// Index of the unwritten glass.
+    #[prost(double, tag = "3")]
+    pub index: f64,
+    /// Mean written index change; wave vectors in the glass use `index + bias_dn`.
+    #[prost(double, tag = "4")]
+    pub bias_dn: f64,
+    /// Raster pitch x, y, depth in nanometres.
+    #[prost(uint32, repeated, tag = "5")]
+    pub pitch_nm: Vec<u32>,
+    /// Index change of each level number.
+    #[prost(message, repeated, tag = "6")]
+    pub levels: Vec<Level>,
+    /// Full widths at half maximum of a Gaussian voxel, micrometres; empty for a box.
+    #[prost(double, repeated, tag = "7")]
+    pub gaussian_fwhm_um: Vec<f64>,
+    /// What is read of an output: `real`, one quadrature.
+    #[prost(string, tag = "8")]
+    pub quadrature: String,
+    /// Order of chunks: `zone, layer descending, tile, y, x`.
+    #[prost(string, tag = "9")]
+    pub order: String,
+    /// Meaning of z: `depth in glass`.
+    #[prost(string, tag = "10")]
+    pub z_convention: String,
+    /// Plate extent x, y, z in nanometres.
+    #[prost(int64, repeated, tag = "11")]
+    pub plate_nm: Vec<i64>,
+    /// Rule of ports: `port p is column p mod C of row p div C`.
+    #[prost(string, tag = "12")]
+    pub port_map: String,
+    /// Least conditioning number of a tile.
+    #[prost(double, tag = "13")]
+    pub kappa_min: f64,
+}
+
+/// A region written as one, layer by layer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Zone {
+    /// Number, from 0.
+    #[prost(uint32, tag = "1")]
+    pub zone: u32,
+    /// Plate, from 0.
+    #[prost(uint32, tag = "2")]
+    pub plate: u32,
+    /// Rectangle x0, y0, x1, y1 in nanometres; all of it is written.
+    #[prost(int64, repeated, tag = "3")]
+    pub rect_nm: Vec<i64>,
+    /// Depth of the upper face of layer 0, nanometres.
+    #[prost(int64, tag = "4")]
+    pub depth_nm: i64,
+    /// Number of layers.
+    #[prost(uint32, tag = "5")]
+    pub layers: u32,
+    /// Level of all glass of the rectangle outside tiles.
+    #[prost(uint32, tag = "6")]
+    pub fill_level: u32,
+    /// Tiles of the zone.
+    #[prost(uint32, repeated, tag = "7")]
+    pub tiles: Vec<u32>,
+}
+
+/// A tile.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Tile {
+    /// Id in the program.
+    #[prost(uint32, tag = "1")]
+    pub tile: u32,
+    /// Name in the program.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Zone that holds it.
+    #[prost(uint32, tag = "3")]
+    pub zone: u32,
+    /// Ports a row.
+    #[prost(uint32, tag = "4")]
+    pub columns: u32,
+    /// Rows of input ports.
+    #[prost(uint32, tag = "5")]
+    pub rows_in: u32,
+    /// Rows of output ports.
+    #[prost(uint32, tag = "6")]
+    pub rows_out: u32,
+    /// Distance of output rows in row spacings.
+    #[prost(uint32, tag = "7")]
+    pub output_row_step: u32,
+    /// Centre of the output ports in column spacings; inputs are centred at its negative.
+    #[prost(uint32, tag = "8")]
+    pub carrier: u32,
+    /// Voxels x, y, layers.
+    #[prost(uint32, repeated, tag = "9")]
+    pub voxels: Vec<u32>,
+    /// Inputs used.
+    #[prost(uint32, tag = "10")]
+    pub inputs: u32,
+    /// Outputs used.
+    #[prost(uint32, tag = "11")]
+    pub outputs: u32,
+    /// Lower corner x, y, depth in nanometres.
+    #[prost(int64, repeated, tag = "12")]
+    pub origin_nm: Vec<i64>,
+    /// `Re T = gain * W`; 0 for a tile of zeros.
+    #[prost(double, tag = "13")]
+    pub gain: f64,
+    /// Signal-to-noise ratio of the real part as designed, dB.
+    #[prost(double, tag = "14")]
+    pub snr_db: f64,
+    /// Signal-to-noise ratio of the complex transfer matrix as designed, dB.
+    #[prost(double, tag = "15")]
+    pub snr_complex_db: f64,
+    /// SHA-256 of the levels, one byte a voxel, x fastest, then y, then layer.
+    #[prost(bytes = "vec", tag = "16")]
+    pub levels_sha256: Vec<u8>,
+    /// SHA-256 of the weights as little-endian f32, `[input][output]`.
+    #[prost(bytes = "vec", tag = "17")]
+    pub weights_sha256: Vec<u8>,
+}
+
+/// One layer of one tile.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Chunk {
+    /// Zone.
+    #[prost(uint32, tag = "1")]
+    pub zone: u32,
+    /// Layer, 0 at the surface's side.
+    #[prost(uint32, tag = "2")]
+    pub layer: u32,
+    /// Tile.
+    #[prost(uint32, tag = "3")]
+    pub tile: u32,
+    /// CRC-32 of the packed bytes of each line.
+    #[prost(fixed32, repeated, tag = "4")]
+    pub line_crc32: Vec<u32>,
+    /// Packed levels as a zstd frame.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub levels: bytes::Bytes,
+}
+
+/// Where the records of a tile are.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TileEntry {
+    /// Tile.
+    #[prost(uint32, tag = "1")]
+    pub tile: u32,
+    /// Offset of its [`Tile`] frame.
+    #[prost(uint64, tag = "2")]
+    pub record: u64,
+    /// Offset of its [`Chunk`] frame for each layer from 0.
+    #[prost(uint64, repeated, tag = "3")]
+    pub layers: Vec<u64>,
+}
+
+/// Where everything is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Index {
+    /// Offset of the [`Header`] frame.
+    #[prost(uint64, tag = "1")]
+    pub header: u64,
+    /// Offsets of the [`Zone`] frames.
+    #[prost(uint64, repeated, tag = "2")]
+    pub zones: Vec<u64>,
+    /// Tiles by id.
+    #[prost(message, repeated, tag = "3")]
+    pub tiles: Vec<TileEntry>,
+}
+
+/// A record as a framed byte string.
+pub fn frame(kind: Kind, record: &impl prost::Message) -> Vec<u8> {
+    let body = record.encode_to_vec();
+    let crc32 = crc32fast::hash(&body);
+    prost::Message::encode_length_delimited_to_vec(&Frame { kind: kind as i32, crc32, body: body.into() })
+}
+
+/// The form factor as the header's widths.
+pub fn form_factor_widths(form: FormFactor) -> Vec<f64> {
+    match form {
+        FormFactor::Box => Vec::new(),
+        FormFactor::Gaussian(fwhm) => fwhm.to_vec(),
+    }
+}

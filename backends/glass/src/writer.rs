@@ -1,0 +1,445 @@
+//! The plan of a program in glass, and its emission as a schedule.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{RealBlock, Scheme, TileContent, TileId, TileSource};
+use pfmc_ir::verify::Verified;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::born::{Born, Workspace};
+use crate::codes::{E0602, E0608, E0609, E0610};
+use crate::design::{self, Design};
+use crate::geometry::Geometry;
+use crate::layout::{self, Layout};
+use crate::process::Process;
+use crate::schedule::{self, Chunk, END, FILE, Header, Index, Kind, Level, MAGIC, TileEntry, VERSION};
+
+/// Bytes that tiles designed at the same time may need together.
+const DESIGN_MEMORY: u64 = 700 << 20;
+/// zstd's level for chunks: levels are nearly random, more effort finds nothing.
+const ZSTD_LEVEL: i32 = 1;
+
+/// A tile with its geometry.
+struct Member {
+    inputs: usize,
+    outputs: usize,
+    geometry: Geometry,
+}
+
+/// A placed program.
+pub struct GlassPlan<'a> {
+    process: &'a Process,
+    program: &'a Verified<TileProgram>,
+    members: BTreeMap<u32, Member>,
+    layout: Layout,
+}
+
+impl<'a> GlassPlan<'a> {
+    /// Chooses geometries and places every matrix tile.
+    ///
+    /// # Errors
+    /// Tiles without a realisation, and tiles that fit no plate.
+    pub fn new(process: &'a Process, program: &'a Verified<TileProgram>) -> Result<Self, Diagnostics> {
+        let mut diags = Diagnostics::new();
+        let mut members = BTreeMap::new();
+        let mut known: BTreeMap<(usize, usize), Geometry> = BTreeMap::new();
+        for (id, tile) in program.tiles() {
+            let Some((inputs, outputs, scheme)) = program.matrix_tile(id) else { continue };
+            if scheme != Scheme::Real {
+                diags.push(
+                    Diagnostic::error(
+                        &E0602,
+                        format!(
+                            "tile {} ({}) has scheme {scheme}; glass holds real weights only",
+                            id, tile.name
+                        ),
+                    )
+                    .at(&tile.origin),
+                );
+                continue;
+            }
+            let geometry = match known.get(&(inputs, outputs)) {
+                Some(g) => g.clone(),
+                None => match Geometry::choose(process, inputs, outputs) {
+                    Ok(g) => {
+                        known.insert((inputs, outputs), g.clone());
+                        g
+                    }
+                    Err(e) => {
+                        diags.extend(Diagnostics(e.0.into_iter().map(|d| d.at(&tile.origin)).collect()));
+                        continue;
+                    }
+                },
+            };
+            members.insert(id.0, Member { inputs, outputs, geometry });
+        }
+        diags.check()?;
+        let items: Vec<layout::Item> = members
+            .iter()
+            .filter_map(|(&id, m)| {
+                let origin = &program.tiles.get(id as usize)?.origin;
+                Some(layout::Item { id, geometry: &m.geometry, origin })
+            })
+            .collect();
+        let layout = layout::place(process, &items)?;
+        Ok(GlassPlan { process, program, members, layout })
+    }
+
+    /// Voxels inside tiles.
+    fn tile_voxels(&self) -> u64 {
+        self.members.values().map(|m| m.geometry.voxel_count() as u64).sum()
+    }
+
+    fn header(&self) -> Header {
+        let p = self.process;
+        let nm = |um: f64| (um * 1e3).round() as i64;
+        Header {
+            process: p.name.clone(),
+            wavelength_um: p.wavelength_um,
+            index: p.index,
+            bias_dn: p.bias_dn(),
+            pitch_nm: p.voxel_um.iter().map(|&um| nm(um) as u32).collect(),
+            levels: p.level_table().into_iter().map(|dn| Level { dn, pulse_energy_nj: None }).collect(),
+            gaussian_fwhm_um: schedule::form_factor_widths(p.form_factor),
+            quadrature: "real".into(),
+            order: "zone, layer descending, tile, y, x".into(),
+            z_convention: "depth in glass".into(),
+            plate_nm: p.plate_mm.iter().map(|&mm| nm(mm * 1e3)).collect(),
+            port_map: "port p is column p mod C of row p div C".into(),
+            kappa_min: p.kappa_min,
+        }
+    }
+
+    /// Content of a tile, checked against the program.
+    fn weights(&self, source: &dyn TileSource, id: u32, m: &Member) -> Result<RealBlock, Diagnostics> {
+        let origin = self.program.tiles.get(id as usize).map(|t| t.origin.clone()).unwrap_or_default();
+        match source.tile(TileId(id))? {
+            TileContent::Real(b)
+                if b.k == m.inputs
+                    && b.n == m.outputs
+                    && b.values.len() == b.k * b.n
+                    && b.values.iter().all(|v| v.is_finite()) =>
+            {
+                Ok(b)
+            }
+            _ => Err(Diagnostic::error(
+                &E0609,
+                format!("tile {id} is not {} x {} finite real weights", m.inputs, m.outputs),
+            )
+            .at(&origin)
+            .into()),
+        }
+    }
+
+    /// Designs one tile and packs its layers.
+    fn realise(
+        &self,
+        source: &dyn TileSource,
+        id: u32,
+        zone: u32,
+        m: &Member,
+        born: &Born,
+    ) -> Result<Realised, Diagnostics> {
+        let weights = self.weights(source, id, m)?;
+        let seed = design::hash(0x676c_6173, id);
+        let d = design::design(self.process, &m.geometry, born, &mut Workspace::default(), &weights, seed);
+        if d.gain != 0.0 && d.snr_db < self.process.snr_min_db {
+            let origin = self.program.tiles.get(id as usize).map(|t| t.origin.clone()).unwrap_or_default();
+            return Err(Diagnostic::error(
+                &E0608,
+                format!(
+                    "tile {id} reaches {:.1} dB, below the required {} dB",
+                    d.snr_db, self.process.snr_min_db
+                ),
+            )
+            .at(&origin)
+            .into());
+        }
+        let [nx, ny, _] = m.geometry.voxels;
+        let chunks: Result<Vec<Vec<u8>>, std::io::Error> = d
+            .levels
+            .par_chunks(nx * ny)
+            .enumerate()
+            .map(|(layer, levels)| pack(zone, layer as u32, id, levels, nx))
+            .collect();
+        let chunks = chunks.map_err(|e| {
+            Diagnostics::from(Diagnostic::error(&E0610, format!("compressing tile {id}: {e}")))
+        })?;
+        let levels_sha256 = Sha256::digest(&d.levels).to_vec();
+        Ok(Realised {
+            chunks,
+            levels_sha256,
+            weights_sha256: weights_sha256(&weights),
+            design: Design { levels: Vec::new(), ..d },
+        })
+    }
+
+    /// Signal-to-noise ratio in dB to expect after writing a tile, from the process's nominal noise:
+    /// voxel errors are white; layer errors do not average, half of their power falls on what is
+    /// read. Powers of independent errors add.
+    fn written_snr_db(&self, g: &Geometry, d: &Design) -> f64 {
+        let p = self.process;
+        // Mean square of the written index change, bias included, in units of dn_rms squared.
+        let written = p.clip_sigma * p.clip_sigma + 1.0;
+        let kx = 2.0 * g.output_k(g.columns / 2).x;
+        let voxel = written * (p.energy_rms.powi(2) + (kx * p.voxel_jitter_nm * 1e-3).powi(2));
+        let layer = (kx * p.layer_registration_nm * 1e-3).powi(2) + p.layer_gain_rms.powi(2);
+        -10.0 * (10f64.powf(-d.snr_db / 10.0) + d.noise_gain * voxel + 0.5 * layer).log10()
+    }
+}
+
+/// A designed tile with its layers packed.
+struct Realised {
+    chunks: Vec<Vec<u8>>,
+    levels_sha256: Vec<u8>,
+    weights_sha256: Vec<u8>,
+    /// Without the levels.
+    design: Design,
+}
+
+/// SHA-256 of the weights as little-endian f32, `[input][output]`.
+pub(crate) fn weights_sha256(weights: &RealBlock) -> Vec<u8> {
+    let mut h = Sha256::new();
+    for v in &weights.values {
+        h.update(v.to_le_bytes());
+    }
+    h.finalize().to_vec()
+}
+
+/// One layer as a framed chunk.
+fn pack(zone: u32, layer: u32, tile: u32, levels: &[u8], nx: usize) -> Result<Vec<u8>, std::io::Error> {
+    let mut packed = Vec::with_capacity(levels.len() / 2);
+    let mut line_crc32 = Vec::with_capacity(levels.len() / nx);
+    for line in levels.chunks_exact(nx) {
+        let start = packed.len();
+        packed.extend(line.chunks(2).map(|p| p[0] | p.get(1).copied().unwrap_or(0) << 4));
+        line_crc32.push(crc32fast::hash(&packed[start..]));
+    }
+    let levels = zstd::bulk::compress(&packed, ZSTD_LEVEL)?.into();
+    Ok(schedule::frame(Kind::Chunk, &Chunk { zone, layer, tile, line_crc32, levels }))
+}
+
+/// Operators of recently used geometries.
+#[derive(Default)]
+struct Operators(Vec<((usize, usize), Arc<Born>)>);
+
+impl Operators {
+    fn get(&mut self, m: &Member) -> Arc<Born> {
+        let key = (m.inputs, m.outputs);
+        if let Some((_, b)) = self.0.iter().find(|(k, _)| *k == key) {
+            return b.clone();
+        }
+        if self.0.len() >= 2 {
+            self.0.remove(0);
+        }
+        let born = Arc::new(Born::new(&m.geometry, m.inputs, m.outputs));
+        self.0.push((key, born.clone()));
+        born
+    }
+}
+
+/// A file that counts what goes through it.
+struct Counted {
+    file: BufWriter<File>,
+    at: u64,
+    name: String,
+}
+
+impl Counted {
+    fn put(&mut self, bytes: &[u8]) -> Result<u64, Diagnostics> {
+        let at = self.at;
+        self.file.write_all(bytes).map_err(|e| io_error(&self.name, &e))?;
+        self.at += bytes.len() as u64;
+        Ok(at)
+    }
+}
+
+fn io_error(name: &str, e: &std::io::Error) -> Diagnostics {
+    Diagnostic::error(&E0610, format!("{name}: {e}")).into()
+}
+
+impl Plan for GlassPlan<'_> {
+    fn figures(&self) -> Vec<Figure> {
+        let weights: u64 = self.members.values().map(|m| (m.inputs * m.outputs) as u64).sum();
+        let tile_voxels = self.tile_voxels();
+        let zones = &self.layout.zones;
+        let written: u64 = zones.iter().map(|z| z.voxels).sum();
+        let write_s: f64 = zones.iter().map(|z| z.write_s).sum();
+        let voxel_um3: f64 = self.process.voxel_um.iter().product();
+        let one = self.members.values().map(|m| Born::memory_bytes(&m.geometry)).max().unwrap_or(0);
+        let threads = rayon::current_num_threads() as u64;
+        let zone_voxels = zones
+            .iter()
+            .map(|z| {
+                z.tiles
+                    .iter()
+                    .filter_map(|t| self.members.get(&t.0))
+                    .map(|m| m.geometry.voxel_count() as u64)
+                    .sum::<u64>()
+            })
+            .max()
+            .unwrap_or(0);
+        let bytes_a_voxel = 0.35;
+        let memory = (one * threads).min(DESIGN_MEMORY.max(one)) as f64 + zone_voxels as f64 * bytes_a_voxel;
+        vec![
+            Figure::new("tiles", self.members.len() as f64, ""),
+            Figure::new("weights", weights as f64, ""),
+            Figure::new("plates", f64::from(self.layout.plates), ""),
+            Figure::new("zones", zones.len() as f64, ""),
+            Figure::new("tile volume", tile_voxels as f64 * voxel_um3 * 1e-9, "mm3"),
+            Figure::new("written volume", written as f64 * voxel_um3 * 1e-9, "mm3"),
+            Figure::new("tile voxels", tile_voxels as f64, ""),
+            Figure::new("voxels a used weight", tile_voxels as f64 / (weights.max(1)) as f64, ""),
+            Figure::new("written voxels", written as f64, ""),
+            Figure::new("write time", write_s, "s"),
+            Figure::new("expected size", tile_voxels as f64 * bytes_a_voxel, "B"),
+            Figure::new("memory", memory, "B"),
+        ]
+    }
+
+    fn emit(
+        &self,
+        source: &dyn TileSource,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Emission, Diagnostics> {
+        let file = File::create(dir.join(FILE)).map_err(|e| io_error(FILE, &e))?;
+        let mut out = Counted { file: BufWriter::with_capacity(1 << 20, file), at: 0, name: FILE.into() };
+        out.put(MAGIC)?;
+        out.put(&VERSION.to_le_bytes())?;
+        let mut index =
+            Index { header: out.put(&schedule::frame(Kind::Header, &self.header()))?, ..Index::default() };
+        progress.begin("design", self.members.len() as u64);
+        let mut operators = Operators::default();
+        let mut records = BTreeMap::new();
+        let mut worst: Option<[f64; 2]> = None;
+        let depth_nm = (self.process.clearance_um * 1e3).round() as i64;
+        for (number, zone) in self.layout.zones.iter().enumerate() {
+            let number = number as u32;
+            let [x0, y0] = zone.corner_nm;
+            index.zones.push(out.put(&schedule::frame(
+                Kind::Zone,
+                &schedule::Zone {
+                    zone: number,
+                    plate: zone.plate,
+                    rect_nm: vec![x0, y0, x0 + zone.size_nm[0], y0 + zone.size_nm[1]],
+                    depth_nm,
+                    layers: zone.layers as u32,
+                    fill_level: u32::from(self.process.bias_level()),
+                    tiles: zone.tiles.iter().map(|t| t.0).collect(),
+                },
+            ))?);
+            let members: Vec<(u32, [i64; 2], &Member)> =
+                zone.tiles.iter().filter_map(|&(id, at)| Some((id, at, self.members.get(&id)?))).collect();
+            let mut realised: Vec<Realised> = Vec::with_capacity(members.len());
+            while realised.len() < members.len() {
+                // As many tiles at once as threads and memory allow.
+                let (mut bytes, mut batch) = (0u64, Vec::new());
+                for &(id, _, m) in members[realised.len()..].iter().take(rayon::current_num_threads()) {
+                    bytes += Born::memory_bytes(&m.geometry);
+                    if !batch.is_empty() && bytes > DESIGN_MEMORY {
+                        break;
+                    }
+                    batch.push((id, m, operators.get(m)));
+                }
+                let done: Vec<Result<Realised, Diagnostics>> = batch
+                    .par_iter()
+                    .map(|(id, m, born)| {
+                        let r = self.realise(source, *id, number, m, born);
+                        progress.advance(1);
+                        r
+                    })
+                    .collect();
+                let mut diags = Diagnostics::new();
+                for d in done {
+                    match d {
+                        Ok(r) => realised.push(r),
+                        Err(e) => diags.extend(e),
+                    }
+                }
+                diags.check()?;
+            }
+            let mut entries = Vec::with_capacity(members.len());
+            for (&(id, at, m), r) in members.iter().zip(&realised) {
+                let g = &m.geometry;
+                let tile = self.program.tiles.get(id as usize);
+                let record = out.put(&schedule::frame(
+                    Kind::Tile,
+                    &schedule::Tile {
+                        tile: id,
+                        name: tile.map(|t| t.name.clone()).unwrap_or_default(),
+                        zone: number,
+                        columns: g.columns as u32,
+                        rows_in: g.rows_in as u32,
+                        rows_out: g.rows_out as u32,
+                        output_row_step: g.output_row_step as u32,
+                        carrier: g.carrier as u32,
+                        voxels: g.voxels.iter().map(|&v| v as u32).collect(),
+                        inputs: m.inputs as u32,
+                        outputs: m.outputs as u32,
+                        origin_nm: vec![at[0], at[1], depth_nm],
+                        gain: r.design.gain,
+                        snr_db: r.design.snr_db,
+                        snr_complex_db: r.design.snr_complex_db,
+                        levels_sha256: r.levels_sha256.clone(),
+                        weights_sha256: r.weights_sha256.clone(),
+                    },
+                ))?;
+                entries.push(TileEntry { tile: id, record, layers: vec![0; g.voxels[2]] });
+                let mut measures = BTreeMap::new();
+                measures.insert(
+                    "voxels_per_weight".to_owned(),
+                    g.voxel_count() as f64 / (m.inputs * m.outputs) as f64,
+                );
+                if r.design.gain != 0.0 {
+                    measures.insert("snr_db".to_owned(), r.design.snr_db);
+                    measures.insert("snr_complex_db".to_owned(), r.design.snr_complex_db);
+                    let now = [r.design.snr_db, self.written_snr_db(g, &r.design)];
+                    worst = Some(worst.map_or(now, |w| [w[0].min(now[0]), w[1].min(now[1])]));
+                }
+                let nm = |a: usize| (g.voxels[a] as f64 * g.voxel_um[a] * 1e3).round() as i64;
+                let region = Region {
+                    file: FILE.to_owned(),
+                    name: format!("plate {} zone {number}", zone.plate),
+                    min_nm: [at[0], at[1], depth_nm],
+                    max_nm: [at[0] + nm(0), at[1] + nm(1), depth_nm + nm(2)],
+                };
+                records.insert(id, TileRecord { tile: TileId(id), region, measures });
+            }
+            for layer in (0..zone.layers).rev() {
+                for (entry, r) in entries.iter_mut().zip(&mut realised) {
+                    if let (Some(chunk), Some(at)) = (r.chunks.get_mut(layer), entry.layers.get_mut(layer)) {
+                        *at = out.put(&std::mem::take(chunk))?;
+                    }
+                }
+            }
+            index.tiles.extend(entries);
+        }
+        index.tiles.sort_by_key(|t| t.tile);
+        let frame = schedule::frame(Kind::Index, &index);
+        let at = out.put(&frame)?;
+        let mut trailer = Vec::with_capacity(schedule::TRAILER_LEN);
+        trailer.extend(at.to_le_bytes());
+        trailer.extend((frame.len() as u64).to_le_bytes());
+        trailer.extend(crc32fast::hash(&trailer).to_le_bytes());
+        trailer.extend(END);
+        out.put(&trailer)?;
+        let size = out.at;
+        out.file.flush().map_err(|e| io_error(FILE, &e))?;
+        out.file.get_ref().sync_all().map_err(|e| io_error(FILE, &e))?;
+        let mut figures = vec![Figure::new("size", size as f64, "B")];
+        if let Some([levels, written]) = worst {
+            figures.push(Figure::new("worst snr", levels, "dB"));
+            figures.push(Figure::new("worst snr with nominal writing noise", written, "dB"));
+        }
+        Ok(Emission { files: vec![FILE.to_owned()], tiles: records.into_values().collect(), figures })
+    }
+}

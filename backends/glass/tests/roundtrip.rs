@@ -1,0 +1,364 @@
+//! Emit, read back and check small programs; and every kind of fault a schedule can have.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::Path;
+
+use common::{Model, folder, open, process};
+use pfmc_glass::schedule::{self, Chunk, Frame, Header, Index, Kind, Tile, TileEntry, Zone};
+use pfmc_ir::backend::{NoProgress, Target};
+use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::tile::{TileContent, TileId};
+use prost::Message;
+
+const SHAPES: [(u32, u32); 7] = [(64, 64), (1, 1), (40, 2), (2, 40), (33, 47), (16, 100), (64, 64)];
+
+fn fast() -> Box<dyn Target> {
+    open(&process(&[("flip_steps = 24", "flip_steps = 8"), ("snr_min_db = 30.0", "snr_min_db = 20.0")]))
+}
+
+/// All records of a schedule, to edit and put together again.
+struct Parts {
+    header: Header,
+    zones: Vec<Zone>,
+    tiles: Vec<Tile>,
+    chunks: Vec<Chunk>,
+}
+
+impl Parts {
+    fn read(dir: &Path) -> Parts {
+        let bytes = std::fs::read(dir.join(schedule::FILE)).unwrap();
+        let mut rest = &bytes[12..bytes.len() - schedule::TRAILER_LEN];
+        let mut p = Parts { header: Header::default(), zones: vec![], tiles: vec![], chunks: vec![] };
+        while !rest.is_empty() {
+            let f = Frame::decode_length_delimited(&mut rest).unwrap();
+            assert_eq!(crc32fast::hash(&f.body), f.crc32);
+            match f.kind() {
+                Kind::Header => p.header = Header::decode(f.body).unwrap(),
+                Kind::Zone => p.zones.push(Zone::decode(f.body).unwrap()),
+                Kind::Tile => p.tiles.push(Tile::decode(f.body).unwrap()),
+                Kind::Chunk => p.chunks.push(Chunk::decode(f.body).unwrap()),
+                Kind::Index => {}
+                Kind::Unknown => panic!("unknown record"),
+            }
+        }
+        p
+    }
+
+    fn write(&self, dir: &Path) {
+        let mut out = Vec::from(schedule::MAGIC);
+        out.extend(schedule::VERSION.to_le_bytes());
+        let mut put = |frame: Vec<u8>| {
+            let at = out.len() as u64;
+            out.extend(frame);
+            at
+        };
+        let mut index =
+            Index { header: put(schedule::frame(Kind::Header, &self.header)), ..Index::default() };
+        for z in &self.zones {
+            index.zones.push(put(schedule::frame(Kind::Zone, z)));
+        }
+        for t in &self.tiles {
+            let record = put(schedule::frame(Kind::Tile, t));
+            index.tiles.push(TileEntry {
+                tile: t.tile,
+                record,
+                layers: vec![0; t.voxels[2].min(4096) as usize],
+            });
+        }
+        for c in &self.chunks {
+            let at = put(schedule::frame(Kind::Chunk, c));
+            let entry = index.tiles.iter_mut().find(|t| t.tile == c.tile).unwrap();
+            entry.layers[c.layer as usize] = at;
+        }
+        let frame = schedule::frame(Kind::Index, &index);
+        let at = put(frame.clone());
+        let mut trailer: Vec<u8> = [at.to_le_bytes(), (frame.len() as u64).to_le_bytes()].concat();
+        trailer.extend(crc32fast::hash(&trailer).to_le_bytes());
+        trailer.extend(schedule::END);
+        out.extend(trailer);
+        std::fs::write(dir.join(schedule::FILE), out).unwrap();
+    }
+
+    fn levels(&self, chunk: usize) -> Vec<u8> {
+        let c = &self.chunks[chunk];
+        let t = self.tiles.iter().find(|t| t.tile == c.tile).unwrap();
+        let packed = zstd::bulk::decompress(&c.levels, (t.voxels[0] * t.voxels[1]) as usize).unwrap();
+        packed.iter().flat_map(|b| [b & 15, b >> 4]).collect()
+    }
+
+    fn set_levels(&mut self, chunk: usize, levels: &[u8]) {
+        let packed: Vec<u8> = levels.chunks(2).map(|p| p[0] | p[1] << 4).collect();
+        let c = &mut self.chunks[chunk];
+        let lines = c.line_crc32.len();
+        c.line_crc32 = packed.chunks(packed.len() / lines).map(crc32fast::hash).collect();
+        c.levels = zstd::bulk::compress(&packed, 1).unwrap().into();
+    }
+
+    /// Indices of a tile's chunks, layer 0 first.
+    fn layers_of(&self, tile: u32) -> Vec<usize> {
+        let mut v: Vec<usize> = (0..self.chunks.len()).filter(|&i| self.chunks[i].tile == tile).collect();
+        v.sort_by_key(|&i| self.chunks[i].layer);
+        v
+    }
+}
+
+/// The new levels of a layer, from its number and all old layers.
+type Change<'a> = &'a dyn Fn(usize, &[Vec<u8>]) -> Vec<u8>;
+
+fn codes(e: &Diagnostics) -> Vec<&'static str> {
+    e.0.iter().map(|d| d.code.id).collect()
+}
+
+fn check(target: &dyn Target, model: &Model, dir: &Path, id: u32) -> Result<f64, Diagnostics> {
+    let back = target.read_back(&model.program, dir, &NoProgress)?;
+    Ok(back.check(TileId(id), &model.reference(id))?.get("snr_db").copied().unwrap_or(f64::INFINITY))
+}
+
+#[test]
+fn what_is_written_is_read_back_and_computes_the_weights() {
+    let target = fast();
+    let mut model = Model::new(&SHAPES);
+    model.content.get_mut(&6).unwrap().values.fill(0.0);
+    let dir = folder("roundtrip");
+    let emission = model.emit(target.as_ref(), &dir).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(
+        (emission.files.as_slice(), emission.tiles.len()),
+        (&["schedule.pfmg".to_owned()][..], SHAPES.len())
+    );
+    let back = target.read_back(&model.program, &dir, &NoProgress).unwrap_or_else(|e| panic!("{e}"));
+    for (id, record) in emission.tiles.iter().enumerate() {
+        let reference = model.reference(id as u32);
+        let measures = back.check(TileId(id as u32), &reference).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(measures.keys().collect::<Vec<_>>(), record.measures.keys().collect::<Vec<_>>());
+        for (name, value) in &measures {
+            assert!(
+                (value - record.measures[name]).abs() < 0.01,
+                "tile {id} {name}: {value} {}",
+                record.measures[name]
+            );
+        }
+        let (TileContent::Real(got), TileContent::Real(want)) =
+            (back.tile(TileId(id as u32)).unwrap(), reference)
+        else {
+            panic!("not real")
+        };
+        if id == 6 {
+            assert!(got.values.iter().all(|&v| v == 0.0) && !measures.contains_key("snr_db"));
+        } else {
+            assert!(pfmc_ir::numerics::snr_db(&want.values, &got.values) > 24.0, "tile {id}");
+        }
+    }
+    // Layers go deepest first, tiles by id within a layer.
+    let parts = Parts::read(&dir);
+    for zone in &parts.zones {
+        let order: Vec<(i64, u32)> = parts
+            .chunks
+            .iter()
+            .filter(|c| c.zone == zone.zone)
+            .map(|c| (-i64::from(c.layer), c.tile))
+            .collect();
+        assert!(order.is_sorted() && !order.is_empty());
+    }
+    assert!(back.tile(TileId(99)).unwrap_err().to_string().contains("E0619"));
+    // The same records in another order are as good: the index finds them.
+    drop(back);
+    parts.write(&dir);
+    assert!(check(target.as_ref(), &model, &dir, 0).is_ok());
+}
+
+#[test]
+fn bytes_do_not_depend_on_the_number_of_threads() {
+    let target = fast();
+    let model = Model::new(&SHAPES[..4]);
+    let mut files = Vec::new();
+    for threads in [1, 2, 3] {
+        let dir = folder(&format!("threads{threads}"));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| model.emit(target.as_ref(), &dir)).unwrap_or_else(|e| panic!("{e}"));
+        files.push(std::fs::read(dir.join(schedule::FILE)).unwrap());
+    }
+    assert!(files.windows(2).all(|w| w[0] == w[1]));
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let target = fast();
+    let target = target.as_ref();
+    let model = Model::new(&[(48, 40), (64, 64)]);
+    let dir = folder("damage");
+    model.emit(target, &dir).unwrap();
+    let path = dir.join(schedule::FILE);
+    let sound = std::fs::read(&path).unwrap();
+    let recorded = check(target, &model, &dir, 1).unwrap();
+    let fail = |bytes: &[u8], id: u32| {
+        std::fs::write(&path, bytes).unwrap();
+        check(target, &model, &dir, id).unwrap_err()
+    };
+
+    // Truncation, foreign and future files.
+    for len in [0, 5, 11, 40, sound.len() / 2, sound.len() - 1] {
+        let e = fail(&sound[..len], 1);
+        assert!(["E0610", "E0611", "E0612"].contains(&codes(&e)[0]), "{len}: {e}");
+    }
+    let mut other = sound.clone();
+    other[8] = 9;
+    assert_eq!(codes(&fail(&other, 1)), ["E0611"]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(codes(&check(target, &model, &dir, 1).unwrap_err()), ["E0610"]);
+
+    // Any changed byte is found by opening or by checking the tiles.
+    for at in (0..sound.len()).step_by(sound.len() / 60) {
+        let mut bad = sound.clone();
+        bad[at] ^= 0x10;
+        std::fs::write(&path, &bad).unwrap();
+        let found = (0..2).any(|id| check(target, &model, &dir, id).is_err());
+        assert!(found, "byte {at} of {}", sound.len());
+    }
+
+    // A changed byte in a chunk names tile, layer and tensor.
+    std::fs::write(&path, &sound).unwrap();
+    let parts = Parts::read(&dir);
+    let (nx, chunk) = (parts.tiles[1].voxels[0] as usize, parts.layers_of(1)[3]);
+    let stored = &parts.chunks[chunk].levels;
+    let at = sound.windows(stored.len()).position(|w| w == &stored[..]).unwrap();
+    let mut bad = sound.clone();
+    bad[at + stored.len() / 2] ^= 1;
+    let e = fail(&bad, 1);
+    assert!(
+        codes(&e) == ["E0614"]
+            && e.to_string().contains("tile 1 (t1), layer 3")
+            && e.to_string().contains("layer1.weight"),
+        "{e}"
+    );
+
+    // A level changed without its line's checksum names the line.
+    let edit = |f: &dyn Fn(&mut Parts)| {
+        std::fs::write(&path, &sound).unwrap();
+        let mut p = Parts::read(&dir);
+        f(&mut p);
+        p.write(&dir);
+        check(target, &model, &dir, 1)
+    };
+    assert_eq!(edit(&|_| {}).unwrap(), recorded);
+    let e = edit(&|p| {
+        let crc = p.chunks[chunk].line_crc32.clone();
+        let mut l = p.levels(chunk);
+        l[nx + 7] ^= 1;
+        p.set_levels(chunk, &l);
+        p.chunks[chunk].line_crc32 = crc;
+    })
+    .unwrap_err();
+    assert!(codes(&e) == ["E0614"] && e.to_string().contains("y = 1"), "{e}");
+
+    // One level changed with all checksums right: found by digest only.
+    let e = edit(&|p| {
+        let mut l = p.levels(chunk);
+        l[nx + 7] ^= 1;
+        p.set_levels(chunk, &l);
+    })
+    .unwrap_err();
+    assert_eq!(codes(&e), ["E0616"]);
+
+    // Whole-tile faults, checksums right: found by digest and by what the tile computes.
+    let every = |p: &mut Parts, f: Change| {
+        let at = p.layers_of(1);
+        let old: Vec<Vec<u8>> = at.iter().map(|&i| p.levels(i)).collect();
+        for (z, &i) in at.iter().enumerate() {
+            let new = f(z, &old);
+            p.set_levels(i, &new);
+        }
+    };
+    let faults: [(&str, Change); 4] = [
+        ("two layers swapped", &|z, old| {
+            old[match z {
+                2 => 5,
+                5 => 2,
+                z => z,
+            }]
+            .clone()
+        }),
+        ("one layer shifted by a voxel", &|z, old| {
+            let mut l = old[z].clone();
+            if z == 4 {
+                l.chunks_mut(nx).for_each(|line| line.rotate_right(1));
+            }
+            l
+        }),
+        ("depth reversed", &|z, old| old[old.len() - 1 - z].clone()),
+        ("x mirrored", &|z, old| old[z].chunks(nx).flat_map(|line| line.iter().rev().copied()).collect()),
+    ];
+    for (name, fault) in faults {
+        let e = edit(&|p| every(p, fault)).unwrap_err();
+        assert_eq!(codes(&e), ["E0616", "E0617"], "{name}: {e}");
+    }
+
+    // Records changed with their checksums right.
+    let e = edit(&|p| p.tiles[1].gain *= 1.05).unwrap_err();
+    assert_eq!(codes(&e), ["E0617"], "{e}");
+    for (name, code, f) in [
+        ("carrier", "E0617", &(|p: &mut Parts| p.tiles[1].carrier += 1) as &dyn Fn(&mut Parts)),
+        ("row step", "E0604", &|p| p.tiles[1].output_row_step = 1),
+        ("columns", "E0613", &|p| p.tiles[1].columns = 4_000_000_000),
+        ("voxels", "E0613", &|p| p.tiles[1].voxels = vec![u32::MAX - 1, u32::MAX - 1, u32::MAX]),
+        ("few layers", "E0613", &|p| p.tiles[1].voxels[2] += 1),
+        ("no rows", "E0613", &|p| p.tiles[1].rows_in = 0),
+        ("gain", "E0613", &|p| p.tiles[1].gain = f64::NAN),
+        ("place", "E0613", &|p| p.tiles[1].origin_nm[0] = i64::MAX),
+        ("shape", "E0615", &|p| p.tiles[1].inputs = 63),
+        ("name", "E0615", &|p| p.tiles[1].name = "other".into()),
+        ("wavelength", "E0615", &|p| p.header.wavelength_um = 0.86),
+        ("bias", "E0615", &|p| p.header.bias_dn = 0.0),
+        ("level table", "E0615", &|p| p.header.levels[2].dn *= 1.1),
+        ("pitch", "E0615", &|p| p.header.pitch_nm[2] += 1),
+        ("no tile", "E0615", &|p| {
+            p.tiles.remove(1);
+            p.chunks.retain(|c| c.tile != 1);
+        }),
+    ] {
+        let result = edit(&|p| {
+            f(p);
+        });
+        match result {
+            Err(e) => assert!(codes(&e).contains(&code), "{name}: {e}"),
+            Ok(db) => panic!("{name}: accepted at {db} dB"),
+        }
+    }
+
+    // Other weights than those the schedule was made for.
+    std::fs::write(&path, &sound).unwrap();
+    let back = target.read_back(&model.program, &dir, &NoProgress).unwrap();
+    let TileContent::Real(mut w) = model.reference(1) else { panic!("not real") };
+    w.values[5] += 0.05;
+    let e = back.check(TileId(1), &TileContent::Real(w)).unwrap_err();
+    assert!(codes(&e).contains(&"E0618"), "{e}");
+}
+
+#[test]
+fn programs_glass_cannot_hold_are_refused_with_their_tensors() {
+    let target = fast();
+    let e = target.plan(&Model::new(&[(2000, 3), (8, 8), (3, 1025)]).program).err().unwrap();
+    assert_eq!(codes(&e), ["E0602", "E0602"]);
+    assert!(e.to_string().contains("layer0.weight") && e.to_string().contains("layer2.weight"), "{e}");
+    let mut model = Model::new(&[(8, 8)]);
+    model.content.get_mut(&0).unwrap().values[3] = f32::NAN;
+    let e = model.emit(target.as_ref(), &folder("nan")).unwrap_err();
+    assert_eq!(codes(&e), ["E0609"]);
+    let strict =
+        open(&process(&[("flip_steps = 24", "flip_steps = 0"), ("snr_min_db = 30.0", "snr_min_db = 40.0")]));
+    let e = Model::new(&[(32, 32)]).emit(strict.as_ref(), &folder("strict")).unwrap_err();
+    assert_eq!(codes(&e), ["E0608"]);
+}
+
+#[test]
+fn the_plan_has_its_figures_before_anything_is_written() {
+    let target = fast();
+    let model = Model::new(&[(384, 384), (384, 1024)]);
+    let plan = target.plan(&model.program).unwrap();
+    let get = |name: &str| plan.figures().iter().find(|f| f.name == name).map(|f| f.value).unwrap();
+    assert_eq!((get("tiles"), get("plates")), (2.0, 1.0));
+    let a_weight = get("voxels a used weight");
+    assert!((36.0..40.0).contains(&a_weight), "{a_weight}");
+    assert!(get("written voxels") > get("tile voxels") && get("write time") > get("written voxels") / 1e7);
+}
