@@ -1,0 +1,17 @@
+//! The pfmc compiler: ONNX front end, passes, partition, pipeline, verification, execution.
+
+pub mod codes;
+pub mod compile;
+pub mod contents;
+pub mod evaluate;
+pub mod files;
+pub mod inspect;
+pub mod manifest;
+pub mod npz;
+pub mod onnx;
+pub mod partition;
+pub mod passes;
+pub mod run;
+pub mod source;
+pub mod targets;
+pub mod verify;

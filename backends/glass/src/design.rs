@@ -17,7 +17,7 @@ use rustfft::num_complex::Complex32;
 use crate::born::{Born, Workspace};
 use crate::geometry::Geometry;
 use crate::process::Process;
-use crate::schedule::SNR_MAX_DB;
+use crate::schedule::{SNR_MAX_DB, sign, sign_bytes};
 
 /// A designed tile.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,13 +92,20 @@ fn db(signal: f64, error: f64) -> f64 {
     10.0 * (signal / error).log10()
 }
 
-/// Designs the tile that holds `weights`. `seed` names the generator's stream.
+/// Pseudo-random signs of ports, one bit a port; `stream` names them.
+pub fn signs(stream: u32, ports: usize) -> Vec<u8> {
+    (0..sign_bytes(ports) as u32).map(|i| hash(stream, i) as u8).collect()
+}
+
+/// Designs the tile that holds `weights` behind the signs of its input and output ports. `seed` names
+/// the generator's stream.
 pub fn design(
     process: &Process,
     g: &Geometry,
     born: &Born,
     ws: &mut Workspace,
     weights: &RealBlock,
+    [input_signs, output_signs]: [&[u8]; 2],
     seed: u32,
 ) -> Design {
     let rms = pfmc_ir::numerics::root_mean_square(&weights.values);
@@ -115,7 +122,7 @@ pub fn design(
     let mut w = vec![0f32; born.weights()];
     for (i, row) in weights.values.chunks_exact(weights.n.max(1)).enumerate() {
         for (o, v) in row.iter().enumerate() {
-            w[line_order(g, i, o)] = v / rms;
+            w[line_order(g, i, o)] = sign(input_signs, i) * sign(output_signs, o) * v / rms;
         }
     }
     let [nx, ny, _] = g.voxels;
@@ -362,7 +369,7 @@ mod tests {
     fn run(process: &Process, c: usize, ri: usize, ro: usize, k: usize, n: usize) -> Design {
         let g = Geometry::new(process, Request::new(c, ri, ro)).unwrap();
         let born = Born::new(&g, k, n);
-        design(process, &g, &born, &mut Workspace::default(), &weights(k, n, 10), 7)
+        design(process, &g, &born, &mut Workspace::default(), &weights(k, n, 10), [&[], &[]], 7)
     }
 
     #[test]
@@ -379,13 +386,27 @@ mod tests {
     }
 
     #[test]
+    fn signs_of_ports_spread_a_common_component() {
+        let process = process();
+        let g = Geometry::new(&process, Request::new(32, 2, 2)).unwrap();
+        let born = Born::new(&g, 64, 64);
+        // As trained output layers are: nearly all of the power in one common component.
+        let mut w = weights(64, 64, 3);
+        w.values.iter_mut().for_each(|v| *v += 4.0);
+        let (input, output) = (signs(1, 64), signs(2, 64));
+        let reached = |ports| design(&process, &g, &born, &mut Workspace::default(), &w, ports, 7).snr_db;
+        let (plain, signed) = (reached([&[], &[]]), reached([&input, &output]));
+        assert!(signed > plain + 6.0 && signed > process.snr_min_db, "{plain} {signed}");
+    }
+
+    #[test]
     fn designs_repeat_and_zero_weights_make_a_tile_of_bias() {
         let process = process();
         let d = run(&process, 16, 1, 2, 16, 20);
         assert_eq!(d, run(&process, 16, 1, 2, 16, 20));
         let g = Geometry::new(&process, Request::new(16, 1, 1)).unwrap();
         let zero = RealBlock { k: 16, n: 16, values: vec![0.0; 256] };
-        let d = design(&process, &g, &Born::new(&g, 16, 16), &mut Workspace::default(), &zero, 7);
+        let d = design(&process, &g, &Born::new(&g, 16, 16), &mut Workspace::default(), &zero, [&[], &[]], 7);
         assert!(d.gain == 0.0 && d.levels.iter().all(|&l| l == process.bias_level()));
     }
 

@@ -21,6 +21,7 @@ use crate::geometry::Geometry;
 use crate::process::{FormFactor, Process};
 use crate::recompute::{Transfer, Written};
 use crate::schedule::{
+    sign, sign_bytes,
     Chunk, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry, VERSION,
     Zone,
 };
@@ -405,8 +406,10 @@ impl<'a> Schedule<'a> {
         let t = written.transfer(levels);
         let inputs = written.columns * written.rows_in;
         for (i, row) in values.chunks_exact_mut(n).enumerate() {
+            let input = sign(&entry.record.input_signs, i);
             for (o, v) in row.iter_mut().enumerate() {
-                *v = (f64::from(t.re[o * inputs + i]) / entry.record.gain) as f32;
+                let sign = f64::from(input * sign(&entry.record.output_signs, o));
+                *v = (sign * f64::from(t.re[o * inputs + i]) / entry.record.gain) as f32;
             }
         }
         Ok((RealBlock { k, n, values }, t))
@@ -433,6 +436,10 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
     }
     if ![r.gain, r.snr_db, r.snr_complex_db].iter().all(|v| v.is_finite()) {
         return Err(bad("its gain or signal-to-noise ratio is not finite".into()));
+    }
+    let signs = [(&r.input_signs, r.inputs), (&r.output_signs, r.outputs)];
+    if signs.iter().any(|(s, ports)| s.len() != sign_bytes(*ports as usize)) {
+        return Err(bad("its ports and their signs are not equally many".into()));
     }
     if entry.layers.len() as u64 != u64::from(nz) {
         return Err(bad(format!("the index has {} of its {nz} layers", entry.layers.len())));
@@ -548,6 +555,7 @@ impl ReadBack for Schedule<'_> {
             let (mut re, mut im, mut tt) = (0f64, 0f64, 0f64);
             for (i, row) in reference.values.chunks_exact(reference.n).enumerate() {
                 for (o, &w) in row.iter().enumerate() {
+                    let w = sign(&r.input_signs, i) * sign(&r.output_signs, o) * w;
                     let (a, b) =
                         (f64::from(transfer.re[o * inputs + i]), f64::from(transfer.im[o * inputs + i]));
                     re += a * f64::from(w);

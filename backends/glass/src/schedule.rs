@@ -26,7 +26,9 @@
 //!
 //! # Meaning
 //! `T = s(K) / V * sum_v (dn(v) - bias) exp(-i K . r_v)` with K and the phase origin as in
-//! [`crate::geometry`], V the tile's voxels; `Re T = gain * W`. Input i is port i, output j is port j.
+//! [`crate::geometry`], V the tile's voxels; `Re T = gain * S_in W S_out`, with a sign a port. Input i
+//! is port i, output j is port j. The signs are pseudo-random: a common component of the weights
+//! (trained matrices have one) would otherwise focus the hologram into a few voxels that clip.
 
 use crate::process::FormFactor;
 
@@ -210,6 +212,22 @@ pub struct Tile {
     /// SHA-256 of the weights as little-endian f32, `[input][output]`.
     #[prost(bytes = "vec", tag = "17")]
     pub weights_sha256: Vec<u8>,
+    /// One bit an input, least significant first: 1 where its amplitude is driven inverted.
+    #[prost(bytes = "vec", tag = "18")]
+    pub input_signs: Vec<u8>,
+    /// One bit an output, least significant first: 1 where its reading is inverted.
+    #[prost(bytes = "vec", tag = "19")]
+    pub output_signs: Vec<u8>,
+}
+
+/// Bytes of one bit a port.
+pub fn sign_bytes(ports: usize) -> usize {
+    ports.div_ceil(8)
+}
+
+/// +1, or -1 where the port's bit is set.
+pub fn sign(signs: &[u8], port: usize) -> f32 {
+    if signs.get(port / 8).is_some_and(|b| b >> (port % 8) & 1 == 1) { -1.0 } else { 1.0 }
 }
 
 /// One layer of one tile.

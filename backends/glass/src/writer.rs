@@ -150,7 +150,10 @@ impl<'a> GlassPlan<'a> {
     ) -> Result<Realised, Diagnostics> {
         let weights = self.weights(source, id, m)?;
         let seed = design::hash(0x676c_6173, id);
-        let d = design::design(self.process, &m.geometry, born, &mut Workspace::default(), &weights, seed);
+        let signs = [design::signs(seed ^ 1, m.inputs), design::signs(seed ^ 2, m.outputs)];
+        let ports = [&signs[0][..], &signs[1][..]];
+        let ws = &mut Workspace::default();
+        let d = design::design(self.process, &m.geometry, born, ws, &weights, ports, seed);
         if d.gain != 0.0 && d.snr_db < self.process.snr_min_db {
             let origin = self.program.tiles.get(id as usize).map(|t| t.origin.clone()).unwrap_or_default();
             return Err(Diagnostic::error(
@@ -178,6 +181,7 @@ impl<'a> GlassPlan<'a> {
             chunks,
             levels_sha256,
             weights_sha256: weights_sha256(&weights),
+            signs,
             design: Design { levels: Vec::new(), ..d },
         })
     }
@@ -201,6 +205,7 @@ struct Realised {
     chunks: Vec<Vec<u8>>,
     levels_sha256: Vec<u8>,
     weights_sha256: Vec<u8>,
+    signs: [Vec<u8>; 2],
     /// Without the levels.
     design: Design,
 }
@@ -275,7 +280,6 @@ impl Plan for GlassPlan<'_> {
         let write_s: f64 = zones.iter().map(|z| z.write_s).sum();
         let voxel_um3: f64 = self.process.voxel_um.iter().product();
         let one = self.members.values().map(|m| Born::memory_bytes(&m.geometry)).max().unwrap_or(0);
-        let threads = rayon::current_num_threads() as u64;
         let zone_voxels = zones
             .iter()
             .map(|z| {
@@ -288,7 +292,7 @@ impl Plan for GlassPlan<'_> {
             .max()
             .unwrap_or(0);
         let bytes_a_voxel = 0.35;
-        let memory = (one * threads).min(DESIGN_MEMORY.max(one)) as f64 + zone_voxels as f64 * bytes_a_voxel;
+        let spool = zone_voxels as f64 * bytes_a_voxel;
         vec![
             Figure::new("tiles", self.members.len() as f64, ""),
             Figure::new("weights", weights as f64, ""),
@@ -301,7 +305,8 @@ impl Plan for GlassPlan<'_> {
             Figure::new("written voxels", written as f64, ""),
             Figure::new("write time", write_s, "s"),
             Figure::new("expected size", tile_voxels as f64 * bytes_a_voxel, "B"),
-            Figure::new("memory", memory, "B"),
+            Figure::new("memory a worker", one as f64, "B"),
+            Figure::new("memory for a zone", spool, "B"),
         ]
     }
 
@@ -391,6 +396,8 @@ impl Plan for GlassPlan<'_> {
                         snr_complex_db: r.design.snr_complex_db,
                         levels_sha256: r.levels_sha256.clone(),
                         weights_sha256: r.weights_sha256.clone(),
+                        input_signs: r.signs[0].clone(),
+                        output_signs: r.signs[1].clone(),
                     },
                 ))?;
                 entries.push(TileEntry { tile: id, record, layers: vec![0; g.voxels[2]] });

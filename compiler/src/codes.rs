@@ -1,0 +1,61 @@
+//! Diagnostic codes of the compiler itself, and the register of all codes.
+
+use pfmc_ir::diag::Code;
+
+pfmc_ir::codes! {
+    E0001 "a file cannot be read or written"
+    "The operating system refused: the file does not exist, permissions are missing, or the disk is \
+     full. Nothing that was there before has been changed; a partly written result has been removed."
+    E0002 "the output folder holds something else"
+    "pfmc replaces an output folder only when it is empty or holds an earlier result of pfmc (it has \
+     a manifest.json that says so). Choose another folder with -o."
+    E0003 "unknown target or process"
+    "`pfmc targets` lists the targets with their built-in processes; --process also takes a file."
+    E0004 "an option does not fit the target"
+    "The option has no meaning for this target, or its value is outside what the target can realise; \
+     the message says which values work."
+    E0201 "a dimension is bound that the model does not have"
+    "--bind NAME=N names a dimension that no input leaves open. The message lists those that are open."
+    E0202 "the bound sizes contradict each other or the model"
+    "A dimension was bound twice with different sizes, bound to less than 1, or bound to a size that \
+     the model's constants (a table of positions, a fixed reshape) do not allow."
+    E0203 "a shape is still unknown after binding"
+    "With the sizes given, shape inference could not derive this value's shape, so that it cannot be \
+     bound. Either bind the remaining dimensions, or compile without --bind: tiles do not depend on \
+     shapes."
+    E0402 "a weight is not a finite number"
+    "The tensor named holds NaN or infinity. No code, cut or voxel stands for that; the model is \
+     damaged or was exported wrongly."
+    E0403 "the model has nothing to fix"
+    "No product or look-up with constant weights was found. `pfmc inspect` shows what the model does."
+    E0701 "a file is not the one that was written"
+    "The file's SHA-256 differs from the manifest's: it was changed or damaged after compiling. What \
+     the read-back found in it is reported beside."
+    E0702 "the manifest cannot be used"
+    "manifest.json is missing, is not JSON of this format's version, or its own digest does not match \
+     its content."
+    E0703 "the reference contents are damaged"
+    "contents.pfmt holds what each tile should contain; a chunk of it fails its checksum or is not \
+     what the program declares."
+    E0704 "the artefact was not made from this model"
+    "Compiling the model given with --model afresh, with the options in the manifest, gives another \
+     program or other tile contents than those in the folder."
+    E0901 "an evaluation cannot be made"
+    "The text or the model does not fit what `pfmc eval` measures: one integer input of shape [batch, \
+     sequence] and one output of logits over 256 byte values."
+}
+
+/// Every code of every stage, in order.
+pub fn all() -> Vec<&'static Code> {
+    let mut codes: Vec<&Code> =
+        [CODES, pfmc_ir::codes::CODES, crate::onnx::codes::CODES, crate::npz::CODES].concat();
+    codes.extend(crate::targets::BACKENDS.iter().flat_map(|b| b.codes().iter().copied()));
+    codes.sort_by_key(|c| c.id);
+    codes
+}
+
+/// Whether a code means wrong usage or input/output (exit status 2) rather than a rejected model or
+/// artefact (exit status 1).
+pub fn is_usage(code: &Code) -> bool {
+    code.id < "E0102"
+}

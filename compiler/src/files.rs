@@ -1,0 +1,48 @@
+//! Files: mapping, digests, and errors that name the path.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use sha2::{Digest, Sha256};
+
+use crate::codes::E0001;
+
+/// The diagnostic of a failed file operation.
+pub fn io_error(verb: &str, path: &Path, e: &std::io::Error) -> Diagnostic {
+    Diagnostic::error(&E0001, format!("cannot {verb} {}: {e}", path.display()))
+}
+
+/// Maps a file into memory for reading. An empty file gives no bytes.
+///
+/// # Errors
+/// When the file cannot be opened or mapped.
+#[allow(unsafe_code)]
+pub fn map(path: &Path) -> Result<Bytes, Diagnostics> {
+    let open = || -> std::io::Result<Bytes> {
+        let file = std::fs::File::open(path)?;
+        if file.metadata()?.len() == 0 {
+            return Ok(Bytes::new());
+        }
+        // SAFETY: the map is read-only and lives as long as the Bytes that own it. A file that
+        // another process truncates meanwhile ends this process; one that it rewrites changes what
+        // is read, which digests and checksums catch.
+        let map = unsafe { memmap2::Mmap::map(&file) }?;
+        Ok(Bytes::from_owner(map))
+    };
+    open().map_err(|e| io_error("read", path, &e).into())
+}
+
+/// SHA-256 as lower-case hexadecimal.
+pub fn hex(digest: &[u8]) -> String {
+    use std::fmt::Write;
+    digest.iter().fold(String::new(), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    })
+}
+
+/// SHA-256 of bytes as lower-case hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}

@@ -1,0 +1,428 @@
+//! The command line. Diagnostics and progress go to stderr, what a script reads to stdout.
+//! Exit codes: 0 done, 1 the model or artefact is rejected, 2 usage or input/output.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use pfmc::compile::{self, Options};
+use pfmc::{codes, evaluate, inspect, npz, onnx, run, targets, verify};
+use pfmc_ir::backend::{Figure, Progress};
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+
+/// Compiles trained models into matter: chip masks or glass holograms whose geometry is the weights.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// How diagnostics are written to stderr.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    message_format: Format,
+    /// No progress and no summary.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Human,
+    Json,
+}
+
+#[derive(Args)]
+struct CompileArgs {
+    /// ONNX model.
+    model: Option<PathBuf>,
+    /// asic or glass; see `pfmc targets`.
+    #[arg(long)]
+    target: Option<String>,
+    /// Output folder; by default the model's name with the target as extension.
+    #[arg(short)]
+    output: Option<PathBuf>,
+    /// Binds open dimensions, e.g. batch=1,seq=128. May be repeated.
+    #[arg(long, value_delimiter = ',', value_parser = parse_binding)]
+    bind: Vec<(String, i64)>,
+    /// Bits a weight code, 2 to 8.
+    #[arg(long)]
+    bits: Option<u8>,
+    /// Rows of a column that share a scale; 0 for all rows of a tile.
+    #[arg(long)]
+    group: Option<u32>,
+    /// Built-in process or process file (TOML).
+    #[arg(long)]
+    process: Option<String>,
+}
+
+impl CompileArgs {
+    /// Whether any of them is given.
+    fn given(&self) -> bool {
+        let paths = self.model.is_some() || self.output.is_some();
+        let words = self.target.is_some() || self.process.is_some() || !self.bind.is_empty();
+        paths || words || self.bits.is_some() || self.group.is_some()
+    }
+}
+
+fn parse_binding(s: &str) -> Result<(String, i64), String> {
+    let (name, size) = s.split_once('=').ok_or("expected NAME=SIZE")?;
+    let size = size.trim().parse().map_err(|_| format!("{size:?} is no size"))?;
+    Ok((name.trim().to_owned(), size))
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists a model's layers, parameters and operators, and what would be fixed.
+    Inspect {
+        /// ONNX model.
+        model: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reads an output folder back and compares it with its program, and with a model.
+    Verify {
+        /// Output folder.
+        folder: PathBuf,
+        /// Also compare with a fresh quantisation of this model.
+        #[arg(long)]
+        model: Option<PathBuf>,
+    },
+    /// Runs what was emitted.
+    Run {
+        /// Output folder, or an ONNX model to run its source graph.
+        source: PathBuf,
+        /// Inputs by name (.npz).
+        #[arg(long)]
+        input: PathBuf,
+        /// Outputs by name (.npz).
+        #[arg(short)]
+        output: PathBuf,
+    },
+    /// Bits per byte of byte-level language models: sources and what was compiled from them.
+    Eval {
+        /// Models or output folders; differences are to the first.
+        #[arg(required = true)]
+        sources: Vec<PathBuf>,
+        /// Text.
+        #[arg(long)]
+        text: PathBuf,
+        /// Bytes a window; each byte but a window's first is predicted.
+        #[arg(long, default_value_t = 129)]
+        window: usize,
+    },
+    /// Explains a diagnostic code, or lists all.
+    Explain {
+        /// For example E0104.
+        code: Option<String>,
+    },
+    /// Lists the targets and their built-in processes.
+    Targets,
+    /// Lists the supported operators.
+    Ops,
+}
+
+/// A progress bar for whatever takes more than a second, on a terminal only.
+struct Bar {
+    enabled: bool,
+    state: Mutex<(Option<ProgressBar>, Instant)>,
+}
+
+impl Bar {
+    fn new(quiet: bool) -> Bar {
+        let enabled = !quiet && std::io::stderr().is_terminal();
+        Bar { enabled, state: Mutex::new((None, Instant::now())) }
+    }
+
+    fn finish(&self) {
+        if let Ok(mut s) = self.state.lock() {
+            if let Some(b) = s.0.take() {
+                b.finish_and_clear();
+            }
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&self, stage: &str, total: u64) {
+        if !self.enabled {
+            return;
+        }
+        let bar = if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
+        let template = if total == 0 {
+            "{spinner} {msg} {elapsed}"
+        } else {
+            "{spinner} {msg:<20} [{bar:30}] {pos}/{len} {elapsed} (left {eta})"
+        };
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        bar.set_message(stage.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(250));
+        if let Ok(mut s) = self.state.lock() {
+            if let Some(old) = s.0.replace(bar) {
+                old.finish_and_clear();
+            }
+        }
+    }
+
+    fn advance(&self, steps: u64) {
+        if self.enabled {
+            if let Ok(s) = self.state.lock() {
+                if let Some(b) = &s.0 {
+                    b.inc(steps);
+                }
+            }
+        }
+    }
+}
+
+/// Writes a line to stdout; a reader that went away is no error.
+macro_rules! say {
+    ($($arg:tt)*) => {
+        if writeln!(std::io::stdout().lock(), $($arg)*).is_err() {
+            return Ok(());
+        }
+    };
+}
+
+fn report(d: &Diagnostics, format: Format) {
+    let mut err = std::io::stderr().lock();
+    for d in &d.0 {
+        let _ = match format {
+            Format::Human => writeln!(err, "{d}"),
+            Format::Json => writeln!(err, "{}", serde_json::to_string(d).unwrap_or_default()),
+        };
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let bar = Bar::new(cli.quiet);
+    let result = dispatch(&cli, &bar);
+    bar.finish();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(d) => {
+            report(&d, cli.message_format);
+            if d.0.iter().any(|d| codes::is_usage(d.code)) { ExitCode::from(2) } else { ExitCode::from(1) }
+        }
+    }
+}
+
+fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
+    if cli.command.is_some() && cli.compile.given() {
+        return Err(Diagnostic::error(&codes::E0004, "options for compiling are given beside a command")
+            .help("`pfmc MODEL.onnx --target T` compiles; `pfmc COMMAND --help` lists a command's own options")
+            .into());
+    }
+    match &cli.command {
+        None => compile_command(cli, bar),
+        Some(Command::Inspect { model, json }) => {
+            let (i, warnings) = inspect::inspect(model)?;
+            report(&warnings, cli.message_format);
+            if *json {
+                say!("{}", serde_json::to_string_pretty(&i).unwrap_or_default());
+                return Ok(());
+            }
+            print_inspection(&i)
+        }
+        Some(Command::Verify { folder, model }) => {
+            let start = Instant::now();
+            let r = verify::verify(folder, model.as_deref(), bar)?;
+            bar.finish();
+            let fresh = if r.model { ", and with a fresh lowering of the model" } else { "" };
+            say!(
+                "verified: {} tiles read back, {} weights compared with the program{fresh}; {} files match their digests ({:.1} s)",
+                r.tiles,
+                grouped(r.elements),
+                r.files,
+                start.elapsed().as_secs_f64()
+            );
+            for (name, value) in r.worst {
+                say!("  worst {name}: {value:.2}");
+            }
+            Ok(())
+        }
+        Some(Command::Run { source, input, output }) => {
+            let inputs = npz::read(input)?;
+            let outputs = if source.is_dir() {
+                run::Runnable::load(source, bar)?.run(&inputs)?
+            } else {
+                let model = onnx::import(source)?;
+                pfmc_ir::exec::run(&model.graph, &inputs, &pfmc_ir::exec::NoMatrices)?
+            };
+            npz::write(output, &outputs)
+        }
+        Some(Command::Eval { sources, text, window }) => {
+            let bytes = std::fs::read(text).map_err(|e| pfmc::files::io_error("read", text, &e))?;
+            let mut first = None;
+            for source in sources {
+                let bits = evaluate::evaluate(source, &bytes, *window, bar)?;
+                let base = *first.get_or_insert(bits);
+                bar.finish();
+                say!("{bits:.4} bits per byte ({:+.4})  {}", bits - base, source.display());
+            }
+            Ok(())
+        }
+        Some(Command::Explain { code }) => {
+            let all = codes::all();
+            match code {
+                None => {
+                    for c in all {
+                        say!("{}  {}", c.id, c.title);
+                    }
+                    Ok(())
+                }
+                Some(id) => {
+                    let Some(c) = all.iter().find(|c| c.id.eq_ignore_ascii_case(id)) else {
+                        return Err(Diagnostic::error(&codes::E0003, format!("there is no code {id}"))
+                            .help("`pfmc explain` lists all")
+                            .into());
+                    };
+                    say!("{}: {}\n\n{}", c.id, c.title, c.explain);
+                    Ok(())
+                }
+            }
+        }
+        Some(Command::Targets) => {
+            for b in targets::BACKENDS {
+                let processes: Vec<String> = b.processes().into_iter().map(|p| p.name).collect();
+                say!("{:<8} {} (processes: {})", b.name(), b.about(), processes.join(", "));
+            }
+            Ok(())
+        }
+        Some(Command::Ops) => {
+            say!("{}", onnx::support_table());
+            Ok(())
+        }
+    }
+}
+
+fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
+    let a = &cli.compile;
+    let usage = |m: &str, help: &str| Diagnostics::from(Diagnostic::error(&codes::E0004, m).help(help));
+    let model =
+        a.model.clone().ok_or_else(|| usage("no model is given", "pfmc MODEL.onnx --target asic|glass"))?;
+    let target = a.target.clone().ok_or_else(|| {
+        let names: Vec<&str> = targets::BACKENDS.iter().map(|b| b.name()).collect();
+        usage("no target is given", &format!("add --target {}", names.join("|")))
+    })?;
+    let start = Instant::now();
+    let options = Options {
+        model,
+        target,
+        process: a.process.clone(),
+        bind: a.bind.clone(),
+        bits: a.bits,
+        group: a.group,
+        output: a.output.clone(),
+    };
+    let announce = |lowered: &compile::Lowered, figures: &[Figure]| {
+        report(&lowered.warnings, cli.message_format);
+        if !cli.quiet {
+            bar.finish();
+            let mut err = std::io::stderr().lock();
+            let _ = writeln!(
+                err,
+                "{}: {} parameters, {} fixed in {} layers; planned:",
+                lowered.model.name,
+                grouped(lowered.model.parameters),
+                grouped(lowered.program.weights()),
+                lowered.program.matrices.len()
+            );
+            for f in figures {
+                let _ = writeln!(err, "  {}", figure(f));
+            }
+        }
+    };
+    let done = compile::compile(&options, bar, &announce)?;
+    bar.finish();
+    if cli.quiet {
+        return Ok(());
+    }
+    let m = &done.manifest;
+    let program = &done.program;
+    let bytes: u64 = m.files.iter().map(|f| f.bytes).sum();
+    say!("{} -> {} ({}, process {})", m.model.name, done.folder.display(), m.target, m.process);
+    let rows = [
+        ("parameters", grouped(m.model.parameters)),
+        (
+            "fixed weights",
+            format!("{} in {} layers, {}", grouped(program.weights()), program.matrices.len(), m.scheme),
+        ),
+        ("bits a weight", format!("{:.3}", program.matrix_bits() as f64 / program.weights().max(1) as f64)),
+    ];
+    for (name, value) in rows {
+        say!("  {name:<26} {value}");
+    }
+    for f in &m.figures {
+        say!("  {}", figure(f));
+    }
+    say!("  {:<26} {}", "files", m.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "));
+    say!("  {:<26} {:.1} MB", "size", bytes as f64 / 1e6);
+    say!("  {:<26} read back and compared: every tile agrees", "verified");
+    say!("  {:<26} {:.1} s", "time", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn figure(f: &Figure) -> String {
+    let value = if f.unit == "B" && f.value >= 1e6 {
+        return format!("{:<26} {:.1} MB", f.name, f.value / 1e6);
+    } else if f.value.fract() == 0.0 && f.value.abs() < 1e15 {
+        grouped(f.value.abs() as u64)
+    } else if f.value.abs() >= 0.01 && f.value.abs() < 1e6 {
+        format!("{:.3}", f.value)
+    } else {
+        format!("{:.3e}", f.value)
+    };
+    format!("{:<26} {value} {}", f.name, f.unit).trim_end().to_owned()
+}
+
+/// Digits in groups of three.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(' ');
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn print_inspection(i: &inspect::Inspection) -> Result<(), Diagnostics> {
+    let count = |m: &std::collections::BTreeMap<String, u64>| {
+        m.iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ")
+    };
+    say!("{} (opset {})", i.name, i.opset);
+    say!("  parameters   {}", grouped(i.parameters));
+    for input in &i.inputs {
+        say!("  input        {input}");
+    }
+    for output in &i.outputs {
+        say!("  output       {output}");
+    }
+    if !i.open_dimensions.is_empty() {
+        say!("  open         {} (bind with --bind NAME=SIZE, or leave open)", i.open_dimensions.join(", "));
+    }
+    say!("  operators    {}", count(&i.operators));
+    say!("  fixed        {} parameters in {} layers", grouped(i.fixed_parameters), i.layers.len());
+    for (target, tiles) in &i.tiles {
+        say!("  {target:<12} {tiles} tiles");
+    }
+    say!("  host         {}", count(&i.host_operations));
+    say!("");
+    say!("  {:>8} {:>8} {:>12}  layer", "inputs", "outputs", "weights");
+    for l in &i.layers {
+        let nodes = l.nodes.join(", ");
+        say!("  {:>8} {:>8} {:>12}  {} ({nodes})", l.k, l.n, u64::from(l.k) * u64::from(l.n), l.tensor);
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! `manifest.json`: what was compiled, from what, with what, into which files, and where each tile
+//! came from and went to.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pfmc_ir::backend::{Figure, Region};
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::origin::Origin;
+use pfmc_ir::tile::{Scheme, TileId};
+use serde::{Deserialize, Serialize};
+
+use crate::codes::{E0701, E0702};
+use crate::files::{io_error, map, sha256};
+use crate::passes::PassRecord;
+
+/// File name in the output folder.
+pub const FILE: &str = "manifest.json";
+/// Version of the format.
+pub const FORMAT: u32 = 1;
+
+/// The manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// `pfmc`.
+    pub tool: String,
+    /// Version of pfmc.
+    pub version: String,
+    /// Source.
+    pub model: ModelRecord,
+    /// Target's name.
+    pub target: String,
+    /// Name of the process; its text is in the folder.
+    pub process: String,
+    /// Representation of the weights.
+    pub scheme: Scheme,
+    /// `--bind`.
+    pub bindings: BTreeMap<String, i64>,
+    /// Passes in order.
+    pub passes: Vec<PassRecord>,
+    /// All other files of the folder.
+    pub files: Vec<FileRecord>,
+    /// Figures of plan and emission.
+    pub figures: Vec<Figure>,
+    /// Tiles in order.
+    pub tiles: Vec<TileEntry>,
+    /// SHA-256 of this manifest as written, with this field empty.
+    pub digest: String,
+}
+
+/// The source model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// File name without folder.
+    pub name: String,
+    /// SHA-256, hexadecimal, of the model file and its external data.
+    pub sha256: String,
+    /// Learned elements.
+    pub parameters: u64,
+}
+
+/// A file of the folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Name.
+    pub name: String,
+    /// Length.
+    pub bytes: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+/// A tile: ONNX tensor range, place, measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TileEntry {
+    /// Id.
+    pub tile: TileId,
+    /// Name; cells and zones use it.
+    pub name: String,
+    /// Source nodes, tensor, and rows and columns of the matrix.
+    pub origin: Origin,
+    /// Place in the artefact; none for data the target leaves with the host program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
+    /// Measures, e.g. `snr_db`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measures: BTreeMap<String, f64>,
+}
+
+impl FileRecord {
+    /// Reads a file's length and digest.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(folder: &Path, name: &str) -> Result<FileRecord, Diagnostics> {
+        let bytes = map(&folder.join(name))?;
+        Ok(FileRecord { name: name.into(), bytes: bytes.len() as u64, sha256: sha256(&bytes) })
+    }
+}
+
+impl Manifest {
+    fn text(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// Completes the digest and writes the manifest.
+    ///
+    /// # Errors
+    /// Input/output.
+    pub fn write(mut self, folder: &Path) -> Result<Manifest, Diagnostics> {
+        self.digest = String::new();
+        self.digest = sha256(self.text().as_bytes());
+        let path = folder.join(FILE);
+        std::fs::write(&path, self.text()).map_err(|e| io_error("write", &path, &e))?;
+        Ok(self)
+    }
+
+    /// Reads a folder's manifest and checks its own digest.
+    ///
+    /// # Errors
+    /// When it is missing, of another format, or was changed.
+    pub fn read(folder: &Path) -> Result<Manifest, Diagnostics> {
+        let bad = |m: String| {
+            Diagnostics::from(Diagnostic::error(&E0702, format!("{}: {m}", folder.join(FILE).display())))
+        };
+        let text = std::fs::read_to_string(folder.join(FILE)).map_err(|e| bad(e.to_string()))?;
+        let manifest: Manifest = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        if manifest.format != FORMAT || manifest.tool != "pfmc" {
+            return Err(bad(format!("it is of format {}, this is format {FORMAT}", manifest.format)));
+        }
+        let blank = Manifest { digest: String::new(), ..manifest.clone() };
+        if sha256(blank.text().as_bytes()) != manifest.digest || manifest.text() != text {
+            return Err(bad("its digest does not match its content".into()));
+        }
+        Ok(manifest)
+    }
+
+    /// Compares every listed file with its digest.
+    pub fn check_files(&self, folder: &Path) -> Diagnostics {
+        let mut bad = Diagnostics::new();
+        for file in &self.files {
+            // Names are ours: a manifest that names a path was edited.
+            if file.name.contains(['/', '\\']) || file.name.starts_with('.') {
+                bad.push(Diagnostic::error(&E0702, format!("the manifest names a file {:?}", file.name)));
+                continue;
+            }
+            match FileRecord::of(folder, &file.name) {
+                Err(e) => bad.extend(e),
+                Ok(found) if found != *file => {
+                    let message = format!(
+                        "{} has {} bytes and SHA-256 {}…, the manifest says {} and {}…",
+                        file.name,
+                        found.bytes,
+                        &found.sha256[..12],
+                        file.bytes,
+                        file.sha256.get(..12).unwrap_or_default()
+                    );
+                    bad.push(Diagnostic::error(&E0701, message));
+                }
+                Ok(_) => {}
+            }
+        }
+        bad
+    }
+}

@@ -1,0 +1,272 @@
+//! Named arrays in numpy's `.npz` form: a zip archive with one `.npy` member an array.
+//!
+//! Reading accepts what `numpy.savez` and `numpy.savez_compressed` write for the element types of
+//! the representation, in either memory order. Writing is deterministic: equal tensors give equal
+//! bytes (no compression, fixed dates, members in order of name).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::path::Path;
+
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::elem::Elem;
+use pfmc_ir::tensor::{Tensor, count, strides};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
+
+pfmc_ir::codes! {
+    E0010 "an .npz file cannot be read or written"
+    "The operating system refused, or the file is no zip archive. `numpy.savez(path, name=array)` \
+     writes the form expected."
+    E0011 "an array of an .npz file cannot be used"
+    "Arrays must be plain numpy arrays of float32, float64, int64, int32, int8, uint8 or bool, \
+     little-endian, in C or Fortran order. Other element types, pickled objects and damaged members \
+     are refused. Convert with array.astype(...)."
+}
+
+/// Largest array read, in bytes.
+const MAX_ARRAY: usize = 1 << 36;
+/// Longest `.npy` header; numpy's own stay below 200 bytes for plain arrays.
+const MAX_HEADER: usize = 1 << 16;
+const MAGIC: &[u8] = b"\x93NUMPY";
+
+/// Reads all arrays of a file.
+///
+/// # Errors
+/// E0010 when it is no readable archive, E0011 for each member that is no usable array.
+pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
+    let file = File::open(path).map_err(|e| failed("read", path, &e))?;
+    read_from(BufReader::new(file), path)
+}
+
+fn failed(what: &str, path: &Path, why: &dyn std::fmt::Display) -> Diagnostics {
+    Diagnostic::error(&E0010, format!("cannot {what} {}: {why}", path.display())).into()
+}
+
+fn read_from(file: impl Read + Seek, path: &Path) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
+    let mut archive = ZipArchive::new(file).map_err(|e| failed("read", path, &e))?;
+    let (mut out, mut bad) = (BTreeMap::new(), Diagnostics::new());
+    for i in 0..archive.len() {
+        let mut member = archive.by_index(i).map_err(|e| failed("read", path, &e))?;
+        let file_name = member.name().map_err(|e| failed("read", path, &e))?.into_owned();
+        let Some(name) = file_name.strip_suffix(".npy") else {
+            bad.push(Diagnostic::error(
+                &E0011,
+                format!("{}: member {file_name:?} is no .npy array", path.display()),
+            ));
+            continue;
+        };
+        match array(&mut member) {
+            Ok(t) if !out.contains_key(name) => {
+                out.insert(name.to_owned(), t);
+            }
+            Ok(_) => bad.push(Diagnostic::error(
+                &E0011,
+                format!("{}: two arrays are called {name:?}", path.display()),
+            )),
+            Err(e) => bad.push(Diagnostic::error(&E0011, format!("{}: array {name:?}: {e}", path.display()))),
+        }
+    }
+    bad.check()?;
+    Ok(out)
+}
+
+/// Reads exactly `n` bytes, allocating no more than arrive.
+fn take(r: &mut impl Read, n: usize) -> Result<Vec<u8>, String> {
+    let mut out = Vec::new();
+    r.take(n as u64).read_to_end(&mut out).map_err(|e| e.to_string())?;
+    if out.len() == n { Ok(out) } else { Err(format!("it ends after {} of {n} bytes", out.len())) }
+}
+
+/// Reads one `.npy` array.
+fn array(r: &mut impl Read) -> Result<Tensor, String> {
+    let start = take(r, MAGIC.len() + 2)?;
+    if !start.starts_with(MAGIC) {
+        return Err("it is no .npy array".into());
+    }
+    let length = match start[MAGIC.len()] {
+        1 => take(r, 2)?.iter().rev().fold(0usize, |n, &b| (n << 8) | usize::from(b)),
+        2 | 3 => take(r, 4)?.iter().rev().fold(0usize, |n, &b| (n << 8) | usize::from(b)),
+        v => return Err(format!("version {v} of the .npy format is unknown")),
+    };
+    if length > MAX_HEADER {
+        return Err(format!("its header has {length} bytes"));
+    }
+    let header = take(r, length)?;
+    let header = Header::parse(std::str::from_utf8(&header).map_err(|_| "its header is no text")?)?;
+    let bytes = count(&header.shape)
+        .and_then(|n| n.checked_mul(header.elem.size()))
+        .filter(|n| *n <= MAX_ARRAY)
+        .ok_or_else(|| format!("shape {:?} is too large", header.shape))?;
+    let data = take(r, bytes)?;
+    if header.fortran && header.shape.len() > 1 {
+        let data = to_c_order(&data, &header.shape, header.elem.size());
+        return Tensor::from_le_bytes(header.elem, header.shape, &data);
+    }
+    Tensor::from_le_bytes(header.elem, header.shape, &data)
+}
+
+/// Elements in column-major order, as row-major.
+fn to_c_order(data: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
+    let mut reversed: Vec<usize> = shape.to_vec();
+    reversed.reverse();
+    let mut steps = strides(&reversed);
+    steps.reverse();
+    let mut out = Vec::with_capacity(data.len());
+    let mut index = vec![0usize; shape.len()];
+    for _ in 0..data.len() / size {
+        let at: usize = index.iter().zip(&steps).map(|(i, s)| i * s).sum();
+        out.extend_from_slice(&data[at * size..(at + 1) * size]);
+        for (i, &d) in index.iter_mut().zip(shape).rev() {
+            *i += 1;
+            if *i < d {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    out
+}
+
+/// What a `.npy` header says.
+#[derive(Debug, PartialEq)]
+struct Header {
+    elem: Elem,
+    fortran: bool,
+    shape: Vec<usize>,
+}
+
+/// numpy's letters for an element type.
+fn descr(elem: Elem) -> &'static str {
+    match elem {
+        Elem::F32 => "<f4",
+        Elem::F64 => "<f8",
+        Elem::I64 => "<i8",
+        Elem::I32 => "<i4",
+        Elem::I8 => "|i1",
+        Elem::U8 => "|u1",
+        Elem::Bool => "|b1",
+    }
+}
+
+impl Header {
+    /// The dictionary `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, its keys in any
+    /// order.
+    fn parse(text: &str) -> Result<Header, String> {
+        let bad = || format!("its header is not understood: {:?}", text.trim());
+        let value = |key: &str| {
+            let at = text.find(&format!("'{key}'"))?;
+            text[at + key.len() + 2..].trim_start().strip_prefix(':').map(str::trim_start)
+        };
+        let kind = value("descr").and_then(|v| v.strip_prefix('\'')?.split_once('\'')).ok_or_else(bad)?.0;
+        let elem = Elem::ALL.into_iter().find(|e| descr(*e) == kind);
+        let elem = elem.ok_or_else(|| format!("element type {kind:?} is not supported"))?;
+        let order = value("fortran_order").ok_or_else(bad)?;
+        let fortran = match () {
+            () if order.starts_with("False") => false,
+            () if order.starts_with("True") => true,
+            () => return Err(bad()),
+        };
+        let list = value("shape").and_then(|v| v.strip_prefix('(')?.split_once(')')).ok_or_else(bad)?.0;
+        let lengths = list.split(',').map(str::trim).filter(|s| !s.is_empty());
+        let shape = lengths.map(|s| s.parse().map_err(|_| bad())).collect::<Result<Vec<usize>, _>>()?;
+        Ok(Header { elem, fortran, shape })
+    }
+
+    /// The header's bytes with magic and padding: the data begin at a multiple of 64.
+    fn bytes(elem: Elem, shape: &[usize]) -> Result<Vec<u8>, String> {
+        let list: String = shape.iter().map(|d| format!("{d}, ")).collect();
+        let list = if shape.len() == 1 { list.trim_end() } else { list.trim_end_matches(", ") };
+        let mut text = format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({list}), }}", descr(elem));
+        let before = MAGIC.len() + 4;
+        let padded = (before + text.len() + 1).next_multiple_of(64);
+        text.push_str(&" ".repeat(padded - before - text.len() - 1));
+        text.push('\n');
+        let length = u16::try_from(text.len()).map_err(|_| format!("shape {shape:?} is too long"))?;
+        Ok([MAGIC, &[1, 0], &length.to_le_bytes(), text.as_bytes()].concat())
+    }
+}
+
+/// Writes arrays to a file, replacing it.
+///
+/// # Errors
+/// E0010 when it cannot be written.
+pub fn write(path: &Path, arrays: &BTreeMap<String, Tensor>) -> Result<(), Diagnostics> {
+    let file = File::create(path).map_err(|e| failed("write", path, &e))?;
+    let mut out = BufWriter::new(file);
+    write_to(&mut out, arrays).map_err(|e| failed("write", path, &e))?;
+    out.flush().map_err(|e| failed("write", path, &e))
+}
+
+fn write_to(out: impl Write + Seek, arrays: &BTreeMap<String, Tensor>) -> io::Result<()> {
+    let mut archive = ZipWriter::new(out);
+    for (name, t) in arrays {
+        let header = Header::bytes(t.elem(), t.shape()).map_err(io::Error::other)?;
+        let data = t.to_le_bytes();
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .last_modified_time(DateTime::DEFAULT)
+            .unix_permissions(0o644)
+            .large_file(data.len() >= 1 << 31);
+        archive.start_file(format!("{name}.npy"), options)?;
+        archive.write_all(&header)?;
+        archive.write_all(&data)?;
+    }
+    archive.finish()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn sample() -> BTreeMap<String, Tensor> {
+        BTreeMap::from([
+            ("ids".into(), Tensor::new(vec![2, 3], vec![1i64, 2, 3, 4, 5, -6]).unwrap()),
+            ("x".into(), Tensor::scalar(0.5f32)),
+            ("mask".into(), Tensor::vector(vec![true, false])),
+            ("none".into(), Tensor::new(vec![0, 4], Vec::<u8>::new()).unwrap()),
+        ])
+    }
+
+    fn written(arrays: &BTreeMap<String, Tensor>) -> Vec<u8> {
+        let mut out = Cursor::new(Vec::new());
+        write_to(&mut out, arrays).unwrap();
+        out.into_inner()
+    }
+
+    #[test]
+    fn arrays_round_trip_and_bytes_repeat() {
+        let bytes = written(&sample());
+        assert_eq!(bytes, written(&sample()));
+        assert_eq!(read_from(Cursor::new(bytes), Path::new("t.npz")).unwrap(), sample());
+    }
+
+    #[test]
+    fn fortran_order_is_converted() {
+        let mut bytes = Header::bytes(Elem::U8, &[2, 3]).unwrap();
+        let text = String::from_utf8_lossy(&bytes[10..]).replace("False", "True ");
+        bytes.truncate(10);
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.extend_from_slice(&[1, 4, 2, 5, 3, 6]);
+        let t = array(&mut &bytes[..]).unwrap();
+        assert_eq!(t.as_slice::<u8>().unwrap(), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn damage_is_refused() {
+        let bytes = written(&sample());
+        for cut in 0..bytes.len() {
+            assert!(read_from(Cursor::new(&bytes[..cut]), Path::new("t.npz")).is_err());
+        }
+        let huge = Header::bytes(Elem::F64, &[1 << 30, 1 << 30]).unwrap();
+        assert!(array(&mut &huge[..]).unwrap_err().contains("too large"));
+        let long = Header::bytes(Elem::F64, &[1 << 30]).unwrap();
+        assert!(array(&mut &long[..]).unwrap_err().contains("ends after"));
+        assert!(Header::parse("{'descr': '>f4', 'fortran_order': False, 'shape': (1,), }").is_err());
+        assert!(Header::parse("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (), }").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! The files of a model: the mapped model file, and external data inside its folder.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use memmap2::Mmap;
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use prost::Message;
+
+use super::ModelFile;
+use super::codes::{E0101, E0102, E0110, E0111};
+use super::proto::ModelProto;
+
+/// Opens a regular file as a read-only map.
+fn map(path: &Path) -> io::Result<Bytes> {
+    // A pipe or device would block or never end; the check comes before opening.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let file = File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    Ok(Bytes::from_owner(map_file(&file)?))
+}
+
+#[allow(unsafe_code)]
+fn map_file(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the map is private and read-only, and only ever read as bytes, for which every bit
+    // pattern is valid. As with every mapped file, the caller must not truncate or rewrite model
+    // files while they are being compiled; the user's documentation says so.
+    unsafe { Mmap::map(file) }
+}
+
+/// The model file and the external files opened so far.
+pub(super) struct Files {
+    model: ModelFile,
+    folder: PathBuf,
+    /// By location as the model writes it.
+    external: BTreeMap<String, Result<Bytes, Diagnostic>>,
+}
+
+impl Files {
+    /// Maps a model file.
+    pub(super) fn open(path: &Path) -> Result<Files, Diagnostics> {
+        let bytes = map(path)
+            .map_err(|e| Diagnostic::error(&E0101, format!("cannot read {}: {e}", path.display())))?;
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let folder = match path.parent() {
+            Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        Ok(Files { model: ModelFile { name, bytes }, folder, external: BTreeMap::new() })
+    }
+
+    /// The model file's bytes.
+    pub(super) fn model(&self) -> &Bytes {
+        &self.model.bytes
+    }
+
+    /// Bytes of an external file; the same failure is returned each time it is asked for.
+    pub(super) fn external(&mut self, location: &str) -> Result<Bytes, Diagnostic> {
+        if let Some(known) = self.external.get(location) {
+            return known.clone();
+        }
+        let opened = self.open_external(location);
+        self.external.insert(location.to_owned(), opened.clone());
+        opened
+    }
+
+    fn open_external(&self, location: &str) -> Result<Bytes, Diagnostic> {
+        let outside = |why: &str| {
+            Diagnostic::error(&E0110, format!("external data location {location:?} {why}"))
+                .help("external data must be a file in the model's folder")
+        };
+        let missing = |e: io::Error| {
+            Diagnostic::error(&E0111, format!("cannot read external data {location:?}: {e}"))
+                .help("put the file beside the model under this name")
+        };
+        if location.is_empty() {
+            return Err(outside("is empty"));
+        }
+        let relative = Path::new(location);
+        if location.contains('\\')
+            || relative.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir))
+        {
+            return Err(outside("is no path below the model's folder"));
+        }
+        let folder = self.folder.canonicalize().map_err(missing)?;
+        let path = folder.join(relative).canonicalize().map_err(missing)?;
+        if !path.starts_with(&folder) {
+            return Err(outside("is a link that leaves the model's folder"));
+        }
+        map(&path).map_err(missing)
+    }
+
+    /// All files that could be read.
+    pub(super) fn into_files(self) -> Vec<ModelFile> {
+        let external = self
+            .external
+            .into_iter()
+            .filter_map(|(name, bytes)| Some(ModelFile { name, bytes: bytes.ok()? }));
+        std::iter::once(self.model).chain(external).collect()
+    }
+}
+
+/// Decodes a model without copying its weights: the message shares `bytes`.
+///
+/// # Errors
+/// When it is no ONNX model.
+pub fn decode(bytes: &Bytes) -> Result<ModelProto, Diagnostics> {
+    let bad = |why: String| {
+        let d = Diagnostic::error(&E0102, format!("this is no ONNX model: {why}"));
+        if bytes.starts_with(b"version https://git-lfs") {
+            d.note("it is a Git LFS pointer; `git lfs pull` fetches the model")
+        } else if bytes.is_empty() {
+            d.note("the file is empty")
+        } else {
+            d
+        }
+    };
+    let model = ModelProto::decode(bytes.clone()).map_err(|e| bad(e.to_string()))?;
+    match model.graph {
+        Some(_) => Ok(model),
+        None => Err(bad("it has no graph".into()).into()),
+    }
+}

@@ -1,0 +1,411 @@
+//! What a lowering has at hand: the node's operands, attributes and helpers that emit operations.
+
+use pfmc_ir::consts::Const;
+use pfmc_ir::diag::Diagnostic;
+use pfmc_ir::elem::Elem;
+use pfmc_ir::graph::ValueId;
+use pfmc_ir::op::{BinaryFn, Op, ReduceFn, UnaryFn};
+use pfmc_ir::origin::Origin;
+use pfmc_ir::shape::{Dim, OpenDim, OpenType};
+use pfmc_ir::tensor::{Data, Tensor};
+
+use super::attrs::Attrs;
+use super::codes::{E0105, E0106, E0107};
+use super::import::Importer;
+use super::ops::OpInfo;
+use super::proto::{NodeProto, TensorProto, text};
+use super::tensor;
+
+/// Why a node could not be lowered.
+pub(super) struct Fault {
+    pub diagnostic: Box<Diagnostic>,
+    /// Whether it follows from shapes, types or constants of operands: then it says nothing new
+    /// where an operand could not be imported.
+    pub about_shape: bool,
+}
+
+impl Fault {
+    pub(super) fn hard(d: Diagnostic) -> Fault {
+        Fault { diagnostic: Box::new(d), about_shape: false }
+    }
+
+    pub(super) fn shape(d: Diagnostic) -> Fault {
+        Fault { diagnostic: Box::new(d), about_shape: true }
+    }
+
+    pub(super) fn noted(mut self, note: String) -> Fault {
+        self.diagnostic.notes.push(note);
+        self
+    }
+}
+
+impl From<Diagnostic> for Fault {
+    fn from(d: Diagnostic) -> Fault {
+        Fault::hard(d)
+    }
+}
+
+/// Result of a lowering step.
+pub(super) type R<T> = Result<T, Fault>;
+
+/// One node being lowered.
+pub(super) struct Ctx<'i, 'f, 'm> {
+    imp: &'i mut Importer<'f>,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    /// Attributes not read yet.
+    pub attrs: Attrs<'m>,
+    /// Version of the standard operator set.
+    pub opset: i64,
+    origin: Origin,
+    poisoned: bool,
+}
+
+impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
+    pub(super) fn new(imp: &'i mut Importer<'f>, n: &'m NodeProto, origin: Origin, opset: i64) -> Self {
+        let mut inputs: Vec<String> = n.input.iter().map(text).collect();
+        while inputs.last().is_some_and(String::is_empty) {
+            inputs.pop();
+        }
+        let outputs = n.output.iter().map(text).collect();
+        let poisoned = inputs.iter().any(|i| imp.known_value(i).is_some_and(|v| imp.is_poisoned(v)));
+        Ctx { imp, inputs, outputs, attrs: Attrs::new(n), opset, origin, poisoned }
+    }
+
+    /// Attributes that the lowering left, of those the operator has.
+    pub(super) fn unread(&self, info: &OpInfo) -> Vec<String> {
+        self.attrs.rest().filter(|a| info.attributes.contains(a)).map(str::to_owned).collect()
+    }
+
+    /// Whether an operand could not be imported.
+    pub(super) fn poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// Number of inputs, without those left out at the end.
+    pub(super) fn input_count(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Number of outputs.
+    pub(super) fn output_count(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// Whether an input is given.
+    pub(super) fn has(&self, i: usize) -> bool {
+        self.inputs.get(i).is_some_and(|n| !n.is_empty())
+    }
+
+    /// An input that must be there.
+    pub(super) fn x(&mut self, i: usize) -> R<ValueId> {
+        match self.inputs.get(i) {
+            Some(name) if !name.is_empty() => {
+                let v = self.imp.value(name, &self.origin);
+                self.poisoned |= self.imp.is_poisoned(v);
+                Ok(v)
+            }
+            _ => Err(Diagnostic::error(&E0107, format!("input {i} is missing")).into()),
+        }
+    }
+
+    /// An input that may be left out.
+    pub(super) fn opt(&mut self, i: usize) -> R<Option<ValueId>> {
+        if self.has(i) { self.x(i).map(Some) } else { Ok(None) }
+    }
+
+    /// All inputs.
+    pub(super) fn all(&mut self) -> R<Vec<ValueId>> {
+        (0..self.inputs.len()).map(|i| self.x(i)).collect()
+    }
+
+    /// An unsupported form.
+    pub(super) fn form(message: impl Into<String>) -> Fault {
+        Fault::shape(Diagnostic::error(&E0106, message))
+    }
+
+    /// An unsupported attribute value.
+    pub(super) fn value_of(name: &str, value: impl std::fmt::Debug, supported: &str) -> Fault {
+        Fault::hard(
+            Diagnostic::error(&E0105, format!("attribute {name} is {value:?}"))
+                .note(format!("supported: {supported}")),
+        )
+    }
+
+    /// The constant an input is.
+    pub(super) fn constant(&self, i: usize) -> Option<&Const> {
+        self.imp.known_constant(self.inputs.get(i)?)
+    }
+
+    /// The elements of an integer input that is constant, or whose elements inference knows.
+    /// `None` when it is left out.
+    pub(super) fn ints(&mut self, i: usize, what: &str) -> R<Option<Vec<i64>>> {
+        if !self.has(i) {
+            return Ok(None);
+        }
+        if let Some(c) = self.constant(i) {
+            // Axes, sizes and paddings are short; a long one is no such list.
+            if c.len() <= 4096 {
+                let found = c.tensor().ok().and_then(|t| integers(&t));
+                return found
+                    .map(Some)
+                    .ok_or_else(|| Self::form(format!("{what} (input {i}) are not integers")));
+            }
+        }
+        let v = self.x(i)?;
+        let fact = self.imp.facts.get(v).and_then(|f| f.value.clone());
+        let numbers: Option<Vec<i64>> = fact.and_then(|f| f.iter().map(|d| d.as_ref()?.value()).collect());
+        numbers
+            .map(Some)
+            .ok_or_else(|| Self::form(format!("{what} (input {i}, {:?}) must be constant", self.inputs[i])))
+    }
+
+    /// The element of a constant float or integer input of one element; `None` when it is left out.
+    pub(super) fn number(&mut self, i: usize, what: &str) -> R<Option<f64>> {
+        if !self.has(i) {
+            return Ok(None);
+        }
+        let found = self.constant(i).filter(|c| c.len() == 1).and_then(|c| first(&c.tensor().ok()?));
+        match found {
+            Some(v) => Ok(Some(v)),
+            None => {
+                self.x(i)?;
+                Err(Self::form(format!("{what} (input {i}, {:?}) must be a constant number", self.inputs[i])))
+            }
+        }
+    }
+
+    /// Attribute `name`, or input `i` where the opset has it as one.
+    pub(super) fn ints_from(&mut self, name: &str, i: usize) -> R<Option<Vec<i64>>> {
+        match self.attrs.ints(name)? {
+            Some(v) => Ok(Some(v)),
+            None => self.ints(i, name),
+        }
+    }
+
+    /// What is known of a value.
+    pub(super) fn ty(&self, v: ValueId) -> OpenType {
+        self.imp.graph.value(v).map_or_else(|| OpenType::unknown(Elem::F32), |v| v.ty.clone())
+    }
+
+    /// Element type.
+    pub(super) fn elem(&self, v: ValueId) -> Elem {
+        self.ty(v).elem
+    }
+
+    /// Dimensions.
+    pub(super) fn dims(&self, v: ValueId) -> Option<Vec<OpenDim>> {
+        self.ty(v).shape
+    }
+
+    /// Rank, which must be known.
+    pub(super) fn rank(&self, v: ValueId) -> R<usize> {
+        self.dims(v).map(|d| d.len()).ok_or_else(|| Self::form("the rank of the operand is not known"))
+    }
+
+    /// Emits an operation of one result.
+    pub(super) fn op(&mut self, op: Op, inputs: &[ValueId]) -> R<ValueId> {
+        Ok(self.imp.add(op, inputs.to_vec(), &self.origin)?[0])
+    }
+
+    /// Emits an operation of several results.
+    pub(super) fn many(&mut self, op: Op, inputs: &[ValueId]) -> R<Vec<ValueId>> {
+        self.imp.add(op, inputs.to_vec(), &self.origin)
+    }
+
+    /// Element-wise function.
+    pub(super) fn un(&mut self, f: UnaryFn, x: ValueId) -> R<ValueId> {
+        self.op(Op::Unary(f), &[x])
+    }
+
+    /// Element-wise function of two.
+    pub(super) fn bin(&mut self, f: BinaryFn, a: ValueId, b: ValueId) -> R<ValueId> {
+        self.op(Op::Binary(f), &[a, b])
+    }
+
+    /// Element-wise function of a value and a number of its element type.
+    pub(super) fn with(&mut self, f: BinaryFn, a: ValueId, number: f64) -> R<ValueId> {
+        let b = self.number_like(number, a)?;
+        self.bin(f, a, b)
+    }
+
+    /// Reduction that keeps axes.
+    pub(super) fn reduce(&mut self, f: ReduceFn, x: ValueId, axes: Vec<i64>) -> R<ValueId> {
+        self.op(Op::Reduce { f, axes, keepdims: true }, &[x])
+    }
+
+    /// A constant made by a lowering.
+    pub(super) fn make(&mut self, t: &Tensor, learned: bool) -> ValueId {
+        self.imp.constant("", Const::derived(t, self.origin.clone(), learned))
+    }
+
+    /// A constant computed from tensors of the file.
+    pub(super) fn make_from(&mut self, t: &Tensor, tensor: usize, learned: bool) -> ValueId {
+        let mut origin = self.origin.clone();
+        origin.tensor = self.inputs.get(tensor).cloned();
+        self.imp.constant("", Const::derived(t, origin, learned))
+    }
+
+    /// A number as constant of the element type of a value.
+    pub(super) fn number_like(&mut self, number: f64, like: ValueId) -> R<ValueId> {
+        let t = scalar(number, self.elem(like))
+            .ok_or_else(|| Self::form(format!("{number} has no such element type")))?;
+        Ok(self.make(&t, false))
+    }
+
+    /// An i64 vector.
+    pub(super) fn vector(&mut self, values: Vec<i64>) -> ValueId {
+        self.make(&Tensor::vector(values), false)
+    }
+
+    /// An i64 scalar.
+    pub(super) fn int_scalar(&mut self, value: i64) -> ValueId {
+        self.make(&Tensor::scalar(value), false)
+    }
+
+    /// A value as i64.
+    pub(super) fn as_i64(&mut self, v: ValueId) -> R<ValueId> {
+        match self.elem(v) {
+            Elem::I64 => Ok(v),
+            e if e.is_int() => {
+                let known = self.imp.graph.constant(v).and_then(|(_, c)| c.tensor().ok());
+                match known
+                    .filter(|t| t.len() <= 4096)
+                    .and_then(|t| Some((integers(&t)?, t.shape().to_vec())))
+                {
+                    Some((values, shape)) => {
+                        let t = Tensor::new(shape, values).map_err(Self::form)?;
+                        Ok(self.make(&t, false))
+                    }
+                    None => self.op(Op::Cast { to: Elem::I64 }, &[v]),
+                }
+            }
+            e => Err(Self::form(format!("an operand is {e} and must be an integer"))),
+        }
+    }
+
+    /// Input `i` as i64, without making a constant of another integer type a value.
+    pub(super) fn i64_input(&mut self, i: usize) -> R<ValueId> {
+        let narrow = self.constant(i).filter(|c| c.elem != Elem::I64 && c.elem.is_int() && c.len() <= 4096);
+        let known = narrow.and_then(|c| c.tensor().ok());
+        if let Some((values, shape)) = known.and_then(|t| Some((integers(&t)?, t.shape().to_vec()))) {
+            let t = Tensor::new(shape, values).map_err(Self::form)?;
+            return Ok(self.make(&t, false));
+        }
+        let v = self.x(i)?;
+        self.as_i64(v)
+    }
+
+    /// Refuses element types other than floats.
+    pub(super) fn floats_only(&self, v: ValueId) -> R<()> {
+        match self.elem(v) {
+            e if e.is_float() => Ok(()),
+            e => Err(Self::form(format!("the operand is {e}; supported are f32 and f64"))),
+        }
+    }
+
+    /// Axes counted from the end, ascending and without repetition.
+    pub(super) fn axes_from_end(&self, axes: &[i64], rank: Option<usize>) -> R<Vec<i64>> {
+        let mut out = Vec::with_capacity(axes.len());
+        for &a in axes {
+            out.push(match rank {
+                Some(r) => pfmc_ir::tensor::axis(a, r).map_err(Self::form)? as i64,
+                None => a,
+            });
+        }
+        out.sort_unstable();
+        let n = out.len();
+        out.dedup();
+        if out.len() < n {
+            return Err(Fault::hard(Diagnostic::error(&E0105, format!("axes {axes:?} name one twice"))));
+        }
+        Ok(out)
+    }
+
+    /// The axes from `axis` to the last, negative where the rank is not known.
+    pub(super) fn trailing(&self, axis: i64, v: ValueId) -> R<Vec<i64>> {
+        match self.dims(v) {
+            Some(d) => {
+                let a = pfmc_ir::tensor::axis(axis, d.len()).map_err(Self::form)?;
+                Ok((a as i64..d.len() as i64).collect())
+            }
+            None if (-64..0).contains(&axis) => Ok((axis..0).collect()),
+            None => Err(Self::form("the rank of the operand is not known")),
+        }
+    }
+
+    /// Length of an axis, when it is a number.
+    pub(super) fn length(&self, v: ValueId, axis: usize) -> Option<i64> {
+        self.dims(v)?.get(axis)?.as_ref().and_then(Dim::value)
+    }
+
+    /// Binds output `i` to a tensor of the file.
+    pub(super) fn bind_tensor(&mut self, i: usize, t: &TensorProto) {
+        let Some(name) = self.outputs.get(i).filter(|n| !n.is_empty()).cloned() else { return };
+        let mut origin = self.origin.clone();
+        origin.tensor = Some(name.clone());
+        // The tensor's own name is usually empty: messages name the output.
+        let named = TensorProto { name: name.clone().into(), ..t.clone() };
+        self.imp.tensor(name, &named, &origin);
+    }
+
+    /// Binds output `i` to a small constant.
+    pub(super) fn bind_constant(&mut self, i: usize, t: &Tensor) {
+        let Some(name) = self.outputs.get(i).filter(|n| !n.is_empty()).cloned() else { return };
+        let mut origin = self.origin.clone();
+        origin.tensor = Some(name.clone());
+        let learned = t.elem().is_float() && t.rank() > 0 && t.len() > 1;
+        self.imp.bind_const(name, Const::derived(t, origin, learned));
+    }
+
+    /// A tensor attribute of one element, as a tensor of rank 0.
+    pub(super) fn one_element(&mut self, t: &TensorProto) -> R<Tensor> {
+        let c = tensor::constant(t, &self.origin, self.imp.files)?;
+        let scalar = c.tensor().ok().and_then(|t| t.reshaped(Vec::new()).ok());
+        scalar.ok_or_else(|| {
+            Fault::hard(Diagnostic::error(&E0105, "attribute value is no tensor of one element"))
+        })
+    }
+
+    /// Notes that the first output is computed in a wider type than the model says.
+    pub(super) fn widened(&mut self) {
+        self.imp.widened.extend(self.outputs.first().cloned());
+    }
+}
+
+/// The elements of an integer tensor.
+fn integers(t: &Tensor) -> Option<Vec<i64>> {
+    Some(match t.data() {
+        Data::I64(v) => v.to_vec(),
+        Data::I32(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::I8(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::U8(v) => v.iter().map(|&v| v.into()).collect(),
+        _ => return None,
+    })
+}
+
+/// The first element as a number.
+fn first(t: &Tensor) -> Option<f64> {
+    match t.data() {
+        Data::F32(v) => v.first().map(|&v| v.into()),
+        Data::F64(v) => v.first().copied(),
+        Data::Bool(v) => v.first().map(|&v| u8::from(v).into()),
+        // Exact up to 2^53; a larger constant has no use as a scalar operand of a lowering.
+        _ => integers(t)?.first().filter(|v| v.unsigned_abs() <= 1 << 53).map(|&v| v as f64),
+    }
+}
+
+/// A number as a tensor of rank 0; `None` when the element type cannot hold it.
+pub(super) fn scalar(number: f64, elem: Elem) -> Option<Tensor> {
+    let whole =
+        || (number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0).then_some(number as i64);
+    Some(match elem {
+        Elem::F32 => Tensor::scalar(number as f32),
+        Elem::F64 => Tensor::scalar(number),
+        Elem::I64 => Tensor::scalar(whole()?),
+        Elem::I32 => Tensor::scalar(i32::try_from(whole()?).ok()?),
+        Elem::I8 => Tensor::scalar(i8::try_from(whole()?).ok()?),
+        Elem::U8 => Tensor::scalar(u8::try_from(whole()?).ok()?),
+        Elem::Bool => Tensor::scalar(number != 0.0),
+    })
+}

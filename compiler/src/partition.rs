@@ -1,0 +1,160 @@
+//! Cuts fixed matrices into tiles of the target's size, and gathers everything else that is fixed
+//! into the program's data.
+
+use std::ops::Range;
+
+use pfmc_ir::backend::TileLimit;
+use pfmc_ir::consts::{Const, ConstSource};
+use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::graph::Graph;
+use pfmc_ir::op::Op;
+use pfmc_ir::origin::Origin;
+use pfmc_ir::program::{DataEntry, TileProgram};
+use pfmc_ir::text::INLINE_MAX;
+use pfmc_ir::tile::{FixedMatrix, Scheme, Tile, TileId, TileKind};
+use pfmc_ir::verify::Verified;
+
+use crate::passes::fix::{Found, MatrixView};
+use crate::source::ModelSource;
+
+/// Even pieces of `0..length`, each at most `limit` and a multiple of `multiple` but the last.
+fn cuts(length: u32, limit: u32, multiple: u32) -> Vec<Range<u32>> {
+    let limit = if limit >= multiple && multiple > 0 { limit - limit % multiple } else { limit }.max(1);
+    let pieces = length.div_ceil(limit).max(1);
+    let even = length.div_ceil(pieces);
+    let size = even.checked_next_multiple_of(multiple.max(1)).unwrap_or(even).clamp(1, limit);
+    (0..length).step_by(size as usize).map(|s| s..s.saturating_add(size).min(length)).collect()
+}
+
+/// `t`, the tile's number and the end of its tensor's name, in the characters a cell name may have.
+fn name(index: usize, origin: &Origin, fallback: &str) -> String {
+    let source = origin.tensor.as_deref().unwrap_or(fallback);
+    let clean: String = source
+        .trim_end_matches(".weight")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    let head = format!("t{index}_");
+    let room = Tile::NAME_MAX.saturating_sub(head.len());
+    let tail = &clean[clean.len().saturating_sub(room)..];
+    format!("{head}{}", tail.trim_start_matches('_'))
+}
+
+/// Cuts `found` into tiles and moves the graph's other large or learned constants into the data.
+///
+/// # Errors
+/// What the program's verifier reports.
+pub fn partition(
+    mut graph: Graph,
+    found: &[Found],
+    scheme: Scheme,
+    limit: TileLimit,
+    data_tile_bytes: Option<u64>,
+) -> Result<(Verified<TileProgram>, ModelSource), Diagnostics> {
+    let mut matrices = Vec::new();
+    let mut tiles: Vec<Tile> = Vec::new();
+    for (matrix, f) in found.iter().enumerate() {
+        matrices.push(FixedMatrix { k: f.view.k, n: f.view.n, scheme, origin: f.origin.clone() });
+        for n in cuts(f.view.n, limit.n, limit.n_multiple) {
+            for k in cuts(f.view.k, limit.k, limit.k_multiple) {
+                let wide = |r: &Range<u32>| u64::from(r.start)..u64::from(r.end);
+                tiles.push(Tile {
+                    name: name(tiles.len(), &f.origin, "matrix"),
+                    origin: f.origin.with_range(wide(&k), wide(&n)),
+                    kind: TileKind::Matrix {
+                        matrix: pfmc_ir::tile::MatrixId(matrix as u32),
+                        k: k.clone(),
+                        n: n.clone(),
+                    },
+                });
+            }
+        }
+    }
+    let views: Vec<(MatrixView, Const)> =
+        found.iter().filter_map(|f| Some((f.view, graph.consts.get(f.view.id)?.clone()))).collect();
+
+    let mut data: Vec<DataEntry> = Vec::new();
+    let mut pieces = Vec::new();
+    let mut end = 0u64;
+    let used: Vec<_> = graph
+        .order()
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|id| match graph.node(id)?.op {
+            Op::Constant { id } => Some(id),
+            _ => None,
+        })
+        .collect();
+    for id in used {
+        let Some(c) = graph.consts.get_mut(id) else { continue };
+        let Some(bytes) = c.bytes().filter(|_| c.learned || c.len() > INLINE_MAX).cloned() else { continue };
+        if bytes.is_empty() {
+            continue;
+        }
+        c.source = ConstSource::Data(end);
+        data.push(DataEntry { offset: end, len: bytes.len() as u64, origin: c.origin.clone() });
+        end += bytes.len() as u64;
+        pieces.push(bytes);
+    }
+    let tile_bytes = data_tile_bytes.unwrap_or(1 << 20).max(1);
+    let mut offset = 0;
+    while offset < end {
+        let len = tile_bytes.min(end - offset);
+        let origin = data
+            .iter()
+            .find(|d| (d.offset..d.offset + d.len).contains(&offset))
+            .map(|d| d.origin.clone())
+            .unwrap_or_default();
+        tiles.push(Tile {
+            name: name(tiles.len(), &Origin::default(), "data"),
+            kind: TileKind::Data { offset, len },
+            origin,
+        });
+        offset += len;
+    }
+    let program = Verified::new(TileProgram { graph, matrices, tiles, data })?;
+    let source = ModelSource::new(&program, views, pieces);
+    Ok((program, source))
+}
+
+/// Tiles that a target holds: all, or the matrix tiles only.
+pub fn held(program: &TileProgram, data_tiles: bool) -> impl Iterator<Item = TileId> + '_ {
+    program
+        .tiles()
+        .filter(move |(_, t)| data_tiles || matches!(t.kind, TileKind::Matrix { .. }))
+        .map(|(id, _)| id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_cover_in_order_within_the_limit() {
+        for length in [1u32, 2, 31, 32, 33, 384, 480, 481, 1536, 30522] {
+            for (limit, multiple) in [(480, 32), (1024, 128), (256, 1), (7, 32), (1, 1)] {
+                let pieces = cuts(length, limit, multiple);
+                let mut at = 0;
+                for p in &pieces {
+                    assert!(
+                        p.start == at && p.end > at && p.end - p.start <= limit,
+                        "{length} {limit} {multiple}"
+                    );
+                    at = p.end;
+                }
+                assert_eq!(at, length);
+            }
+        }
+        assert_eq!(cuts(1536, 1024, 128), vec![0..768, 768..1536]);
+    }
+
+    #[test]
+    fn names_fit_a_cell() {
+        let n = name(123, &Origin::tensor("model/layers.0.self_attn.q_proj.weight"), "x");
+        assert!(
+            n.len() <= Tile::NAME_MAX && n.starts_with("t123_") && n.ends_with("self_attn_q_proj"),
+            "{n}"
+        );
+        assert_eq!(name(4, &Origin::default(), "data"), "t4_data");
+    }
+}

@@ -1,0 +1,131 @@
+//! Binding of open dimensions: the step from one level of knowledge to the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::graph::Graph;
+use pfmc_ir::shape::{BoundType, OpenType};
+use pfmc_ir::verify::Verify;
+
+use super::fold::Fold;
+use super::{Exactness, Pass, PassInfo, PassRecord};
+use crate::codes::{E0201, E0202, E0203};
+
+const INFO: PassInfo = PassInfo {
+    name: "bind",
+    doc: "Binds open dimensions to numbers; shape arithmetic, masks and tables become constants.",
+    exactness: Exactness::BitExact,
+};
+
+/// Names of the dimensions that the inputs leave open, sorted.
+pub fn open_dimensions(graph: &Graph<OpenType>) -> BTreeSet<String> {
+    graph
+        .inputs()
+        .iter()
+        .filter_map(|v| graph.value(*v)?.ty.shape.as_ref())
+        .flatten()
+        .flatten()
+        .flat_map(|d| d.symbols().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Merges `--bind` arguments.
+///
+/// # Errors
+/// Names bound twice with different sizes, and sizes below 1.
+pub fn merge(arguments: &[(String, i64)]) -> Result<BTreeMap<String, i64>, Diagnostics> {
+    let mut bad = Diagnostics::new();
+    let mut out = BTreeMap::new();
+    for (name, size) in arguments {
+        if *size < 1 {
+            bad.push(Diagnostic::error(&E0202, format!("{name} cannot be {size}")).help("sizes start at 1"));
+        }
+        if let Some(old) = out.insert(name.clone(), *size) {
+            if old != *size {
+                bad.push(Diagnostic::error(&E0202, format!("{name} is bound to {old} and to {size}")));
+            }
+        }
+    }
+    bad.check().map(|()| out)
+}
+
+/// Binds dimensions and folds. Dimensions that are not named stay open; when none is left the
+/// result is known to have only bound shapes.
+///
+/// # Errors
+/// Unknown names, sizes the model contradicts, and shapes that stay unknown.
+pub fn bind(
+    mut graph: Graph<OpenType>,
+    bindings: &BTreeMap<String, i64>,
+) -> Result<(Bound, Vec<PassRecord>), Diagnostics> {
+    let open = open_dimensions(&graph);
+    let mut bad = Diagnostics::new();
+    for name in bindings.keys().filter(|n| !open.contains(*n)) {
+        let listed: Vec<&str> = open.iter().map(String::as_str).collect();
+        bad.push(Diagnostic::error(&E0201, format!("no input has an open dimension {name:?}")).help(
+            if listed.is_empty() {
+                "the model has no open dimension".to_owned()
+            } else {
+                format!("open dimensions are {}; for example --bind {}=1", listed.join(", "), listed[0])
+            },
+        ));
+    }
+    bad.check()?;
+    for v in graph.inputs().to_vec() {
+        let Some(value) = graph.value_mut(v) else { continue };
+        for dim in value.ty.shape.iter_mut().flatten() {
+            if let Some(d) = dim {
+                *dim = Some(d.bind(bindings).ok_or_else(|| {
+                    Diagnostic::error(&E0202, format!("a dimension of input {:?} overflows", value.name))
+                })?);
+            }
+        }
+    }
+    let mut records = Vec::new();
+    if !bindings.is_empty() {
+        let bound = bindings.len() as u64;
+        records.push(PassRecord::new(&INFO, [("dimensions".to_owned(), bound)].into()));
+    }
+    let stats = Fold.run(&mut graph)?;
+    graph.verify()?;
+    records.push(PassRecord::new(Pass::<OpenType>::info(&Fold), stats));
+    if !open_dimensions(&graph).is_empty() {
+        return Ok((Bound::Open(graph), records));
+    }
+    match graph.convert::<BoundType>() {
+        Ok(g) => {
+            g.verify()?;
+            Ok((Bound::Bound(g), records))
+        }
+        Err(unknown) => Err(Diagnostics(
+            unknown
+                .into_iter()
+                .map(|(id, v)| {
+                    Diagnostic::error(
+                        &E0203,
+                        format!("the shape of %{id} {:?} is {} after binding", v.name, v.ty),
+                    )
+                })
+                .collect(),
+        )),
+    }
+}
+
+/// A graph after binding, at the level of knowledge reached.
+#[derive(Debug, Clone)]
+pub enum Bound {
+    /// Some dimension is open.
+    Open(Graph<OpenType>),
+    /// Every shape is a list of numbers.
+    Bound(Graph<BoundType>),
+}
+
+impl Bound {
+    /// As an open graph, which every graph is.
+    pub fn into_open(self) -> Graph<OpenType> {
+        match self {
+            Bound::Open(g) => g,
+            Bound::Bound(g) => g.into(),
+        }
+    }
+}

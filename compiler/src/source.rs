@@ -1,0 +1,105 @@
+//! Tile contents straight from the model's weights, quantised on demand.
+
+use bytes::Bytes;
+use pfmc_ir::consts::Const;
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::numerics;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{Scheme, TileContent, TileId, TileKind, TileSource};
+
+use crate::codes::E0704;
+use crate::passes::fix::MatrixView;
+
+/// Quantises tiles from mapped weights; nothing is kept.
+pub struct ModelSource {
+    tiles: Vec<(TileKind, Scheme)>,
+    views: Vec<(MatrixView, Const)>,
+    pieces: Vec<Bytes>,
+}
+
+impl ModelSource {
+    /// The source of a program whose matrices are `views` (by matrix id) and whose data is the
+    /// concatenation of `pieces`.
+    pub fn new(program: &TileProgram, views: Vec<(MatrixView, Const)>, pieces: Vec<Bytes>) -> Self {
+        let tiles = program
+            .tiles()
+            .map(|(id, t)| (t.kind.clone(), program.matrix_tile(id).map_or(Scheme::Real, |t| t.2)))
+            .collect();
+        ModelSource { tiles, views, pieces }
+    }
+
+    /// Elements of a rectangle of a matrix, `[k][n]`.
+    fn read(&self, matrix: usize, k: std::ops::Range<u32>, n: std::ops::Range<u32>) -> Option<Vec<f32>> {
+        let (view, c) = self.views.get(matrix)?;
+        let bytes = c.bytes()?;
+        let mut out = vec![0f32; k.len() * n.len()];
+        let at = |row: usize, column: usize| {
+            let byte = (row * view.k_stride + column * view.n_stride) * 4;
+            bytes.get(byte..byte + 4).and_then(|b| b.try_into().ok()).map(f32::from_le_bytes)
+        };
+        // Walk in the order of the bytes, whichever way the view runs.
+        if view.n_stride <= view.k_stride {
+            for (i, row) in k.enumerate() {
+                for (j, column) in n.clone().enumerate() {
+                    out[i * n.len() + j] = at(row as usize, column as usize)?;
+                }
+            }
+        } else {
+            for (j, column) in n.clone().enumerate() {
+                for (i, row) in k.clone().enumerate() {
+                    out[i * n.len() + j] = at(row as usize, column as usize)?;
+                }
+            }
+        }
+        Some(out)
+    }
+
+    /// The unquantised elements of a matrix tile, `[k][n]`.
+    pub fn weights(&self, id: TileId) -> Option<Vec<f32>> {
+        match &self.tiles.get(id.index())?.0 {
+            TileKind::Matrix { matrix, k, n } => self.read(matrix.index(), k.clone(), n.clone()),
+            TileKind::Data { .. } => None,
+        }
+    }
+
+    fn data(&self, offset: u64, len: u64) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(usize::try_from(len).ok()?);
+        let mut start = 0u64;
+        for piece in &self.pieces {
+            let end = start + piece.len() as u64;
+            let (a, b) = (offset.max(start), (offset + len).min(end));
+            if a < b {
+                out.extend_from_slice(&piece[(a - start) as usize..(b - start) as usize]);
+            }
+            start = end;
+        }
+        (out.len() as u64 == len).then_some(out)
+    }
+}
+
+impl TileSource for ModelSource {
+    fn tile(&self, id: TileId) -> Result<TileContent, Diagnostics> {
+        let content = || -> Option<TileContent> {
+            let (kind, scheme) = self.tiles.get(id.index())?;
+            Some(match kind {
+                TileKind::Data { offset, len } => TileContent::Data(self.data(*offset, *len)?),
+                TileKind::Matrix { matrix, k, n } => {
+                    let values = self.read(matrix.index(), k.clone(), n.clone())?;
+                    match *scheme {
+                        Scheme::Real => TileContent::Real(numerics::round_real(&values, k.len(), n.len())),
+                        Scheme::Codes { bits, group } => TileContent::Codes(numerics::quantize_codes(
+                            &values,
+                            k.len(),
+                            n.len(),
+                            bits,
+                            group as usize,
+                        )),
+                    }
+                }
+            })
+        };
+        content().ok_or_else(|| {
+            Diagnostic::error(&E0704, format!("the model has no weights for tile {id}")).into()
+        })
+    }
+}

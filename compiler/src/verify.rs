@@ -1,0 +1,188 @@
+//! Read-back of an output folder: does the artefact hold what the program says, and does the
+//! program say what the model says?
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pfmc_ir::backend::{ProcessText, Progress, ReadBack, Target};
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::text::{parse_program, print_program};
+use pfmc_ir::tile::{Scheme, TileId, TileSource};
+use pfmc_ir::verify::Verified;
+use rayon::prelude::*;
+
+use crate::codes::E0704;
+use crate::compile::{PROCESS_FILE, PROGRAM_FILE, lower};
+use crate::contents::Reference;
+use crate::files::io_error;
+use crate::manifest::Manifest;
+use crate::partition::held;
+use crate::targets;
+
+/// An output folder, opened: manifest, program, target.
+pub struct Opened {
+    /// Manifest.
+    pub manifest: Manifest,
+    /// Program.
+    pub program: Verified<TileProgram>,
+    /// Target with the folder's process.
+    pub target: Box<dyn Target>,
+}
+
+fn text(folder: &Path, name: &str) -> Result<String, Diagnostics> {
+    let path = folder.join(name);
+    std::fs::read_to_string(&path).map_err(|e| io_error("read", &path, &e).into())
+}
+
+/// Opens an output folder without looking at the artefact files.
+///
+/// # Errors
+/// A damaged manifest, program or process.
+pub fn open(folder: &Path) -> Result<Opened, Diagnostics> {
+    let manifest = Manifest::read(folder)?;
+    let program = Verified::new(parse_program(&text(folder, PROGRAM_FILE)?)?)?;
+    let process = ProcessText { name: manifest.process.clone(), toml: text(folder, PROCESS_FILE)? };
+    let target = targets::backend(&manifest.target)?.open(&process)?;
+    Ok(Opened { manifest, program, target })
+}
+
+/// What was checked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// Tiles read back from the artefact and compared.
+    pub tiles: usize,
+    /// Elements of fixed matrices compared.
+    pub elements: u64,
+    /// Files compared with their digests.
+    pub files: usize,
+    /// The worst of each measure (the smallest).
+    pub worst: BTreeMap<String, f64>,
+    /// Whether a fresh quantisation of the source model was compared too.
+    pub model: bool,
+}
+
+fn fresh(
+    opened: &Opened,
+    model: &Path,
+    progress: &dyn Progress,
+) -> Result<crate::compile::Lowered, Diagnostics> {
+    let (bits, group) = match opened.manifest.scheme {
+        Scheme::Codes { bits, group } => (Some(bits), Some(group)),
+        Scheme::Real => (None, None),
+    };
+    let m = &opened.manifest;
+    lower(model, &*opened.target, &m.target, &m.bindings, bits, group, progress)
+}
+
+/// Verifies an output folder, with `model` also against a fresh lowering of the source.
+///
+/// # Errors
+/// Every difference found.
+pub fn verify(folder: &Path, model: Option<&Path>, progress: &dyn Progress) -> Result<Report, Diagnostics> {
+    progress.begin("digests", 0);
+    let manifest = Manifest::read(folder)?;
+    let mut bad = manifest.check_files(folder);
+    let opened = match open(folder) {
+        Ok(o) => o,
+        Err(e) => {
+            bad.extend(e);
+            return Err(bad);
+        }
+    };
+    let program = &opened.program;
+    let reference = match Reference::open(program, folder) {
+        Ok(r) => r,
+        Err(e) => {
+            bad.extend(e);
+            return Err(bad);
+        }
+    };
+    let read_back = match opened.target.read_back(program, folder, progress) {
+        Ok(r) => r,
+        Err(e) => {
+            bad.extend(e);
+            return Err(bad);
+        }
+    };
+    let source = match model.map(|m| fresh(&opened, m, progress)).transpose() {
+        Ok(s) => s,
+        Err(e) => {
+            bad.extend(e);
+            return Err(bad);
+        }
+    };
+    if let Some(s) = &source {
+        if s.model.sha256 != manifest.model.sha256 {
+            bad.push(Diagnostic::error(&E0704, "the model's SHA-256 is not the one in the manifest"));
+        }
+        if print_program(&s.program) != print_program(program) {
+            bad.push(Diagnostic::error(&E0704, "lowering the model afresh gives another program"));
+            return Err(bad);
+        }
+    }
+    let data_held = opened.target.caps().data_tile_bytes.is_some();
+    let artefact: std::collections::BTreeSet<TileId> = held(program, data_held).collect();
+    progress.begin("reading back", program.tiles.len() as u64);
+    let results: Vec<Result<BTreeMap<String, f64>, Diagnostics>> = (0..program.tiles.len())
+        .into_par_iter()
+        .map(|i| {
+            let id = TileId(i as u32);
+            let result = check_tile(
+                &opened,
+                &reference,
+                &*read_back,
+                source.as_ref().map(|s| &s.source),
+                id,
+                artefact.contains(&id),
+            );
+            progress.advance(1);
+            result
+        })
+        .collect();
+    let mut report = Report {
+        tiles: artefact.len(),
+        elements: program.weights(),
+        files: manifest.files.len(),
+        worst: BTreeMap::new(),
+        model: source.is_some(),
+    };
+    for result in results {
+        match result {
+            Ok(measures) => {
+                for (name, value) in measures {
+                    let worst = report.worst.entry(name).or_insert(value);
+                    *worst = worst.min(value);
+                }
+            }
+            Err(e) => bad.extend(e),
+        }
+    }
+    if bad.has_errors() { Err(bad) } else { Ok(report) }
+}
+
+fn check_tile(
+    opened: &Opened,
+    reference: &Reference,
+    read_back: &dyn ReadBack,
+    source: Option<&crate::source::ModelSource>,
+    id: TileId,
+    in_artefact: bool,
+) -> Result<BTreeMap<String, f64>, Diagnostics> {
+    let tile = &opened.program.tiles[id.index()];
+    let want = reference.tile(id).map_err(|mut d| {
+        for d in &mut d.0 {
+            d.origin = tile.origin.clone();
+        }
+        d
+    });
+    if let Some(source) = source {
+        let fresh = source.tile(id)?;
+        if want.as_ref().is_ok_and(|w| *w != fresh) {
+            let message = format!("tile {} of the folder is not what the model quantises to", tile.name);
+            return Err(Diagnostic::error(&E0704, message).at(&tile.origin).into());
+        }
+    }
+    let want = want?;
+    if in_artefact { read_back.check(id, &want) } else { Ok(BTreeMap::new()) }
+}

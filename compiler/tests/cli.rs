@@ -1,0 +1,123 @@
+//! The command line: exit codes, bad input, what is left behind.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::fixture;
+
+fn pfmc(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pfmc")).args(args).current_dir(dir).output().unwrap()
+}
+
+fn text(o: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr))
+}
+
+/// Runs, expects the exit code and every word, and no panic.
+fn expect(dir: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
+    let o = pfmc(dir, args);
+    let t = text(&o);
+    assert_eq!(o.status.code(), Some(code), "{args:?}: {t}");
+    assert!(!t.contains("panicked"), "{args:?}: {t}");
+    for w in words {
+        assert!(t.contains(w), "{args:?} lacks {w:?}: {t}");
+    }
+    t
+}
+
+#[test]
+fn the_main_job_needs_no_flag_but_the_target() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = fixture("bert.onnx");
+    let model = model.to_str().unwrap();
+    let t =
+        expect(dir.path(), &[model, "--target", "asic"], 0, &["bert.onnx -> bert.asic", "tiles", "verified"]);
+    assert!(t.contains("mm2"), "{t}");
+    assert!(dir.path().join("bert.asic/layout.gds").exists());
+    expect(dir.path(), &["verify", "bert.asic", "--model", model], 0, &["verified"]);
+    let gds = dir.path().join("bert.asic/layout.gds");
+    let mut bytes = fs::read(&gds).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&gds, bytes).unwrap();
+    expect(dir.path(), &["verify", "bert.asic"], 1, &["E0701"]);
+    expect(dir.path(), &["--target", "asic", "verify", "bert.asic"], 2, &["E0004", "beside a command"]);
+    let json = expect(dir.path(), &["--message-format", "json", "verify", "bert.asic"], 1, &[]);
+    for line in json.lines() {
+        assert!(line.starts_with('{') && line.contains("\"code\""), "{line}");
+    }
+}
+
+#[test]
+fn inspect_lists_layers_and_open_dimensions() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = fixture("kjv_lm.onnx");
+    let words = ["parameters", "batch", "seq", "m.lm_head.weight", "node_embedding, node_linear_28", "tiles"];
+    expect(dir.path(), &["inspect", model.to_str().unwrap()], 0, &words);
+    let json =
+        expect(dir.path(), &["inspect", "--json", model.to_str().unwrap()], 0, &["\"open_dimensions\""]);
+    assert!(json.trim_start().starts_with('{'));
+}
+
+#[test]
+fn bad_usage_and_bad_models_are_refused_by_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let model = fixture("bert.onnx");
+    let model = model.to_str().unwrap();
+    expect(d, &[model], 2, &["E0004", "--target asic|glass"]);
+    expect(d, &[model, "--target", "wood"], 2, &["E0003", "asic, glass"]);
+    expect(d, &["nothing.onnx", "--target", "asic"], 2, &["nothing.onnx"]);
+    expect(d, &[model, "--target", "asic", "--bind", "depth=3"], 1, &["E0201", "batch, seq"]);
+    expect(d, &[model, "--target", "asic", "--bind", "batch=1,batch=2"], 1, &["E0202", "to 1 and to 2"]);
+    expect(d, &[model, "--target", "asic", "--bind", "seq=0"], 1, &["E0202"]);
+    expect(d, &[model, "--target", "asic", "--bind", "seq"], 2, &["NAME=SIZE"]);
+    expect(d, &[model, "--target", "asic", "--bits", "12"], 2, &["E0004"]);
+    expect(d, &[model, "--target", "glass", "--bits", "4"], 2, &["E0004"]);
+    expect(d, &[model, "--target", "asic", "--process", "none.toml"], 2, &["none.toml", "sky130"]);
+    expect(d, &["verify", "."], 1, &["E0702"]);
+    expect(d, &["explain", "E9999"], 2, &["E9999"]);
+    expect(d, &["explain", "E0201"], 0, &["--bind"]);
+    fs::write(d.join("random.onnx"), (0..4096u32).map(|i| (i * i * 31 >> 7) as u8).collect::<Vec<_>>())
+        .unwrap();
+    expect(d, &["random.onnx", "--target", "asic"], 1, &["error[E01"]);
+    let whole = fs::read(model).unwrap();
+    fs::write(d.join("short.onnx"), &whole[..whole.len() / 2]).unwrap();
+    expect(d, &["short.onnx", "--target", "asic"], 1, &["error[E01"]);
+    assert_eq!(fs::read_dir(d).unwrap().count(), 2, "nothing but the two bad models is left");
+}
+
+#[test]
+fn a_file_for_a_folder_and_a_full_disk_leave_nothing_half_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let model = fixture("bert.onnx");
+    let model = model.to_str().unwrap();
+    fs::write(d.join("file"), "x").unwrap();
+    expect(d, &[model, "--target", "asic", "-o", "file"], 2, &["E0002", "is a file"]);
+    // A limit on the size of files stands in for the full disk: writing fails the same way.
+    let command = format!(
+        "trap '' XFSZ; ulimit -f 16; exec {} {model} --target asic -o full",
+        env!("CARGO_BIN_EXE_pfmc")
+    );
+    let o = Command::new("bash").args(["-c", &command]).current_dir(d).output().unwrap();
+    let t = text(&o);
+    assert_eq!(o.status.code(), Some(2), "{t}");
+    assert!(t.contains("E0001") && !t.contains("panicked"), "{t}");
+    assert_eq!(fs::read_dir(d).unwrap().count(), 1, "{t}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = format!("{} explain | head -n 1", env!("CARGO_BIN_EXE_pfmc"));
+    let o = Command::new("bash")
+        .args(["-c", &format!("set -o pipefail; {command}")])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(o.status.code(), Some(0), "{}", text(&o));
+}

@@ -1,0 +1,61 @@
+//! What the integration tests share.
+#![allow(dead_code)] // each test binary uses its own part
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pfmc::compile::{Compiled, Options, compile};
+use pfmc_ir::backend::NoProgress;
+use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::tensor::Tensor;
+
+/// A file of fixtures/onnx.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx").join(name)
+}
+
+/// Every registered target.
+pub fn targets() -> Vec<&'static str> {
+    pfmc::targets::BACKENDS.iter().map(|b| b.name()).collect()
+}
+
+/// Options for a fixture.
+pub fn options(model: &str, target: &str, output: &Path) -> Options {
+    Options {
+        model: fixture(model),
+        target: target.into(),
+        output: Some(output.to_owned()),
+        ..Options::default()
+    }
+}
+
+/// Compiles without progress.
+pub fn build(options: &Options) -> Result<Compiled, Diagnostics> {
+    compile(options, &NoProgress, &|_, _| {})
+}
+
+/// Token ids (below 200) and a mask whose last row ends in zeros; `mask` says whether the model
+/// takes one.
+pub fn tokens(batch: usize, seq: usize, mask: bool) -> BTreeMap<String, Tensor> {
+    let ids: Vec<i64> = (0..batch * seq).map(|i| (i as i64 * 37 + 11) % 199).collect();
+    let mut out = BTreeMap::from([("input_ids".to_owned(), Tensor::new(vec![batch, seq], ids).unwrap())]);
+    if mask {
+        let ones: Vec<i64> = (0..batch * seq).map(|i| i64::from(i + 2 < batch * seq)).collect();
+        out.insert("attention_mask".to_owned(), Tensor::new(vec![batch, seq], ones).unwrap());
+    }
+    out
+}
+
+/// Cosine similarity.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// Codes of diagnostics, sorted, without repetition.
+pub fn codes(d: &Diagnostics) -> Vec<&'static str> {
+    let mut codes: Vec<_> = d.0.iter().map(|d| d.code.id).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes
+}

@@ -1,0 +1,156 @@
+//! Compile, verify and run, on every registered target.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use common::{build, codes, cosine, fixture, options, targets, tokens};
+use pfmc::run::Runnable;
+use pfmc::verify::verify;
+use pfmc_ir::backend::NoProgress;
+use pfmc_ir::exec::{NoMatrices, run};
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap());
+    entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
+}
+
+#[test]
+fn what_was_emitted_computes_what_the_model_computes() {
+    for target in targets() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let mut o = options("llama.onnx", target, &out);
+        o.bits = (target == "asic").then_some(8);
+        let compiled = build(&o).unwrap();
+        assert!(compiled.program.tiles.len() > 5);
+        let report = verify(&out, Some(&fixture("llama.onnx")), &NoProgress).unwrap();
+        assert!(report.model && report.elements > 100_000);
+
+        // Open dimensions stayed open: one result serves any batch and length.
+        let runnable = Runnable::load(&out, &NoProgress).unwrap();
+        let source = pfmc::onnx::import(&fixture("llama.onnx")).unwrap();
+        for (batch, seq) in [(1, 3), (2, 9)] {
+            let inputs = tokens(batch, seq, true);
+            let want = run(&source.graph, &inputs, &NoMatrices).unwrap();
+            let got = runnable.run(&inputs).unwrap();
+            let (want, got) = (want["out"].as_slice::<f32>().unwrap(), got["out"].as_slice::<f32>().unwrap());
+            let cos = cosine(want, got);
+            // 8-bit codes with int8 activations, or 30 dB and more of hologram: a loose floor that
+            // any swapped tile, scale or sign falls below.
+            assert!(cos > 0.99, "{target} {batch}x{seq}: {cos}");
+        }
+    }
+}
+
+#[test]
+fn binding_changes_the_host_program_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (open, bound) = (dir.path().join("open"), dir.path().join("bound"));
+    build(&options("bert.onnx", "asic", &open)).unwrap();
+    let mut o = options("bert.onnx", "asic", &bound);
+    o.bind = vec![("batch".into(), 2), ("seq".into(), 5)];
+    build(&o).unwrap();
+    let inputs = tokens(2, 5, true);
+    let a = Runnable::load(&open, &NoProgress).unwrap().run(&inputs).unwrap();
+    let fixed = Runnable::load(&bound, &NoProgress).unwrap();
+    assert_eq!(a, fixed.run(&inputs).unwrap());
+    let e = fixed.run(&tokens(2, 6, true)).unwrap_err();
+    assert_eq!(codes(&e), ["E0802"]);
+    assert!(fixed.graph().node_count() < Runnable::load(&open, &NoProgress).unwrap().graph().node_count());
+}
+
+#[test]
+fn a_convolution_is_fixed_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("vit");
+    let mut o = options("vit.onnx", "asic", &out);
+    o.bits = Some(8);
+    build(&o).unwrap();
+    let pixels: Vec<f32> = (0..2 * 3 * 32 * 32).map(|i| ((i * 7919) % 255) as f32 / 127.0 - 1.0).collect();
+    let pixels = pfmc_ir::tensor::Tensor::new(vec![2, 3, 32, 32], pixels).unwrap();
+    let inputs = BTreeMap::from([("pixel_values".to_owned(), pixels)]);
+    let source = pfmc::onnx::import(&fixture("vit.onnx")).unwrap();
+    let want = run(&source.graph, &inputs, &NoMatrices).unwrap();
+    let got = Runnable::load(&out, &NoProgress).unwrap().run(&inputs).unwrap();
+    let cos = cosine(want["out"].as_slice().unwrap(), got["out"].as_slice().unwrap());
+    assert!(cos > 0.99, "{cos}");
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_on_one_and_two_threads() {
+    for target in targets() {
+        let dir = tempfile::tempdir().unwrap();
+        let results: Vec<_> = [1, 2]
+            .map(|threads| {
+                let out = dir.path().join(format!("{threads}"));
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| build(&options("gpt2.onnx", target, &out))).unwrap();
+                files(&out)
+            })
+            .into();
+        assert!(results[0].len() >= 5);
+        for (name, bytes) in &results[0] {
+            assert!(results[1][name] == *bytes, "{target}: {name} differs");
+        }
+    }
+}
+
+#[test]
+fn any_changed_byte_is_refused() {
+    for target in targets() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        build(&options("bert.onnx", target, &out)).unwrap();
+        let mut named = 0;
+        for (name, bytes) in files(&out) {
+            for i in 0..6 {
+                let at = (bytes.len() - 1) * i / 5;
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << (i % 8);
+                fs::write(out.join(&name), &changed).unwrap();
+                let found = verify(&out, None, &NoProgress);
+                let found = found.expect_err(&format!("{target}: byte {at} of {name} was changed"));
+                named += usize::from(found.0.iter().any(|d| d.origin.tensor.is_some()));
+            }
+            fs::write(out.join(&name), &bytes).unwrap();
+        }
+        assert!(verify(&out, None, &NoProgress).is_ok());
+        assert!(named > 0, "{target}: no change was traced to a tensor");
+    }
+}
+
+#[test]
+fn two_models_are_not_taken_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    build(&options("bert.onnx", "asic", &out)).unwrap();
+    let e = verify(&out, Some(&fixture("gpt2.onnx")), &NoProgress).unwrap_err();
+    assert_eq!(codes(&e), ["E0704"]);
+}
+
+#[test]
+fn only_results_of_pfmc_are_replaced_and_only_by_complete_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("thesis.txt"), "three years").unwrap();
+    let e = build(&options("bert.onnx", "asic", &out)).err().unwrap();
+    assert_eq!(codes(&e), ["E0002"]);
+    assert_eq!(fs::read_to_string(out.join("thesis.txt")).unwrap(), "three years");
+
+    let out = dir.path().join("again");
+    build(&options("bert.onnx", "asic", &out)).unwrap();
+    let first = files(&out);
+    let mut o = options("bert.onnx", "asic", &out);
+    o.bits = Some(9);
+    assert_eq!(codes(&build(&o).err().unwrap()), ["E0004"]);
+    assert_eq!(files(&out), first);
+    o.bits = Some(3);
+    build(&o).unwrap();
+    assert_ne!(files(&out), first);
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}

@@ -1,0 +1,145 @@
+//! What other people's tools say of our results. Needs `.ci/setup-referees` to have run; started
+//! with `cargo nextest run --profile referees`.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pfmc::{npz, onnx};
+use pfmc_ir::elem::Elem;
+use pfmc_ir::exec::{NoMatrices, run};
+use pfmc_ir::tensor::{Data, Tensor};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The Python with onnxruntime.
+fn python() -> PathBuf {
+    let tools =
+        std::env::var_os("PFMC_REFEREES").map_or_else(|| root().join("target/referees"), PathBuf::from);
+    let python = tools.join("python/bin/python");
+    assert!(python.exists(), "{} is missing: run .ci/setup-referees", python.display());
+    python
+}
+
+/// Outputs of a model in onnxruntime.
+fn onnxruntime(model: &Path, inputs: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("in.npz"), dir.path().join("out.npz"));
+    npz::write(&source, inputs).unwrap();
+    let script = root().join("fixtures/referees/onnx/run_ort.py");
+    let done = Command::new(python()).arg(script).args([model, &source, &target]).output().unwrap();
+    assert!(done.status.success(), "{}: {}", model.display(), String::from_utf8_lossy(&done.stderr));
+    npz::read(&target).unwrap()
+}
+
+/// Pseudo-random numbers (splitmix64), seeded.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// About normal: the sum of twelve uniform numbers less six.
+    fn normal(&mut self) -> f32 {
+        (0..12).map(|_| (self.next() >> 40) as f32 / (1u64 << 24) as f32).sum::<f32>() - 6.0
+    }
+}
+
+/// Inputs for a model: batch 2, sequence 7, token ids below `vocabulary`, a mask with zeros at the
+/// end of the last row.
+fn inputs(model: &onnx::Model, vocabulary: u64, random: &mut Random) -> BTreeMap<String, Tensor> {
+    let mut out = BTreeMap::new();
+    for v in model.graph.inputs() {
+        let value = model.graph.value(*v).unwrap();
+        let shape: Vec<usize> = value
+            .ty
+            .shape
+            .as_ref()
+            .unwrap()
+            .iter()
+            .map(|d| {
+                let d = d.as_ref().unwrap();
+                d.value().map_or(if d.to_string() == "seq" { 7 } else { 2 }, |n| n as usize)
+            })
+            .collect();
+        let n: usize = shape.iter().product();
+        let t = match (value.ty.elem, value.name.as_str()) {
+            (Elem::I64, "attention_mask") => {
+                Tensor::new(shape, (0..n).map(|i| i64::from(i + 3 < n)).collect())
+            }
+            (Elem::I64, _) => {
+                Tensor::new(shape, (0..n).map(|_| (random.next() % vocabulary) as i64).collect())
+            }
+            (Elem::F32, _) => Tensor::new(shape, (0..n).map(|_| random.normal()).collect()),
+            (other, name) => panic!("input {name} is {other}"),
+        };
+        out.insert(value.name.clone(), t.unwrap());
+    }
+    out
+}
+
+/// Compares outputs: 1e-4 of the largest finite element for floats, equality for all others.
+fn compare(file: &str, ours: &BTreeMap<String, Tensor>, theirs: &BTreeMap<String, Tensor>) {
+    assert!(ours.keys().eq(theirs.keys()), "{file}");
+    for (name, a) in ours {
+        let b = &theirs[name];
+        assert_eq!((a.shape(), a.elem()), (b.shape(), b.elem()), "{file}: {name}");
+        let (Data::F32(x), Data::F32(y)) = (a.data(), b.data()) else {
+            assert_eq!(a, b, "{file}: {name}");
+            continue;
+        };
+        let largest = y.iter().filter(|v| v.is_finite()).fold(1e-6f32, |m, v| m.max(v.abs()));
+        for (i, (p, q)) in x.iter().zip(y.iter()).enumerate() {
+            let same = p == q || (p.is_nan() && q.is_nan()) || (p - q).abs() <= 1e-4 * largest;
+            assert!(same, "{file}: {name}[{i}] is {p}, onnxruntime has {q} (largest {largest})");
+        }
+    }
+}
+
+fn agree(file: &str, vocabulary: u64) {
+    let path = root().join("fixtures/onnx").join(file);
+    let model = onnx::import(&path).unwrap_or_else(|d| panic!("{file}:\n{d}"));
+    let mut random = Random(file.len() as u64);
+    for _ in 0..2 {
+        let given = inputs(&model, vocabulary, &mut random);
+        let ours = run(&model.graph, &given, &NoMatrices).unwrap_or_else(|d| panic!("{file}:\n{d}"));
+        compare(file, &ours, &onnxruntime(&path, &given));
+    }
+}
+
+#[test]
+fn exported_models_agree_with_onnxruntime() {
+    for name in ["bert", "gemma3_text", "gpt2", "gpt_neox", "llama", "qwen3", "vit"] {
+        agree(&format!("{name}.onnx"), 500);
+    }
+}
+
+#[test]
+fn the_trained_decoder_agrees_with_onnxruntime() {
+    agree("kjv_lm.onnx", 256);
+}
+
+#[test]
+fn rare_forms_agree_with_onnxruntime() {
+    for name in [
+        "activations",
+        "const_weights",
+        "conv",
+        "forms",
+        "half_weights",
+        "opset11",
+        "opset7",
+        "passthrough",
+        "typed_data",
+    ] {
+        agree(&format!("small/{name}.onnx"), 4);
+    }
+}
