@@ -1,11 +1,9 @@
 //! Diagnostic codes of the compiler itself, and the register of all codes.
 
+pub use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::Code;
 
 pfmc_ir::codes! {
-    E0001 "a file cannot be read or written"
-    "The operating system refused: the file does not exist, permissions are missing, or the disk is \
-     full. Nothing that was there before has been changed; a partly written result has been removed."
     E0002 "the output folder holds something else"
     "pfmc replaces an output folder only when it is empty or holds an earlier result of pfmc (it has \
      a manifest.json that says so). Choose another folder with -o."
@@ -57,5 +55,5 @@ pub fn all() -> Vec<&'static Code> {
 /// Whether a code means wrong usage or input/output (exit status 2) rather than a rejected model or
 /// artefact (exit status 1).
 pub fn is_usage(code: &Code) -> bool {
-    code.id < "E0102"
+    code.id < "E0100"
 }

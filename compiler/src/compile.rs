@@ -93,18 +93,25 @@ fn choose(
     Ok(Choice { scheme, limit, caps })
 }
 
+/// A target, opened with a process.
+pub struct OpenTarget {
+    /// Its family.
+    pub backend: &'static dyn Backend,
+    /// The process as text.
+    pub process: ProcessText,
+    /// The target.
+    pub target: Box<dyn Target>,
+}
+
 /// Opens a target with a process.
 ///
 /// # Errors
 /// Unknown names and bad process files.
-pub fn open_target(
-    name: &str,
-    process: Option<&str>,
-) -> Result<(&'static dyn Backend, ProcessText, Box<dyn Target>), Diagnostics> {
+pub fn open_target(name: &str, process: Option<&str>) -> Result<OpenTarget, Diagnostics> {
     let backend = targets::backend(name)?;
     let process = targets::process(backend, process)?;
     let target = backend.open(&process)?;
-    Ok((backend, process, target))
+    Ok(OpenTarget { backend, process, target })
 }
 
 /// Lowers a model for a target: import, bind, fold, fix, quantise, partition; the verifier runs
@@ -217,7 +224,7 @@ pub fn compile(
     announce: &dyn Fn(&Lowered, &[Figure]),
 ) -> Result<Compiled, Diagnostics> {
     let bindings = bind::merge(&options.bind)?;
-    let (backend, process, target) = open_target(&options.target, options.process.as_deref())?;
+    let OpenTarget { backend, process, target } = open_target(&options.target, options.process.as_deref())?;
     let folder = match &options.output {
         Some(o) => o.clone(),
         None => {

@@ -72,7 +72,7 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
     let (found, _) = fix::fix(&mut graph)?;
     let mut tiles = BTreeMap::new();
     for backend in BACKENDS {
-        let (_, _, target) = open_target(backend.name(), None)?;
+        let target = open_target(backend.name(), None)?.target;
         let caps = target.caps();
         if let Some(limit) = target.tile_limit(caps.default_scheme) {
             let (program, _) =

@@ -13,6 +13,7 @@ use pfmc::compile::{self, Options};
 use pfmc::{codes, evaluate, inspect, npz, onnx, run, targets, verify};
 use pfmc_ir::backend::{Figure, Progress};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::tile::Scheme;
 
 /// Compiles trained models into matter: chip masks or glass holograms whose geometry is the weights.
 #[derive(Parser)]
@@ -140,10 +141,10 @@ impl Bar {
     }
 
     fn finish(&self) {
-        if let Ok(mut s) = self.state.lock() {
-            if let Some(b) = s.0.take() {
-                b.finish_and_clear();
-            }
+        if let Ok(mut s) = self.state.lock()
+            && let Some(b) = s.0.take()
+        {
+            b.finish_and_clear();
         }
     }
 }
@@ -164,20 +165,19 @@ impl Progress for Bar {
         );
         bar.set_message(stage.to_owned());
         bar.enable_steady_tick(Duration::from_millis(250));
-        if let Ok(mut s) = self.state.lock() {
-            if let Some(old) = s.0.replace(bar) {
-                old.finish_and_clear();
-            }
+        if let Ok(mut s) = self.state.lock()
+            && let Some(old) = s.0.replace(bar)
+        {
+            old.finish_and_clear();
         }
     }
 
     fn advance(&self, steps: u64) {
-        if self.enabled {
-            if let Ok(s) = self.state.lock() {
-                if let Some(b) = &s.0 {
-                    b.inc(steps);
-                }
-            }
+        if self.enabled
+            && let Ok(s) = self.state.lock()
+            && let Some(b) = &s.0
+        {
+            b.inc(steps);
         }
     }
 }
@@ -218,7 +218,9 @@ fn main() -> ExitCode {
 fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
     if cli.command.is_some() && cli.compile.given() {
         return Err(Diagnostic::error(&codes::E0004, "options for compiling are given beside a command")
-            .help("`pfmc MODEL.onnx --target T` compiles; `pfmc COMMAND --help` lists a command's own options")
+            .help(
+                "`pfmc MODEL.onnx --target T` compiles; `pfmc COMMAND --help` lists a command's own options",
+            )
             .into());
     }
     match &cli.command {
@@ -350,14 +352,15 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
     let program = &done.program;
     let bytes: u64 = m.files.iter().map(|f| f.bytes).sum();
     say!("{} -> {} ({}, process {})", m.model.name, done.folder.display(), m.target, m.process);
-    let rows = [
+    let layers = program.matrices.len();
+    let mut rows = vec![
         ("parameters", grouped(m.model.parameters)),
-        (
-            "fixed weights",
-            format!("{} in {} layers, {}", grouped(program.weights()), program.matrices.len(), m.scheme),
-        ),
-        ("bits a weight", format!("{:.3}", program.matrix_bits() as f64 / program.weights().max(1) as f64)),
+        ("fixed weights", format!("{} in {layers} layers, {}", grouped(program.weights()), m.scheme)),
     ];
+    if m.scheme != Scheme::Real {
+        let bits = program.matrix_bits() as f64 / program.weights().max(1) as f64;
+        rows.push(("bits a weight", format!("{bits:.3}, scales and units included")));
+    }
     for (name, value) in rows {
         say!("  {name:<26} {value}");
     }
@@ -389,7 +392,7 @@ fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(' ');
         }
         out.push(c);

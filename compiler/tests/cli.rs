@@ -1,4 +1,5 @@
 //! The command line: exit codes, bad input, what is left behind.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
 
 mod common;
 
@@ -81,7 +82,7 @@ fn bad_usage_and_bad_models_are_refused_by_code() {
     expect(d, &["verify", "."], 1, &["E0702"]);
     expect(d, &["explain", "E9999"], 2, &["E9999"]);
     expect(d, &["explain", "E0201"], 0, &["--bind"]);
-    fs::write(d.join("random.onnx"), (0..4096u32).map(|i| (i * i * 31 >> 7) as u8).collect::<Vec<_>>())
+    fs::write(d.join("random.onnx"), (0..4096u32).map(|i| ((i * i * 31) >> 7) as u8).collect::<Vec<_>>())
         .unwrap();
     expect(d, &["random.onnx", "--target", "asic"], 1, &["error[E01"]);
     let whole = fs::read(model).unwrap();

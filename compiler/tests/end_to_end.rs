@@ -1,4 +1,5 @@
 //! Compile, verify and run, on every registered target.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
 
 mod common;
 

@@ -269,8 +269,8 @@ fn external_data_stay_in_the_folder() {
 fn no_model_is_refused_with_a_diagnostic() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.onnx");
-    assert_eq!(codes(&onnx::import(&path).unwrap_err()), ["E0101"]);
-    assert_eq!(codes(&onnx::import(dir.path()).unwrap_err()), ["E0101"]);
+    assert_eq!(codes(&onnx::import(&path).unwrap_err()), ["E0001"]);
+    assert_eq!(codes(&onnx::import(dir.path()).unwrap_err()), ["E0001"]);
     for content in ["", "version https://git-lfs.github.com/spec/v1\n", "{\"a\": 1}"] {
         std::fs::write(&path, content).unwrap();
         assert_eq!(codes(&onnx::import(&path).unwrap_err()), ["E0102"], "{content:?}");

@@ -1,6 +1,9 @@
 //! Diagnostic codes of the intermediate representation.
 
 crate::codes! {
+    E0001 "a file cannot be read or written"
+    "The operating system refused: the file does not exist, permissions are missing, or the disk is \
+     full. Nothing that was there before has been changed; a partly written result has been removed."
     E0301 "the graph violates an invariant"
     "A pass or an edited program file left the graph in a state that its verifier refuses: a value \
      without producer, a wrong number of inputs, a cycle, a constant whose shape differs from its \

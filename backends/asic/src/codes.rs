@@ -32,9 +32,6 @@ pfmc_ir::codes! {
         "What was handed out for a tile has another shape, bit width or group than the program states, \
          or a code outside of its symmetric range. Nothing was written that could be taken for a \
          layout. This is a fault of the stage that produced the content, not of the model."
-    E0507 "the layout file cannot be written"
-        "Creating or writing layout.gds failed. The message has the operating system's reason: a full \
-         disk, missing permission, or a folder that does not exist."
     E0508 "the layout exceeds a limit of the file format"
         "GDSII holds 32-bit coordinates, at most 8191 points in a record and at most 32767 copies along \
          an array. A process file with very large numbers can exceed them. The message names the cell \

@@ -23,6 +23,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
+use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{TileId, TileSource};
@@ -30,7 +31,7 @@ use rayon::prelude::*;
 
 use crate::array::Array;
 use crate::bits::BitMatrix;
-use crate::codes::{E0504, E0505, E0507, E0508};
+use crate::codes::{E0504, E0505, E0508};
 use crate::encode::{self, ArrayShape, Contents};
 use crate::process::{Nm, Process};
 use crate::stream::{self, Cells, RECTANGLE_BYTES, StreamError};
@@ -360,7 +361,7 @@ impl Output {
 }
 
 fn io_error(e: &std::io::Error) -> Diagnostics {
-    Diagnostic::error(&E0507, format!("{FILE}: {e}")).into()
+    Diagnostic::error(&E0001, format!("{FILE}: {e}")).into()
 }
 
 fn limit(e: StreamError) -> Diagnostics {

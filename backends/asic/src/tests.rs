@@ -279,7 +279,7 @@ fn an_existing_file_is_not_overwritten() {
     std::fs::write(dir.path().join("layout.gds"), "mine").unwrap();
     let program = Verified::new(model.program.clone()).unwrap();
     let problems = rom.plan(&program).unwrap().emit(&model, dir.path(), &NoProgress).unwrap_err();
-    assert_eq!(problems.0[0].code.id, "E0507");
+    assert_eq!(problems.0[0].code.id, "E0001");
 }
 
 #[test]

@@ -36,9 +36,6 @@ pfmc_ir::codes! {
     E0609 "weights are not finite"
     "A tile's content holds a NaN or an infinity, or has another shape or number format than the \
      program says. Weights in glass are finite real numbers."
-    E0610 "cannot read or write the schedule"
-    "An input or output operation on the schedule file failed. The message has the file's name and \
-     what the operating system said."
     E0611 "not a glass schedule"
     "The file does not begin with the magic bytes of a glass schedule, or has a version this \
      program does not know."

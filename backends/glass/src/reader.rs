@@ -8,6 +8,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 use pfmc_ir::backend::{Progress, ReadBack};
+use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
 use pfmc_ir::program::TileProgram;
@@ -16,14 +17,13 @@ use pfmc_ir::verify::Verified;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::codes::{E0610, E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619};
+use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619};
 use crate::geometry::Geometry;
 use crate::process::{FormFactor, Process};
 use crate::recompute::{Transfer, Written};
 use crate::schedule::{
-    sign, sign_bytes,
     Chunk, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry, VERSION,
-    Zone,
+    Zone, sign, sign_bytes,
 };
 
 /// Decibels a recomputed signal-to-noise ratio may fall below the recorded one.
@@ -226,8 +226,8 @@ impl<'a> Schedule<'a> {
         progress: &dyn Progress,
     ) -> Result<Schedule<'a>, Diagnostics> {
         let file =
-            File::open(dir.join(FILE)).map_err(|e| Diagnostic::error(&E0610, format!("{FILE}: {e}")))?;
-        let map = map(&file).map_err(|e| Diagnostic::error(&E0610, format!("{FILE}: {e}")))?;
+            File::open(dir.join(FILE)).map_err(|e| Diagnostic::error(&E0001, format!("{FILE}: {e}")))?;
+        let map = map(&file).map_err(|e| Diagnostic::error(&E0001, format!("{FILE}: {e}")))?;
         let index = index(&map)?;
         let header: Header = record(&map, index.header, Kind::Header)?;
         let facts = facts(&header, process)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
+use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{RealBlock, Scheme, TileContent, TileId, TileSource};
@@ -15,7 +16,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::born::{Born, Workspace};
-use crate::codes::{E0602, E0608, E0609, E0610};
+use crate::codes::{E0602, E0608, E0609};
 use crate::design::{self, Design};
 use crate::geometry::Geometry;
 use crate::layout::{self, Layout};
@@ -174,7 +175,7 @@ impl<'a> GlassPlan<'a> {
             .map(|(layer, levels)| pack(zone, layer as u32, id, levels, nx))
             .collect();
         let chunks = chunks.map_err(|e| {
-            Diagnostics::from(Diagnostic::error(&E0610, format!("compressing tile {id}: {e}")))
+            Diagnostics::from(Diagnostic::error(&E0001, format!("compressing tile {id}: {e}")))
         })?;
         let levels_sha256 = Sha256::digest(&d.levels).to_vec();
         Ok(Realised {
@@ -268,7 +269,7 @@ impl Counted {
 }
 
 fn io_error(name: &str, e: &std::io::Error) -> Diagnostics {
-    Diagnostic::error(&E0610, format!("{name}: {e}")).into()
+    Diagnostic::error(&E0001, format!("{name}: {e}")).into()
 }
 
 impl Plan for GlassPlan<'_> {

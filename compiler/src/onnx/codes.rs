@@ -1,8 +1,6 @@
 //! Diagnostic codes of the ONNX importer.
 
 pfmc_ir::codes! {
-    E0101 "the model file cannot be read"
-    "The path does not name a readable regular file. Check the spelling and the permissions."
     E0102 "the file is no ONNX model"
     "The bytes do not decode as an ONNX ModelProto with a graph: the file is of another format, cut \
      short by an interrupted download, or a text pointer that stands for a large file (Git LFS). \

@@ -11,8 +11,9 @@ use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use prost::Message;
 
 use super::ModelFile;
-use super::codes::{E0101, E0102, E0110, E0111};
+use super::codes::{E0102, E0110, E0111};
 use super::proto::ModelProto;
+use crate::codes::E0001;
 
 /// Opens a regular file as a read-only map.
 fn map(path: &Path) -> io::Result<Bytes> {
@@ -47,7 +48,7 @@ impl Files {
     /// Maps a model file.
     pub(super) fn open(path: &Path) -> Result<Files, Diagnostics> {
         let bytes = map(path)
-            .map_err(|e| Diagnostic::error(&E0101, format!("cannot read {}: {e}", path.display())))?;
+            .map_err(|e| Diagnostic::error(&E0001, format!("cannot read {}: {e}", path.display())))?;
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let folder = match path.parent() {
             Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),

@@ -40,10 +40,8 @@ pub fn merge(arguments: &[(String, i64)]) -> Result<BTreeMap<String, i64>, Diagn
         if *size < 1 {
             bad.push(Diagnostic::error(&E0202, format!("{name} cannot be {size}")).help("sizes start at 1"));
         }
-        if let Some(old) = out.insert(name.clone(), *size) {
-            if old != *size {
-                bad.push(Diagnostic::error(&E0202, format!("{name} is bound to {old} and to {size}")));
-            }
+        if let Some(old) = out.insert(name.clone(), *size).filter(|old| old != size) {
+            bad.push(Diagnostic::error(&E0202, format!("{name} is bound to {old} and to {size}")));
         }
     }
     bad.check().map(|()| out)
