@@ -54,14 +54,26 @@ fn evaluate<T: Knowledge>(
     if consts.iter().any(|c| c.learned && c.shape.len() > 1) {
         return Ok(None);
     }
-    let small = facts.iter().all(|f| {
-        f.ty.bound().and_then(|b| pfmc_ir::tensor::count(&b.shape)).is_some_and(|c| c <= Fold::RESULT_MAX)
-    });
+    let Ok(args) = consts.iter().map(|c| c.tensor()).collect::<Result<Vec<_>, _>>() else { return Ok(None) };
+    let elements = |f: &Fact| f.ty.bound().and_then(|b| pfmc_ir::tensor::count(&b.shape));
+    let small = match node.op {
+        Op::Range {} => range_length(&args).is_some_and(|n| n <= Fold::RESULT_MAX as f64),
+        _ => facts.iter().all(|f| elements(f).is_some_and(|c| c <= Fold::RESULT_MAX)),
+    };
     if !small {
         return Ok(None);
     }
-    let Ok(args) = consts.iter().map(|c| c.tensor()).collect::<Result<Vec<_>, _>>() else { return Ok(None) };
     eval::eval(&node.op, &args).map(|t| Some((t, learned)))
+}
+
+/// How many elements a range of constant operands has; its shape follows from its values alone.
+fn range_length(operands: &[Tensor]) -> Option<f64> {
+    let number = |t: &Tensor| {
+        let t = eval::eval(&Op::Cast { to: pfmc_ir::elem::Elem::F64 }, std::slice::from_ref(t)).ok()?;
+        t.first()?.as_slice::<f64>().ok()?.first().copied()
+    };
+    let [start, limit, delta] = operands else { return None };
+    Some(((number(limit)? - number(start)?) / number(delta)?).ceil().max(0.0))
 }
 
 impl<T: Knowledge> Pass<T> for Fold {
