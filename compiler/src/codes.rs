@@ -21,9 +21,6 @@ pfmc_ir::codes! {
     "With the sizes given, shape inference could not derive this value's shape, so that it cannot be \
      bound. Either bind the remaining dimensions, or compile without --bind: tiles do not depend on \
      shapes."
-    E0402 "a weight is not a finite number"
-    "The tensor named holds NaN or infinity. No code, cut or voxel stands for that; the model is \
-     damaged or was exported wrongly."
     E0403 "the model has nothing to fix"
     "No product or look-up with constant weights was found. `pfmc inspect` shows what the model does."
     E0701 "a file is not the one that was written"

@@ -7,14 +7,15 @@ use pfmc_ir::backend::{Backend, Caps, Figure, ProcessText, Progress, Target, Til
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::text::print_program;
-use pfmc_ir::tile::Scheme;
+use pfmc_ir::tile::{Scheme, TileId};
 use pfmc_ir::verify::Verified;
+use rayon::prelude::*;
 
 use crate::codes::{E0002, E0004, E0403};
 use crate::files::io_error;
 use crate::manifest::{self, FileRecord, Manifest, ModelRecord, TileEntry};
 use crate::onnx;
-use crate::partition::partition;
+use crate::partition::{self, partition};
 use crate::passes::{PassRecord, bind, fix};
 use crate::source::ModelSource;
 use crate::{contents, targets, verify};
@@ -147,7 +148,19 @@ pub fn lower(
     }
     let (program, source) =
         partition(graph, &found, choice.scheme, choice.limit, choice.caps.data_tile_bytes)?;
+    passes.extend(partition::records(&program));
     Ok(Lowered { program, source, model: record, passes, warnings: model.warnings })
+}
+
+/// Ratio of sums of squares in dB, at most 200: what f32 weights can tell, and a number in JSON.
+fn snr_db((signal, error): (f64, f64)) -> f64 {
+    if error > 0.0 { (10.0 * (signal / error).log10()).clamp(-200.0, 200.0) } else { 200.0 }
+}
+
+/// What rounding costs each tile, as sums of squares of weights and errors.
+fn rounding(lowered: &Lowered) -> Result<Vec<Option<(f64, f64)>>, Diagnostics> {
+    let ids: Vec<TileId> = lowered.program.tiles().map(|(id, _)| id).collect();
+    ids.into_par_iter().map(|id| lowered.source.rounding(id)).collect()
 }
 
 /// The result of compiling.
@@ -255,6 +268,9 @@ pub fn compile(
         std::fs::write(&path, content).map_err(io("write", &path))?;
     }
     contents::write(&lowered.program, &lowered.source, &partial.path, progress)?;
+    let rounding = rounding(&lowered)?;
+    let total = rounding.iter().flatten().fold((0f64, 0f64), |a, b| (a.0 + b.0, a.1 + b.1));
+    figures.push(Figure::new("weights after rounding", snr_db(total), "dB"));
     let emission = plan.emit(&lowered.source, &partial.path, progress)?;
     figures.extend(emission.figures);
 

@@ -15,6 +15,7 @@ use pfmc_ir::tile::{FixedMatrix, Scheme, Tile, TileId, TileKind};
 use pfmc_ir::verify::Verified;
 
 use crate::passes::fix::{Found, MatrixView};
+use crate::passes::{Exactness, PassInfo, PassRecord, Stats};
 use crate::source::ModelSource;
 
 /// Even pieces of `0..length`, each at most `limit` and a multiple of `multiple` but the last.
@@ -115,6 +116,28 @@ pub fn partition(
     let program = Verified::new(TileProgram { graph, matrices, tiles, data })?;
     let source = ModelSource::new(&program, views, pieces);
     Ok((program, source))
+}
+
+const QUANTISE: PassInfo = PassInfo {
+    name: "quantise",
+    doc: "Gives every fixed matrix its scheme; contents are rounded tile by tile when asked for.",
+    exactness: Exactness::Rounding,
+};
+
+const PARTITION: PassInfo = PassInfo {
+    name: "partition",
+    doc: "Cuts fixed matrices into tiles and gathers other large or learned constants into data.",
+    exactness: Exactness::BitExact,
+};
+
+/// What quantising and partitioning did, for the manifest.
+pub fn records(program: &TileProgram) -> [PassRecord; 2] {
+    let bits = Stats::from([("bits".into(), program.matrix_bits()), ("weights".into(), program.weights())]);
+    let tiles = Stats::from([
+        ("tiles".into(), program.tiles.len() as u64),
+        ("data_bytes".into(), program.data_len()),
+    ]);
+    [PassRecord::new(&QUANTISE, bits), PassRecord::new(&PARTITION, tiles)]
 }
 
 /// Tiles that a target holds: all, or the matrix tiles only.

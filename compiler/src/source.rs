@@ -62,6 +62,23 @@ impl ModelSource {
         }
     }
 
+    /// Signal-to-noise ratio of a tile's contents as a copy of its weights: `None` for data.
+    /// As (signal, error) sums of squares, so that tiles add up.
+    ///
+    /// # Errors
+    /// As [`TileSource::tile`].
+    pub fn rounding(&self, id: TileId) -> Result<Option<(f64, f64)>, Diagnostics> {
+        let Some(weights) = self.weights(id) else { return Ok(None) };
+        let rounded = match self.tile(id)? {
+            TileContent::Codes(b) => b.dequantize(),
+            TileContent::Real(b) => b.values,
+            TileContent::Data(_) => return Ok(None),
+        };
+        let square = |v: f32| f64::from(v) * f64::from(v);
+        let error = weights.iter().zip(&rounded).map(|(w, r)| square(w - r)).sum();
+        Ok(Some((weights.iter().map(|&w| square(w)).sum(), error)))
+    }
+
     fn data(&self, offset: u64, len: u64) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(usize::try_from(len).ok()?);
         let mut start = 0u64;

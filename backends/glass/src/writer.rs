@@ -443,10 +443,10 @@ impl Plan for GlassPlan<'_> {
         let size = out.at;
         out.file.flush().map_err(|e| io_error(FILE, &e))?;
         out.file.get_ref().sync_all().map_err(|e| io_error(FILE, &e))?;
-        let mut figures = vec![Figure::new("size", size as f64, "B")];
+        let mut figures = vec![Figure::new("schedule.pfmg", size as f64, "B")];
         if let Some([levels, written]) = worst {
-            figures.push(Figure::new("worst snr", levels, "dB"));
-            figures.push(Figure::new("worst snr with nominal writing noise", written, "dB"));
+            figures.push(Figure::new("worst tile, levels", levels, "dB"));
+            figures.push(Figure::new("worst tile, with noise", written, "dB"));
         }
         Ok(Emission { files: vec![FILE.to_owned()], tiles: records.into_values().collect(), figures })
     }
