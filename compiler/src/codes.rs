@@ -12,6 +12,10 @@ pfmc_ir::codes! {
     E0004 "an option does not fit the target"
     "The option has no meaning for this target, or its value is outside what the target can realise; \
      the message says which values work."
+    E0005 "the command line cannot be used as given"
+    "Something is missing from it or does not go together: a model or a target to compile, options for \
+     compiling beside another command, a diagnostic code that does not exist. `pfmc --help` and \
+     `pfmc COMMAND --help` list what there is."
     E0201 "a dimension is bound that the model does not have"
     "--bind NAME=N names a dimension that no input leaves open. The message lists those that are open."
     E0202 "the bound sizes contradict each other or the model"

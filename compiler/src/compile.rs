@@ -131,8 +131,9 @@ pub fn lower(
 ) -> Result<Lowered, Diagnostics> {
     let choice = choose(target, target_name, bits, group)?;
     progress.begin("reading the model", 0);
-    let model = onnx::import(path)?;
-    onnx::check_finite(&model.graph).check()?;
+    let mut model = onnx::import(path)?;
+    let ((), odd) = onnx::check_finite(&model.graph).into_result(())?;
+    model.warnings.extend(odd);
     let record = ModelRecord {
         name: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         sha256: model.digest(),
@@ -171,8 +172,6 @@ pub struct Compiled {
     pub manifest: Manifest,
     /// The program.
     pub program: Verified<TileProgram>,
-    /// What the stages want said.
-    pub warnings: Diagnostics,
 }
 
 /// A folder that is removed unless it is kept.
@@ -205,20 +204,29 @@ fn check_output(folder: &Path) -> Result<(), Diagnostics> {
                 .help("choose another folder with -o"),
         )
     };
+    if folder.file_name().is_none() {
+        return Err(refuse("has no name under which a result could be put in place"));
+    }
     match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Err(refuse("is a file")),
         Err(e) => Err(io_error("read", folder, &e).into()),
-        Ok(mut entries) => {
-            let ours = || {
-                let text = std::fs::read_to_string(folder.join(manifest::FILE)).ok()?;
-                let json: serde_json::Value = serde_json::from_str(&text).ok()?;
-                (json.get("tool")? == "pfmc").then_some(())
-            };
-            if entries.next().is_none() || ours().is_some() {
-                Ok(())
-            } else {
-                Err(refuse("holds something that is no result of pfmc"))
+        Ok(entries) => {
+            // A damaged result may be replaced too: only the names count.
+            let text = std::fs::read_to_string(folder.join(manifest::FILE)).unwrap_or_default();
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let mut ours = vec![manifest::FILE];
+            if json.get("tool").is_some_and(|t| t == "pfmc") {
+                let files = json.get("files").and_then(|f| f.as_array()).into_iter().flatten();
+                ours.extend(files.filter_map(|f| f.get("name")?.as_str()));
+            }
+            let stranger = entries
+                .filter_map(Result::ok)
+                .map(|e| e.file_name().to_string_lossy().into_owned())
+                .find(|name| !ours.contains(&name.as_str()) || ours.len() == 1);
+            match stranger {
+                None => Ok(()),
+                Some(name) => Err(refuse(&format!("holds {name:?}, which is no result of pfmc"))),
             }
         }
     }
@@ -329,7 +337,8 @@ pub fn compile(
     }
     partial.keep = true;
     if had {
-        std::fs::remove_dir_all(&old).map_err(io("remove", &old))?;
+        // The result is in place; what it replaced is removed by the next run if not now.
+        let _ = std::fs::remove_dir_all(&old);
     }
-    Ok(Compiled { folder, manifest, program: lowered.program, warnings: lowered.warnings })
+    Ok(Compiled { folder, manifest, program: lowered.program })
 }

@@ -13,24 +13,33 @@ pub fn io_error(verb: &str, path: &Path, e: &std::io::Error) -> Diagnostic {
     Diagnostic::error(&E0001, format!("cannot {verb} {}: {e}", path.display()))
 }
 
-/// Maps a file into memory for reading. An empty file gives no bytes.
+/// Maps a regular file into memory for reading. An empty file gives no bytes.
+///
+/// # Errors
+/// When the file cannot be opened or mapped.
+pub fn map(path: &Path) -> Result<Bytes, Diagnostics> {
+    try_map(path).map_err(|e| io_error("read", path, &e).into())
+}
+
+/// As [`map`], with the plain error.
 ///
 /// # Errors
 /// When the file cannot be opened or mapped.
 #[allow(unsafe_code)]
-pub fn map(path: &Path) -> Result<Bytes, Diagnostics> {
-    let open = || -> std::io::Result<Bytes> {
-        let file = std::fs::File::open(path)?;
-        if file.metadata()?.len() == 0 {
-            return Ok(Bytes::new());
-        }
-        // SAFETY: the map is read-only and lives as long as the Bytes that own it. A file that
-        // another process truncates meanwhile ends this process; one that it rewrites changes what
-        // is read, which digests and checksums catch.
-        let map = unsafe { memmap2::Mmap::map(&file) }?;
-        Ok(Bytes::from_owner(map))
-    };
-    open().map_err(|e| io_error("read", path, &e).into())
+pub fn try_map(path: &Path) -> std::io::Result<Bytes> {
+    // A pipe or device would block or never end; the check comes before opening.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let file = std::fs::File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the map is read-only and lives as long as the Bytes that own it. A file that
+    // another process truncates meanwhile ends this process; one that it rewrites changes what
+    // is read, which digests and checksums catch.
+    let map = unsafe { memmap2::Mmap::map(&file) }?;
+    Ok(Bytes::from_owner(map))
 }
 
 /// SHA-256 as lower-case hexadecimal.

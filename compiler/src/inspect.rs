@@ -9,8 +9,7 @@ use serde::Serialize;
 use crate::compile::open_target;
 use crate::onnx;
 use crate::partition::partition;
-use crate::passes::Pass;
-use crate::passes::{bind, fix, fold};
+use crate::passes::{apply, bind, fix, fold};
 use crate::targets::BACKENDS;
 
 /// A description of a model.
@@ -68,7 +67,7 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
         .collect();
     let outputs = graph.outputs().iter().map(|(name, v)| format!("{name}: {}", typed(*v))).collect();
     let open_dimensions = bind::open_dimensions(&graph).into_iter().collect();
-    fold::Fold.run(&mut graph)?;
+    apply(&fold::Fold, &mut graph)?;
     let (found, _) = fix::fix(&mut graph)?;
     let mut tiles = BTreeMap::new();
     for backend in BACKENDS {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use pfmc::compile::{self, Options};
-use pfmc::{codes, evaluate, inspect, npz, onnx, run, targets, verify};
+use pfmc::{codes, evaluate, inspect, npz, onnx, passes, run, targets, verify};
 use pfmc_ir::backend::{Figure, Progress};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::tile::Scheme;
@@ -114,8 +114,8 @@ enum Command {
         #[arg(long)]
         text: PathBuf,
         /// Bytes a window; each byte but a window's first is predicted.
-        #[arg(long, default_value_t = 129)]
-        window: usize,
+        #[arg(long, default_value_t = 129, value_parser = clap::value_parser!(u32).range(2..))]
+        window: u32,
     },
     /// Explains a diagnostic code, or lists all.
     Explain {
@@ -126,6 +126,8 @@ enum Command {
     Targets,
     /// Lists the supported operators.
     Ops,
+    /// Lists the passes in order, with what each may do to results.
+    Passes,
 }
 
 /// A progress bar for whatever takes more than a second, on a terminal only.
@@ -217,7 +219,7 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
     if cli.command.is_some() && cli.compile.given() {
-        return Err(Diagnostic::error(&codes::E0004, "options for compiling are given beside a command")
+        return Err(Diagnostic::error(&codes::E0005, "options for compiling are given beside a command")
             .help(
                 "`pfmc MODEL.onnx --target T` compiles; `pfmc COMMAND --help` lists a command's own options",
             )
@@ -265,7 +267,7 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             let bytes = std::fs::read(text).map_err(|e| pfmc::files::io_error("read", text, &e))?;
             let mut first = None;
             for source in sources {
-                let bits = evaluate::evaluate(source, &bytes, *window, bar)?;
+                let bits = evaluate::evaluate(source, &bytes, *window as usize, bar)?;
                 let base = *first.get_or_insert(bits);
                 bar.finish();
                 say!("{bits:.4} bits per byte ({:+.4})  {}", bits - base, source.display());
@@ -283,7 +285,7 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
                 }
                 Some(id) => {
                     let Some(c) = all.iter().find(|c| c.id.eq_ignore_ascii_case(id)) else {
-                        return Err(Diagnostic::error(&codes::E0003, format!("there is no code {id}"))
+                        return Err(Diagnostic::error(&codes::E0005, format!("there is no code {id}"))
                             .help("`pfmc explain` lists all")
                             .into());
                     };
@@ -299,6 +301,12 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             }
             Ok(())
         }
+        Some(Command::Passes) => {
+            for p in passes::ALL {
+                say!("{:<10} {:<10} {}", p.name, p.exactness.name(), p.doc);
+            }
+            Ok(())
+        }
         Some(Command::Ops) => {
             say!("{}", onnx::support_table());
             Ok(())
@@ -308,7 +316,7 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
 
 fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
     let a = &cli.compile;
-    let usage = |m: &str, help: &str| Diagnostics::from(Diagnostic::error(&codes::E0004, m).help(help));
+    let usage = |m: &str, help: &str| Diagnostics::from(Diagnostic::error(&codes::E0005, m).help(help));
     let model =
         a.model.clone().ok_or_else(|| usage("no model is given", "pfmc MODEL.onnx --target asic|glass"))?;
     let target = a.target.clone().ok_or_else(|| {
@@ -378,7 +386,7 @@ fn figure(f: &Figure) -> String {
     let value = if f.unit == "B" && f.value >= 1e6 {
         return format!("{:<26} {:.1} MB", f.name, f.value / 1e6);
     } else if f.value.fract() == 0.0 && f.value.abs() < 1e15 {
-        grouped(f.value.abs() as u64)
+        format!("{}{}", if f.value < 0.0 { "-" } else { "" }, grouped(f.value.abs() as u64))
     } else if f.value.abs() >= 0.01 && f.value.abs() < 1e6 {
         format!("{:.3}", f.value)
     } else {

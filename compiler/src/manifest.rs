@@ -7,12 +7,14 @@ use std::path::Path;
 use pfmc_ir::backend::{Figure, Region};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
+use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{Scheme, TileId};
 use serde::{Deserialize, Serialize};
 
 use crate::codes::{E0701, E0702};
 use crate::files::{io_error, map, sha256};
 use crate::passes::PassRecord;
+use crate::{compile, contents};
 
 /// File name in the output folder.
 pub const FILE: &str = "manifest.json";
@@ -128,7 +130,13 @@ impl Manifest {
         let bad = |m: String| {
             Diagnostics::from(Diagnostic::error(&E0702, format!("{}: {m}", folder.join(FILE).display())))
         };
-        let text = std::fs::read_to_string(folder.join(FILE)).map_err(|e| bad(e.to_string()))?;
+        let path = folder.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Err(e) if folder.is_dir() && e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(bad("this folder is no result of pfmc".into()));
+            }
+            other => other.map_err(|e| io_error("read", &path, &e))?,
+        };
         let manifest: Manifest = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
         if manifest.format != FORMAT || manifest.tool != "pfmc" {
             return Err(bad(format!("it is of format {}, this is format {FORMAT}", manifest.format)));
@@ -140,15 +148,54 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Compares every listed file with its digest.
-    pub fn check_files(&self, folder: &Path) -> Diagnostics {
+    /// Checks that the listed files include all that a result consists of and are regular files of
+    /// the folder; the others say why the folder cannot be used.
+    pub fn check_presence(&self, folder: &Path) -> Diagnostics {
         let mut bad = Diagnostics::new();
+        let mut err = |m: String| bad.push(Diagnostic::error(&E0702, m));
+        let required = [compile::PROGRAM_FILE, compile::PROCESS_FILE, contents::FILE];
+        for name in required.into_iter().filter(|r| self.files.iter().all(|f| f.name != *r)) {
+            err(format!("the manifest does not list {name}"));
+        }
+        if self.files.len() <= required.len() {
+            err("the manifest lists no artefact".into());
+        }
         for file in &self.files {
             // Names are ours: a manifest that names a path was edited.
             if file.name.contains(['/', '\\']) || file.name.starts_with('.') {
-                bad.push(Diagnostic::error(&E0702, format!("the manifest names a file {:?}", file.name)));
-                continue;
+                err(format!("the manifest names a file {:?}", file.name));
+            } else if !std::fs::symlink_metadata(folder.join(&file.name)).is_ok_and(|m| m.is_file()) {
+                err(format!("{} is missing or no regular file", file.name));
             }
+        }
+        bad
+    }
+
+    /// Compares what the manifest says of tiles and representation with the program.
+    pub fn check_program(&self, program: &TileProgram) -> Diagnostics {
+        let mut bad = Diagnostics::new();
+        let mut err = |m: String| bad.push(Diagnostic::error(&E0702, m));
+        if self.tiles.len() != program.tiles.len() {
+            err(format!("the manifest has {} tiles, the program {}", self.tiles.len(), program.tiles.len()));
+        }
+        for ((id, tile), entry) in program.tiles().zip(&self.tiles) {
+            if entry.tile != id || entry.name != tile.name || entry.origin != tile.origin {
+                err(format!("the manifest's entry of tile {id} ({}) is not the program's", tile.name));
+            }
+        }
+        if program.matrices.iter().any(|m| m.scheme != self.scheme) {
+            err(format!("the program's weights are not {}", self.scheme));
+        }
+        bad
+    }
+
+    /// Compares every listed file with its digest.
+    pub fn check_files(&self, folder: &Path) -> Diagnostics {
+        let mut bad = self.check_presence(folder);
+        if bad.has_errors() {
+            return bad;
+        }
+        for file in &self.files {
             match FileRecord::of(folder, &file.name) {
                 Err(e) => bad.extend(e),
                 Ok(found) if found != *file => {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
@@ -193,10 +193,30 @@ impl Header {
 /// # Errors
 /// E0010 when it cannot be written.
 pub fn write(path: &Path, arrays: &BTreeMap<String, Tensor>) -> Result<(), Diagnostics> {
-    let file = File::create(path).map_err(|e| failed("write", path, &e))?;
-    let mut out = BufWriter::new(file);
-    write_to(&mut out, arrays).map_err(|e| failed("write", path, &e))?;
-    out.flush().map_err(|e| failed("write", path, &e))
+    // Built in memory and put in place whole: what was there before stays until then.
+    let mut bytes = io::Cursor::new(Vec::new());
+    write_to(&mut bytes, arrays).map_err(|e| failed("write", path, &e))?;
+    let regular = std::fs::metadata(path).map_or(true, |m| m.is_file());
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".pfmc-partial");
+    let partial = if regular { path.with_file_name(name) } else { path.to_owned() };
+    let put = || -> io::Result<()> {
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes.get_ref())?;
+        if regular {
+            file.sync_all()?;
+            std::fs::rename(&partial, path)?;
+        }
+        Ok(())
+    };
+    put().map_err(|e| {
+        if regular {
+            // The write has failed already; the half-written file is of no use.
+            let _ = std::fs::remove_file(&partial);
+        }
+        failed("write", path, &e)
+    })
 }
 
 fn write_to(out: impl Write + Seek, arrays: &BTreeMap<String, Tensor>) -> io::Result<()> {

@@ -118,13 +118,15 @@ pub fn partition(
     Ok((program, source))
 }
 
-const QUANTISE: PassInfo = PassInfo {
+/// Quantisation, as a pass.
+pub static QUANTISE: PassInfo = PassInfo {
     name: "quantise",
     doc: "Gives every fixed matrix its scheme; contents are rounded tile by tile when asked for.",
     exactness: Exactness::Rounding,
 };
 
-const PARTITION: PassInfo = PassInfo {
+/// Partition, as a pass.
+pub static PARTITION: PassInfo = PassInfo {
     name: "partition",
     doc: "Cuts fixed matrices into tiles and gathers other large or learned constants into data.",
     exactness: Exactness::BitExact,

@@ -12,7 +12,7 @@ use pfmc_ir::tile::{Scheme, TileId, TileSource};
 use pfmc_ir::verify::Verified;
 use rayon::prelude::*;
 
-use crate::codes::E0704;
+use crate::codes::{E0702, E0704};
 use crate::compile::{PROCESS_FILE, PROGRAM_FILE, lower};
 use crate::contents::Reference;
 use crate::files::io_error;
@@ -41,6 +41,7 @@ fn text(folder: &Path, name: &str) -> Result<String, Diagnostics> {
 /// A damaged manifest, program or process.
 pub fn open(folder: &Path) -> Result<Opened, Diagnostics> {
     let manifest = Manifest::read(folder)?;
+    manifest.check_presence(folder).check()?;
     let program = Verified::new(parse_program(&text(folder, PROGRAM_FILE)?)?)?;
     let process = ProcessText { name: manifest.process.clone(), toml: text(folder, PROCESS_FILE)? };
     let target = targets::backend(&manifest.target)?.open(&process)?;
@@ -56,7 +57,7 @@ pub struct Report {
     pub elements: u64,
     /// Files compared with their digests.
     pub files: usize,
-    /// The worst of each measure (the smallest).
+    /// The smallest of each measure in dB.
     pub worst: BTreeMap<String, f64>,
     /// Whether a fresh quantisation of the source model was compared too.
     pub model: bool,
@@ -83,6 +84,9 @@ pub fn verify(folder: &Path, model: Option<&Path>, progress: &dyn Progress) -> R
     progress.begin("digests", 0);
     let manifest = Manifest::read(folder)?;
     let mut bad = manifest.check_files(folder);
+    if bad.0.iter().any(|d| d.code == &E0702) {
+        return Err(bad);
+    }
     let opened = match open(folder) {
         Ok(o) => o,
         Err(e) => {
@@ -91,6 +95,7 @@ pub fn verify(folder: &Path, model: Option<&Path>, progress: &dyn Progress) -> R
         }
     };
     let program = &opened.program;
+    bad.extend(manifest.check_program(program));
     let reference = match Reference::open(program, folder) {
         Ok(r) => r,
         Err(e) => {
@@ -113,8 +118,8 @@ pub fn verify(folder: &Path, model: Option<&Path>, progress: &dyn Progress) -> R
         }
     };
     if let Some(s) = &source {
-        if s.model.sha256 != manifest.model.sha256 {
-            bad.push(Diagnostic::error(&E0704, "the model's SHA-256 is not the one in the manifest"));
+        if s.model.sha256 != manifest.model.sha256 || s.model.parameters != manifest.model.parameters {
+            bad.push(Diagnostic::error(&E0704, "the model is not the one the manifest describes"));
         }
         if print_program(&s.program) != print_program(program) {
             bad.push(Diagnostic::error(&E0704, "lowering the model afresh gives another program"));
@@ -150,7 +155,7 @@ pub fn verify(folder: &Path, model: Option<&Path>, progress: &dyn Progress) -> R
     for result in results {
         match result {
             Ok(measures) => {
-                for (name, value) in measures {
+                for (name, value) in measures.into_iter().filter(|(name, _)| name.ends_with("_db")) {
                     let worst = report.worst.entry(name).or_insert(value);
                     *worst = worst.min(value);
                 }

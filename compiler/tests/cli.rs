@@ -45,7 +45,7 @@ fn the_main_job_needs_no_flag_but_the_target() {
     bytes[middle] ^= 4;
     fs::write(&gds, bytes).unwrap();
     expect(dir.path(), &["verify", "bert.asic"], 1, &["E0701"]);
-    expect(dir.path(), &["--target", "asic", "verify", "bert.asic"], 2, &["E0004", "beside a command"]);
+    expect(dir.path(), &["--target", "asic", "verify", "bert.asic"], 2, &["E0005", "beside a command"]);
     let json = expect(dir.path(), &["--message-format", "json", "verify", "bert.asic"], 1, &[]);
     for line in json.lines() {
         assert!(line.starts_with('{') && line.contains("\"code\""), "{line}");
@@ -69,7 +69,7 @@ fn bad_usage_and_bad_models_are_refused_by_code() {
     let d = dir.path();
     let model = fixture("bert.onnx");
     let model = model.to_str().unwrap();
-    expect(d, &[model], 2, &["E0004", "--target asic|glass"]);
+    expect(d, &[model], 2, &["E0005", "--target asic|glass"]);
     expect(d, &[model, "--target", "wood"], 2, &["E0003", "asic, glass"]);
     expect(d, &["nothing.onnx", "--target", "asic"], 2, &["nothing.onnx"]);
     expect(d, &[model, "--target", "asic", "--bind", "depth=3"], 1, &["E0201", "batch, seq"]);

@@ -94,8 +94,7 @@ impl LoadedMatrices {
             .collect();
         let mut matrices: Vec<_> =
             program.matrices.iter().map(|m| (m.k as usize, m.n as usize, Vec::new())).collect();
-        let mut bytes =
-            vec![0; usize::try_from(program.data_len()).map_err(|_| fixed_error("too much data"))?];
+        let mut pieces = BTreeMap::new();
         for (tile, content) in program.tiles.iter().zip(contents) {
             match (&tile.kind, content?) {
                 (TileKind::Matrix { matrix, k, n }, content) => {
@@ -114,8 +113,7 @@ impl LoadedMatrices {
                     matrices[matrix.index()].2.push(LoadedTile { k, n, content });
                 }
                 (TileKind::Data { offset, len }, TileContent::Data(b)) if b.len() as u64 == *len => {
-                    let at = *offset as usize;
-                    bytes[at..at + b.len()].copy_from_slice(&b);
+                    pieces.insert(*offset, b);
                 }
                 _ => return Err(fixed_error(format!("tile {} is not what the program declares", tile.name))),
             }
@@ -123,7 +121,8 @@ impl LoadedMatrices {
         for (_, _, tiles) in &mut matrices {
             tiles.sort_by_key(|t| (t.n.start, t.k.start));
         }
-        Ok(LoadedMatrices { matrices, data: bytes })
+        let data = pieces.into_values().flatten().collect();
+        Ok(LoadedMatrices { matrices, data })
     }
 
     fn matrix(&self, id: MatrixId) -> Result<&(usize, usize, Vec<LoadedTile>), Diagnostics> {

@@ -258,7 +258,8 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
         Op::Input {} | Op::Constant { .. } => Err("has no operands to infer from".into()),
         Op::Unary(_) => one(Fact::of(x[0].ty.clone())),
         Op::Cast { to } => {
-            let value = x[0].value.clone().filter(|_| to.is_int() && elem.is_int());
+            // Elements are followed as i64 only: a narrower type would wrap.
+            let value = x[0].value.clone().filter(|_| *to == Elem::I64 && elem == Elem::I64);
             one(Fact { ty: OpenType { elem: *to, shape: x[0].ty.shape.clone() }, value })
         }
         Op::Binary(f) => {
@@ -585,7 +586,7 @@ fn with_dim(elem: Elem, dims: &[OpenDim], axis: usize, dim: OpenDim) -> Fact {
 
 fn binary_value(f: crate::op::BinaryFn, a: &Fact, b: &Fact) -> Option<Vec<OpenDim>> {
     use crate::op::BinaryFn as B;
-    if !a.ty.elem.is_int() || f.is_comparison() {
+    if a.ty.elem != Elem::I64 || f.is_comparison() {
         return None;
     }
     let (x, y) = (a.value.as_ref()?, b.value.as_ref()?);
@@ -660,7 +661,6 @@ fn reshape(x: &Fact, want: &[OpenDim], allow_zero: bool) -> Result<(Vec<OpenDim>
             }
             q
         }
-        // Common factors cancel even where the totals are unknown.
         _ => None,
     };
     dims[at].clone_from(&inferred);

@@ -4,7 +4,7 @@
 //! - Weights: symmetric round-to-nearest codes in groups along k, see [`quantize_codes`].
 //! - Activations: symmetric int8, one scale a row of x (a token), see [`quantize_row`].
 //! - Products: exact integers, `acc[n] = sum_g scale[g][n] * sum_{k in g} x[k] * code[k][n]`, in 32
-//!   bits; [`accumulator_bound`] proves that none overflows.
+//!   bits; [`accumulator_bound_of_shape`] proves that none overflows.
 //! - Output: `y[n] = f32((sum over the tiles along k of acc[n] * unit) * x_scale)`, the sum and
 //!   both products in f64, tiles in ascending order of k.
 
@@ -63,28 +63,21 @@ pub fn quantize_codes(values: &[f32], k: usize, n: usize, bits: u8, group: usize
     block
 }
 
-/// Largest possible magnitude of an accumulator of this block over all int8 inputs:
-/// `max_n sum_g scale[g][n] * sum_{k in g} 127 * |code[k][n]|`. The block fits 32-bit accumulators
-/// when this is at most `i32::MAX`.
-pub fn accumulator_bound(block: &CodeBlock) -> u64 {
-    let mut sums = vec![0u64; block.n];
-    for (row_index, row) in block.codes.chunks_exact(block.n.max(1)).enumerate() {
-        let g = row_index / block.group * block.n;
-        for ((sum, &c), &s) in sums.iter_mut().zip(row).zip(&block.scales[g..g + block.n]) {
-            *sum += u64::from(c.unsigned_abs()) * u64::from(s) * ACTIVATION_MAX as u64;
-        }
-    }
-    sums.into_iter().max().unwrap_or(0)
-}
-
-/// The worst bound any block of this shape can have, whatever its weights.
+/// Largest possible magnitude of an accumulator over all int8 inputs and all blocks of `k` rows of
+/// codes of `bits` bits: `k * 127 * code_max * 255`. The program's verifier refuses tiles where it is
+/// above `i32::MAX`.
 pub fn accumulator_bound_of_shape(k: u64, bits: u8) -> u64 {
     k * code_max(bits) as u64 * 255 * ACTIVATION_MAX as u64
 }
 
 /// Quantises one row of activations to int8: returns the scale, `x ≈ q * scale`. Ties to even.
-/// A row without a finite non-zero largest magnitude becomes zeros with scale 0.
+/// A row of zeros (or of magnitudes too small to scale) has scale 0; a row with NaN or infinity has
+/// scale NaN, so that everything computed from it is NaN.
 pub fn quantize_row(x: &[f32], q: &mut [i8]) -> f32 {
+    if x.iter().any(|v| !v.is_finite()) {
+        q.fill(0);
+        return f32::NAN;
+    }
     let largest = x.iter().fold(0f32, |a, &b| a.max(b.abs()));
     let scale = largest / ACTIVATION_MAX as f32;
     if !scale.is_normal() {
@@ -99,7 +92,7 @@ pub fn quantize_row(x: &[f32], q: &mut [i8]) -> f32 {
 }
 
 /// Accumulates quantised rows against a block, as the module says: `x` is `[rows][k]`, `acc`
-/// `[rows][n]`. Exact while [`accumulator_bound`] is at most `i32::MAX`, modulo 2^32 beyond; the same
+/// `[rows][n]`. Exact while [`accumulator_bound_of_shape`] is at most `i32::MAX`, modulo 2^32 beyond; the same
 /// for any number of threads.
 ///
 /// # Panics
@@ -171,8 +164,7 @@ mod tests {
         }
         let mut acc = vec![0; rows * n];
         accumulate(&b, &x, rows, &mut acc);
-        let bound = accumulator_bound(&b);
-        assert!(bound <= accumulator_bound_of_shape(k as u64, 4));
+        let bound = accumulator_bound_of_shape(k as u64, 4);
         for (at, &got) in acc.iter().enumerate() {
             let (row, j) = (at / n, at % n);
             let wide: i64 = (0..k)
@@ -194,5 +186,7 @@ mod tests {
         let mut q = [1i8; 3];
         assert_eq!(quantize_row(&[0.0, -0.0, 0.0], &mut q), 0.0);
         assert_eq!(q, [0; 3]);
+        assert!(quantize_row(&[1.0, f32::NAN, 2.0], &mut q).is_nan());
+        assert!(quantize_row(&[1.0, f32::INFINITY, 2.0], &mut q).is_nan());
     }
 }

@@ -151,8 +151,8 @@ impl Verify for TileProgram {
             }
         }
         for ((id, m), rects) in self.matrices().zip(&mut of_matrix) {
-            let area: u64 = rects.iter().map(|(k, n)| k.len() as u64 * n.len() as u64).sum();
-            if area != u64::from(m.k) * u64::from(m.n) || overlapping(rects) {
+            let area: u128 = rects.iter().map(|(k, n)| k.len() as u128 * n.len() as u128).sum();
+            if area != u128::from(m.k) * u128::from(m.n) || overlapping(rects) {
                 err(format!("the tiles of matrix {id} do not cover it exactly once"), &m.origin);
             }
         }
@@ -163,18 +163,16 @@ impl Verify for TileProgram {
             }
             end = d.offset.saturating_add(d.len);
         }
-        if !data_ranges.is_empty() {
-            data_ranges.sort_unstable();
-            let mut at = 0u64;
-            for (offset, len) in data_ranges {
-                if offset != at || len == 0 {
-                    err(format!("data tiles leave a gap or overlap at byte {offset}"), &Origin::default());
-                }
-                at = offset.saturating_add(len);
+        data_ranges.sort_unstable();
+        let mut at = 0u64;
+        for (offset, len) in data_ranges {
+            if offset != at || len == 0 {
+                err(format!("data tiles leave a gap or overlap at byte {offset}"), &Origin::default());
             }
-            if at != end {
-                err(format!("data tiles hold {at} of {end} bytes"), &Origin::default());
-            }
+            at = offset.saturating_add(len);
+        }
+        if at != end {
+            err(format!("data tiles hold {at} of {end} bytes"), &Origin::default());
         }
         for (_, node) in self.graph.nodes() {
             if let (Some(matrix), Op::FixedLinear { k, n, .. } | Op::FixedLookup { k, n, .. }) =

@@ -15,10 +15,9 @@
 //! output "logits" = %3
 //! ```
 //!
-//! Values are numbered in the order of the graph. `from` carries an [`Origin`] as JSON. Constants
-//! of up to [`INLINE_MAX`] elements are written out; constants in the program's data name their
-//! first byte. A larger constant that is still in a model file is shown as `const sha256:…`, which
-//! does not read back: such a graph is for reading only.
+//! Values are numbered in the order of the graph. `from` carries an [`Origin`] as JSON. A constant
+//! is written out, or names its first byte where it is in the program's data; partition moves all
+//! learned ones and those of more than [`INLINE_MAX`] elements there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,7 +29,6 @@ use crate::diag::{Diagnostic, Diagnostics};
 use crate::each_data;
 use crate::elem::Elem;
 use crate::graph::{Graph, ValueId};
-use crate::infer;
 use crate::op::{Attr, Op};
 use crate::origin::Origin;
 use crate::program::{DataEntry, TileProgram};
@@ -38,7 +36,7 @@ use crate::shape::{Dim, Knowledge, OpenDim, OpenType};
 use crate::tensor::Tensor;
 use crate::tile::{FixedMatrix, MatrixId, Scheme, Tile, TileKind};
 
-/// Most elements of a constant that is written out.
+/// Most elements of a constant that partition leaves to be written out.
 pub const INLINE_MAX: usize = 64;
 
 fn quoted(s: &str) -> String {
@@ -87,13 +85,6 @@ pub fn print_program(p: &TileProgram) -> String {
     out
 }
 
-/// Prints a graph.
-pub fn print_graph<T: Knowledge>(g: &Graph<T>) -> String {
-    let mut out = String::from("pfir 1\n");
-    print_nodes(&mut out, g);
-    out
-}
-
 fn print_nodes<T: Knowledge>(out: &mut String, g: &Graph<T>) {
     let mut numbers: BTreeMap<ValueId, usize> = BTreeMap::new();
     let order = g.order().unwrap_or_default();
@@ -130,12 +121,7 @@ fn print_nodes<T: Knowledge>(out: &mut String, g: &Graph<T>) {
                     Some(c) => {
                         let _ = match &c.source {
                             ConstSource::Data(offset) => write!(out, "data {offset}"),
-                            _ if c.len() <= INLINE_MAX => out.write_str(&elements(c)),
-                            _ => {
-                                let digest = c.digest().copied().unwrap_or_default();
-                                let _ = out.write_str("sha256:");
-                                digest.iter().take(8).try_for_each(|b| write!(out, "{b:02x}"))
-                            }
+                            _ => out.write_str(&elements(c)),
                         };
                         out.write_str(if c.learned { " learned" } else { "" })
                     }
@@ -351,9 +337,6 @@ impl<'a> Line<'a> {
         if self.accept("data ") {
             return Ok(Source::Data(self.number()?));
         }
-        if self.rest().starts_with("sha256:") {
-            return Err("the constant's bytes are in the model file; this text is for reading only".into());
-        }
         Ok(Source::Words(self.list("[", "]", |l| Ok(l.word()?.to_owned()))?))
     }
 }
@@ -531,16 +514,6 @@ pub fn parse_program(text: &str) -> Result<TileProgram, Diagnostics> {
         bad.push(Diagnostic::error(&E0303, "the text is empty"));
     }
     if bad.has_errors() { Err(bad) } else { Ok(reader.program) }
-}
-
-/// Reads a graph and completes types that the text leaves open.
-///
-/// # Errors
-/// As [`parse_program`], and types that contradict inference.
-pub fn parse_graph(text: &str) -> Result<Graph, Diagnostics> {
-    let mut graph = parse_program(text)?.graph;
-    infer::annotate(&mut graph)?;
-    Ok(graph)
 }
 
 #[cfg(test)]

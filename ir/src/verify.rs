@@ -13,8 +13,8 @@ pub trait Verify {
     fn verify(&self) -> Result<(), Diagnostics>;
 }
 
-/// A value whose verifier has passed. Only [`Verified::new`] makes one; to change the value it
-/// must be taken out and verified again.
+/// A value whose verifier has passed. Only [`Verified::new`] makes one; a value is changed
+/// before, never after.
 #[derive(Debug, Clone)]
 pub struct Verified<T>(T);
 
@@ -26,11 +26,6 @@ impl<T: Verify> Verified<T> {
     pub fn new(value: T) -> Result<Self, Diagnostics> {
         value.verify()?;
         Ok(Verified(value))
-    }
-
-    /// Gives up the proof.
-    pub fn into_inner(self) -> T {
-        self.0
     }
 }
 

@@ -1,40 +1,16 @@
 //! The files of a model: the mapped model file, and external data inside its folder.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
-use memmap2::Mmap;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use prost::Message;
 
 use super::ModelFile;
 use super::codes::{E0102, E0110, E0111};
 use super::proto::ModelProto;
-use crate::codes::E0001;
-
-/// Opens a regular file as a read-only map.
-fn map(path: &Path) -> io::Result<Bytes> {
-    // A pipe or device would block or never end; the check comes before opening.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let file = File::open(path)?;
-    if file.metadata()?.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    Ok(Bytes::from_owner(map_file(&file)?))
-}
-
-#[allow(unsafe_code)]
-fn map_file(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the map is private and read-only, and only ever read as bytes, for which every bit
-    // pattern is valid. As with every mapped file, the caller must not truncate or rewrite model
-    // files while they are being compiled; the user's documentation says so.
-    unsafe { Mmap::map(file) }
-}
+use crate::files::{map, try_map};
 
 /// The model file and the external files opened so far.
 pub(super) struct Files {
@@ -47,8 +23,7 @@ pub(super) struct Files {
 impl Files {
     /// Maps a model file.
     pub(super) fn open(path: &Path) -> Result<Files, Diagnostics> {
-        let bytes = map(path)
-            .map_err(|e| Diagnostic::error(&E0001, format!("cannot read {}: {e}", path.display())))?;
+        let bytes = map(path)?;
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let folder = match path.parent() {
             Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
@@ -77,7 +52,7 @@ impl Files {
             Diagnostic::error(&E0110, format!("external data location {location:?} {why}"))
                 .help("external data must be a file in the model's folder")
         };
-        let missing = |e: io::Error| {
+        let missing = |e: std::io::Error| {
             Diagnostic::error(&E0111, format!("cannot read external data {location:?}: {e}"))
                 .help("put the file beside the model under this name")
         };
@@ -95,7 +70,7 @@ impl Files {
         if !path.starts_with(&folder) {
             return Err(outside("is a link that leaves the model's folder"));
         }
-        map(&path).map_err(missing)
+        try_map(&path).map_err(missing)
     }
 
     /// All files that could be read.

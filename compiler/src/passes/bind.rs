@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::graph::Graph;
 use pfmc_ir::shape::{BoundType, OpenType};
+use pfmc_ir::tensor::count;
 use pfmc_ir::verify::Verify;
 
 use super::fold::Fold;
-use super::{Exactness, Pass, PassInfo, PassRecord};
+use super::{Exactness, PassInfo, PassRecord, apply};
 use crate::codes::{E0201, E0202, E0203};
 
-const INFO: PassInfo = PassInfo {
+/// What the pass is.
+pub static INFO: PassInfo = PassInfo {
     name: "bind",
     doc: "Binds open dimensions to numbers; shape arithmetic, masks and tables become constants.",
     exactness: Exactness::BitExact,
@@ -84,14 +86,16 @@ pub fn bind(
         let bound = bindings.len() as u64;
         records.push(PassRecord::new(&INFO, [("dimensions".to_owned(), bound)].into()));
     }
-    let stats = Fold.run(&mut graph)?;
-    graph.verify()?;
-    records.push(PassRecord::new(Pass::<OpenType>::info(&Fold), stats));
+    records.push(apply(&Fold, &mut graph)?);
     if !open_dimensions(&graph).is_empty() {
+        return Ok((Bound::Open(graph), records));
+    }
+    if bindings.is_empty() && graph_is_open(&graph) {
         return Ok((Bound::Open(graph), records));
     }
     match graph.convert::<BoundType>() {
         Ok(g) => {
+            check_sizes(&g)?;
             g.verify()?;
             Ok((Bound::Bound(g), records))
         }
@@ -107,6 +111,30 @@ pub fn bind(
                 .collect(),
         )),
     }
+}
+
+/// Whether some value's shape is not a list of numbers: a length that data decide stays open when
+/// nobody asked to bind it.
+fn graph_is_open(graph: &Graph<OpenType>) -> bool {
+    graph
+        .nodes()
+        .flat_map(|(_, n)| &n.outputs)
+        .any(|v| graph.value(*v).is_none_or(|v| v.ty.bound().is_none()))
+}
+
+/// Refuses tensors of more than 2^40 bytes, more than the executor gives any one tensor.
+fn check_sizes(graph: &Graph<BoundType>) -> Result<(), Diagnostics> {
+    let mut bad = Diagnostics::new();
+    for (_, node) in graph.nodes() {
+        for v in node.outputs.iter().filter_map(|v| graph.value(*v)) {
+            let bytes = count(&v.ty.shape).and_then(|c| c.checked_mul(v.ty.elem.size()));
+            if bytes.is_none_or(|b| b > 1 << 40) {
+                let message = format!("{:?} would be {}, more than 2^40 bytes", v.name, v.ty);
+                bad.push(Diagnostic::error(&E0202, message).at(&node.origin));
+            }
+        }
+    }
+    bad.check()
 }
 
 /// A graph after binding, at the level of knowledge reached.

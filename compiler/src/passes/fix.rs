@@ -45,25 +45,32 @@ pub struct Found {
 }
 
 /// What the pass is.
-pub const INFO: PassInfo = PassInfo {
+pub static INFO: PassInfo = PassInfo {
     name: "fix",
     doc: "Turns products and look-ups with constant weights into uses of fixed matrices.",
     exactness: Exactness::BitExact,
 };
 
 /// The view a value is, looking through transpositions of a rank-2 constant.
-fn view(graph: &Graph<OpenType>, v: ValueId) -> Option<MatrixView> {
-    if let Some((id, c)) = graph.constant(v) {
-        let [k, n] = c.shape[..] else { return None };
-        let fits = c.learned && c.elem == Elem::F32 && k > 0 && n > 0;
-        let (k, n) = (u32::try_from(k).ok()?, u32::try_from(n).ok()?);
-        return fits.then_some(MatrixView { id, k, n, k_stride: n as usize, n_stride: 1 });
+fn view(graph: &Graph<OpenType>, mut v: ValueId) -> Option<MatrixView> {
+    let mut transposed = false;
+    // A chain longer than this is left to the host; it also bounds the work.
+    for _ in 0..64 {
+        if let Some((id, c)) = graph.constant(v) {
+            let [k, n] = c.shape[..] else { return None };
+            let fits = c.learned && c.elem == Elem::F32 && k > 0 && n > 0;
+            let (k, n) = (u32::try_from(k).ok()?, u32::try_from(n).ok()?);
+            let view = MatrixView { id, k, n, k_stride: n as usize, n_stride: 1 };
+            return fits.then(|| if transposed { view.transposed() } else { view });
+        }
+        let node = graph.producer(v)?;
+        match &node.op {
+            Op::Transpose { perm } if perm == &[1, 0] => v = node.inputs[0],
+            _ => return None,
+        }
+        transposed = !transposed;
     }
-    let node = graph.producer(v)?;
-    match &node.op {
-        Op::Transpose { perm } if perm == &[1, 0] => Some(view(graph, node.inputs[0])?.transposed()),
-        _ => None,
-    }
+    None
 }
 
 /// The kernel of a convolution without groups as a matrix [C * taps, O].

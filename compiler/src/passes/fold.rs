@@ -11,6 +11,13 @@ use pfmc_ir::tensor::Tensor;
 
 use super::{Exactness, Pass, PassInfo, Stats};
 
+/// What the pass is.
+pub static INFO: PassInfo = PassInfo {
+    name: "fold",
+    doc: "Evaluates what depends on constants only and removes what nothing needs.",
+    exactness: Exactness::BitExact,
+};
+
 /// Evaluates nodes whose inputs are constants, replaces integer tensors whose elements inference
 /// knows, refines types on the way, and removes what nothing needs.
 ///
@@ -22,11 +29,6 @@ pub struct Fold;
 impl Fold {
     /// Most elements of a result.
     pub const RESULT_MAX: usize = 1 << 20;
-    const INFO: PassInfo = PassInfo {
-        name: "fold",
-        doc: "Evaluates what depends on constants only and removes what nothing needs.",
-        exactness: Exactness::BitExact,
-    };
 }
 
 /// The value of a node that depends on constants only, and whether training produced it.
@@ -78,7 +80,7 @@ fn range_length(operands: &[Tensor]) -> Option<f64> {
 
 impl<T: Knowledge> Pass<T> for Fold {
     fn info(&self) -> &'static PassInfo {
-        &Self::INFO
+        &INFO
     }
 
     fn run(&self, graph: &mut Graph<T>) -> Result<Stats, Diagnostics> {

@@ -25,13 +25,27 @@ pub enum Exactness {
 /// What a pass is.
 #[derive(Debug, Clone, Copy)]
 pub struct PassInfo {
-    /// Name on the command line and in the manifest.
+    /// Name in the manifest and in `pfmc passes`.
     pub name: &'static str,
     /// One sentence.
     pub doc: &'static str,
     /// Effect on results.
     pub exactness: Exactness,
 }
+
+impl Exactness {
+    /// As in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Exactness::BitExact => "bit-exact",
+            Exactness::Rounding => "rounding",
+        }
+    }
+}
+
+/// All passes in the order of the pipeline.
+pub static ALL: [&PassInfo; 5] =
+    [&bind::INFO, &fold::INFO, &fix::INFO, &crate::partition::QUANTISE, &crate::partition::PARTITION];
 
 /// Counts a pass reports.
 pub type Stats = BTreeMap<String, u64>;

@@ -29,7 +29,7 @@ struct Part<'a, 'o> {
 }
 
 /// `acc[row][n] = sum_g scale[g][n] * sum_{k in g} x[row][k] * code[k][n]`: `x` is `[rows][k]`, `acc`
-/// `[rows][n]`. Exact while [`crate::numerics::accumulator_bound`] is at most `i32::MAX`, and modulo
+/// `[rows][n]`. Exact while [`crate::numerics::accumulator_bound_of_shape`] is at most `i32::MAX`, and modulo
 /// 2^32 beyond.
 ///
 /// A code times its scale fits 16 bits (128 * 255 < 2^15), so the inner product needs no groups:
