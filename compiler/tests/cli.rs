@@ -79,7 +79,10 @@ fn bad_usage_and_bad_models_are_refused_by_code() {
     expect(d, &[model, "--target", "asic", "--bits", "12"], 2, &["E0004"]);
     expect(d, &[model, "--target", "glass", "--bits", "4"], 2, &["E0004"]);
     expect(d, &[model, "--target", "asic", "--process", "none.toml"], 2, &["none.toml", "sky130"]);
+    expect(d, &[model, "--target", "asic", "-o", "."], 2, &["E0002"]);
     expect(d, &["verify", "."], 1, &["E0702"]);
+    expect(d, &["verify", "nowhere"], 2, &["E0001"]);
+    expect(d, &["eval", model, "--text", model, "--window", "1"], 2, &["--window"]);
     expect(d, &["explain", "E9999"], 2, &["E9999"]);
     expect(d, &["explain", "E0201"], 0, &["--bind"]);
     fs::write(d.join("random.onnx"), (0..4096u32).map(|i| ((i * i * 31) >> 7) as u8).collect::<Vec<_>>())

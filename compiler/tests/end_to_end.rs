@@ -8,10 +8,12 @@ use std::fs;
 use std::path::Path;
 
 use common::{build, codes, cosine, fixture, options, targets, tokens};
+use pfmc::manifest::Manifest;
 use pfmc::run::Runnable;
 use pfmc::verify::verify;
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::exec::{NoMatrices, run};
+use pfmc_ir::tile::Scheme;
 
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap());
@@ -123,6 +125,44 @@ fn any_changed_byte_is_refused() {
     }
 }
 
+/// Rewrites a folder's manifest with a right digest of its own.
+fn forge(folder: &Path, change: impl Fn(&mut Manifest)) {
+    let mut m = Manifest::read(folder).unwrap();
+    change(&mut m);
+    m.write(folder).unwrap();
+}
+
+#[test]
+fn a_forged_manifest_or_program_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    build(&options("bert.onnx", "asic", &out)).unwrap();
+    let whole = files(&out);
+    let restore = || whole.iter().for_each(|(name, bytes)| fs::write(out.join(name), bytes).unwrap());
+    let refused = |change: &dyn Fn(&mut Manifest), code: &str| {
+        forge(&out, change);
+        let e = verify(&out, Some(&fixture("bert.onnx")), &NoProgress).unwrap_err();
+        assert!(codes(&e).contains(&code), "{e}");
+        restore();
+    };
+    refused(&|m| m.files.clear(), "E0702");
+    refused(&|m| m.files[0].name = "../elsewhere".into(), "E0702");
+    refused(&|m| m.tiles[0].origin.tensor = Some("another".into()), "E0702");
+    refused(&|m| m.tiles.truncate(1), "E0702");
+    refused(&|m| m.model.parameters = 7, "E0704");
+    refused(&|m| m.scheme = Scheme::Real, "E0702");
+    assert!(verify(&out, None, &NoProgress).is_ok());
+
+    // A program that claims more data than it has tiles for is refused before memory is asked for.
+    let program = String::from_utf8(whole["program.pfir"].clone()).unwrap();
+    let last = program.lines().rfind(|l| l.starts_with("data ")).unwrap();
+    let start = last.split("..").next().unwrap();
+    let forged = program.replace(last, &format!("{start}..18446744073709551615"));
+    fs::write(out.join("program.pfir"), forged).unwrap();
+    let e = Runnable::load(&out, &NoProgress).err().unwrap();
+    assert_eq!(codes(&e), ["E0302"]);
+}
+
 #[test]
 fn two_models_are_not_taken_for_each_other() {
     let dir = tempfile::tempdir().unwrap();
@@ -152,6 +192,12 @@ fn only_results_of_pfmc_are_replaced_and_only_by_complete_ones() {
     o.bits = Some(3);
     build(&o).unwrap();
     assert_ne!(files(&out), first);
+    // A file of the user's in a result is not deleted with it.
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    let e = build(&o).err().unwrap();
+    assert_eq!(codes(&e), ["E0002"]);
+    assert!(e.to_string().contains("notes.txt"));
+    assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }
