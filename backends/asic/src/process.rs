@@ -529,12 +529,16 @@ impl Process {
             ("ground_strap.half_width_nm", g.half_width_nm),
             ("ground_strap.pad_half_height_nm", g.pad_half_height_nm),
             ("rail.pin_nm", self.rail.pin_nm),
+            ("tap_row.offset_nm", t.offset_nm),
         ] {
             check.at_least(name, size, 1, "any size");
         }
         for (name, length) in [
             ("tile.spacing_nm", self.tile.spacing_nm),
             ("tile.margin_nm", self.tile.margin_nm),
+            ("cell.diff_overhang_nm", c.diff_overhang_nm),
+            ("word_line.poly_overhang_nm", w.poly_overhang_nm),
+            ("word_line.npc_overhang_nm", w.npc_overhang_nm),
             ("rail.overhang_nm", self.rail.overhang_nm),
             ("rail.pin_extension_nm", self.rail.pin_extension_nm),
         ] {
@@ -1047,6 +1051,18 @@ mod tests {
         ] {
             let got = messages(&builtin().replace(change, to));
             assert!(got.iter().any(|m| m.contains(expected)), "{expected}: {got:#?}");
+        }
+    }
+
+    #[test]
+    fn rows_that_would_fall_on_each_other_are_refused() {
+        // With no room for a tap row the pitch of row groups could be 0.
+        let bad = builtin()
+            .replace("offset_nm = 740", "offset_nm = -13760")
+            .replace("diff_overhang_nm = 210", "diff_overhang_nm = -20000");
+        let got = messages(&bad);
+        for key in ["tap_row.offset_nm", "cell.diff_overhang_nm"] {
+            assert!(got.iter().any(|m| m.contains(key)), "{key}: {got:#?}");
         }
     }
 

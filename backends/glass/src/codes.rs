@@ -63,4 +63,9 @@ pfmc_ir::codes! {
     "The digest of the weights a tile is compared with is not the one recorded in the schedule."
     E0619 "data tiles are not held in glass"
     "Only linear layers are written in glass. Biases, norms and tables stay with the host program."
+    E0620 "records are not in writing order"
+    "A schedule is written from its first byte to its last: the header, each zone with its tiles and \
+     its layers from the deepest, the index, and nothing between. This file has a record elsewhere, or \
+     bytes that belong to none. A writer would expose glass in another order, or something that was \
+     not verified."
 }

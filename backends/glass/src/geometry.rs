@@ -40,6 +40,9 @@ impl Request {
     }
 }
 
+/// Most voxels of a tile.
+pub const VOXELS_MAX: u64 = 1 << 31;
+
 /// A checked tile geometry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Geometry {
@@ -87,6 +90,10 @@ impl Geometry {
         let ny = even(process.height_per_row_pair_um * rows, process.voxel_um[1]);
         let length = length_um.unwrap_or(process.length_per_column_um * c);
         let nz = ((length / process.voxel_um[2]).round().max(1.0) as usize).min(1 << 16);
+        if (nx * ny) as u64 * nz as u64 > VOXELS_MAX {
+            let message = format!("a tile of {nx} x {ny} x {nz} voxels is too large to compute");
+            return Err(Diagnostic::error(&E0602, message).into());
+        }
         let wave_number = process.wave_number();
         let dx = std::f64::consts::TAU / (nx as f64 * process.voxel_um[0]);
         let carrier =

@@ -5,6 +5,8 @@
 //! same wherever light of a port passes. A zone is bounded in write time, and zones keep a moat
 //! between them.
 
+use std::collections::BTreeMap;
+
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
 
@@ -53,7 +55,7 @@ pub struct Layout {
 /// A zone being filled; coordinates relative to its corner, in raster steps.
 struct Open {
     layers: usize,
-    margin: [i64; 2],
+    room: Room,
     /// Right end and lower end of the current shelf, and its height.
     cursor: [i64; 2],
     shelf: i64,
@@ -62,45 +64,53 @@ struct Open {
     tiles: Vec<(u32, [i64; 2])>,
 }
 
-impl Open {
-    fn new(process: &Process, g: &Geometry) -> Open {
+/// Room that tiles of a depth need around them, in raster steps: what the widest walk-off among them
+/// asks for, so that no tile's beams pass through another or leave the written glass.
+#[derive(Debug, Clone, Copy, Default)]
+struct Room {
+    gap: [i64; 2],
+    margin: [i64; 2],
+}
+
+impl Room {
+    fn widen(&mut self, process: &Process, g: &Geometry) {
+        let gap = steps(g.gap_um(process.gap_min_um), process);
         let margin = steps(g.margin_um(process.gap_min_um), process);
+        for a in 0..2 {
+            self.gap[a] = self.gap[a].max(gap[a]);
+            self.margin[a] = self.margin[a].max(margin[a]);
+        }
+    }
+}
+
+impl Open {
+    fn new(process: &Process, g: &Geometry, room: Room) -> Open {
+        let margin = room.margin;
         let volume = process.zone_limit_s * process.rate_hz / g.voxels[2] as f64;
         // Twice as wide as high: longer lines lose less time at their ends.
         let side = (2.0 * volume * process.voxel_um[1] / process.voxel_um[0]).sqrt();
         let usable = (process.plate_mm[0] - 2.0 * process.edge_mm) * 1e3 / process.voxel_um[0];
         let width = side.min(usable).floor() as i64 - margin[0];
-        Open {
-            layers: g.voxels[2],
-            margin,
-            cursor: margin,
-            shelf: 0,
-            extent: [0; 2],
-            width,
-            tiles: Vec::new(),
-        }
+        Open { layers: g.voxels[2], room, cursor: margin, shelf: 0, extent: [0; 2], width, tiles: Vec::new() }
     }
 
     /// Where a tile would go, and the extent of the zone with it, margins included.
-    fn fit(&self, process: &Process, g: &Geometry) -> ([i64; 2], [i64; 2], bool) {
-        let gap = steps(g.gap_um(process.gap_min_um), process);
+    fn fit(&self, g: &Geometry) -> ([i64; 2], [i64; 2], bool) {
+        let Room { gap, margin } = self.room;
         let size = [g.voxels[0] as i64, g.voxels[1] as i64];
-        let margin = steps(g.margin_um(process.gap_min_um), process);
-        let margin = [0, 1].map(|a| self.margin[a].max(margin[a]));
         let wraps = !self.tiles.is_empty() && self.cursor[0] + size[0] > self.width;
-        let at = if wraps { [self.margin[0], self.cursor[1] + self.shelf + gap[1]] } else { self.cursor };
+        let at = if wraps { [margin[0], self.cursor[1] + self.shelf + gap[1]] } else { self.cursor };
         let extent = [0, 1].map(|a| self.extent[a].max(at[a] + size[a] + margin[a]));
         (at, extent, wraps)
     }
 
-    fn add(&mut self, process: &Process, id: u32, g: &Geometry) {
-        let (at, extent, wraps) = self.fit(process, g);
-        let gap = steps(g.gap_um(process.gap_min_um), process);
+    fn add(&mut self, id: u32, g: &Geometry) {
+        let (at, extent, wraps) = self.fit(g);
         if wraps {
             self.cursor[1] = at[1];
             self.shelf = 0;
         }
-        self.cursor[0] = at[0] + g.voxels[0] as i64 + gap[0];
+        self.cursor[0] = at[0] + g.voxels[0] as i64 + self.room.gap[0];
         self.shelf = self.shelf.max(g.voxels[1] as i64);
         self.extent = extent;
         self.tiles.push((id, at));
@@ -134,11 +144,16 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
         let [nx, ny, nz] = i.geometry.voxels;
         (std::cmp::Reverse([nz, ny, nx]), i.id)
     });
+    let mut rooms: BTreeMap<usize, Room> = BTreeMap::new();
+    for item in items {
+        rooms.entry(item.geometry.voxels[2]).or_default().widen(process, item.geometry);
+    }
     let mut open: Option<Open> = None;
     let mut closed: Vec<Open> = Vec::new();
     for item in order {
         let g = item.geometry;
-        let alone = Open::new(process, g).fit(process, g).1;
+        let room = rooms.get(&g.voxels[2]).copied().unwrap_or_default();
+        let alone = Open::new(process, g, room).fit(g).1;
         let bottom = process.clearance_um + g.size_um().z;
         if (0..2).any(|a| alone[a].saturating_mul(pitch[a]) > usable[a]) || bottom > process.plate_mm[2] * 1e3
         {
@@ -156,7 +171,7 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
             continue;
         }
         let full = open.as_ref().is_some_and(|o| {
-            let extent = o.fit(process, g).1;
+            let extent = o.fit(g).1;
             o.layers != g.voxels[2]
                 || cost(process, extent, o.layers).1 > process.zone_limit_s
                 || (0..2).any(|a| extent[a].saturating_mul(pitch[a]) > usable[a])
@@ -164,7 +179,7 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
         if full {
             closed.extend(open.take());
         }
-        open.get_or_insert_with(|| Open::new(process, g)).add(process, item.id, g);
+        open.get_or_insert_with(|| Open::new(process, g, room)).add(item.id, g);
     }
     closed.extend(open);
     if diags.has_errors() {
@@ -249,7 +264,7 @@ mod tests {
                     let o = &geometries[other as usize];
                     let (ga, gb) = (g.gap_um(25.0), o.gap_um(25.0));
                     let apart = (0..2).any(|a| {
-                        let gap = (ga[a].min(gb[a]) * 1e3) as i64;
+                        let gap = (ga[a].max(gb[a]) * 1e3) as i64;
                         let end = |at: i64, g: &Geometry| {
                             at + (g.voxels[a] as f64 * g.voxel_um[a] * 1e3) as i64 + gap
                         };

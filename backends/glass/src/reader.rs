@@ -17,8 +17,8 @@ use pfmc_ir::verify::Verified;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619};
-use crate::geometry::Geometry;
+use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619, E0620};
+use crate::geometry::{Geometry, VOXELS_MAX};
 use crate::process::{FormFactor, Process};
 use crate::recompute::{Transfer, Written};
 use crate::schedule::{
@@ -26,10 +26,8 @@ use crate::schedule::{
     Zone, sign, sign_bytes,
 };
 
-/// Decibels a recomputed signal-to-noise ratio may fall below the recorded one.
+/// Decibels a recomputed signal-to-noise ratio may differ from the recorded one.
 const TOLERANCE_DB: f64 = 0.1;
-/// Largest voxel count of a tile that is accepted from a file.
-const VOXELS_MAX: u64 = 1 << 31;
 
 /// A tile's record and where its layers are.
 struct Entry {
@@ -43,6 +41,7 @@ pub struct Schedule<'a> {
     map: Mmap,
     written: BTreeMap<u32, (Entry, Written)>,
     bias_level: u8,
+    snr_min_db: f64,
 }
 
 /// Maps a file into memory, read-only.
@@ -145,6 +144,11 @@ struct Facts {
     delta: [f32; 16],
     kappa_min: f64,
     bias_level: u8,
+    columns_max: u32,
+    rows_max: u32,
+    snr_min_db: f64,
+    plate_nm: [i64; 3],
+    gap_min_um: f64,
 }
 
 /// Checks the header against the process.
@@ -162,6 +166,12 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
     same("wavelength_um", h.wavelength_um, process.wavelength_um);
     same("index", h.index, process.index);
     same("bias_dn", h.bias_dn, process.bias_dn());
+    same("kappa_min", h.kappa_min, process.kappa_min);
+    let plate_nm = process.plate_mm.map(|mm| (mm * 1e6).round() as i64);
+    same("number of plate extents", h.plate_nm.len() as f64, 3.0);
+    for (p, want) in h.plate_nm.iter().zip(plate_nm) {
+        same("plate extent in nm", *p as f64, want as f64);
+    }
     let levels = process.level_table();
     same("number of levels", h.levels.len() as f64, levels.len() as f64);
     for (i, (l, want)) in h.levels.iter().zip(&levels).enumerate() {
@@ -187,9 +197,13 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
             FormFactor::Box
         }
     };
-    for (what, got, want) in
-        [("quadrature", &h.quadrature, "real"), ("z convention", &h.z_convention, "depth in glass")]
-    {
+    for (what, got, want) in [
+        ("process", &h.process, process.name.as_str()),
+        ("quadrature", &h.quadrature, "real"),
+        ("order", &h.order, "zone, layer descending, tile, y, x"),
+        ("z convention", &h.z_convention, "depth in glass"),
+        ("port map", &h.port_map, "port p is column p mod C of row p div C"),
+    ] {
         if got != want {
             d.push(Diagnostic::error(&E0615, format!("{FILE}: {what} is {got:?}, expected {want:?}")));
         }
@@ -208,8 +222,13 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
         wave_number: std::f64::consts::TAU * (h.index + h.bias_dn) / h.wavelength_um,
         form,
         delta,
-        kappa_min: h.kappa_min,
+        kappa_min: process.kappa_min,
         bias_level: process.bias_level(),
+        columns_max: u32::try_from(process.columns_max).unwrap_or(u32::MAX),
+        rows_max: u32::try_from(process.rows_max).unwrap_or(u32::MAX),
+        snr_min_db: process.snr_min_db,
+        plate_nm,
+        gap_min_um: process.gap_min_um,
     })
 }
 
@@ -233,13 +252,24 @@ impl<'a> Schedule<'a> {
         let facts = facts(&header, process)?;
         let mut diags = Diagnostics::new();
         let mut zones: BTreeMap<u32, Zone> = BTreeMap::new();
+        let mut zone_records = Vec::new();
         for &at in &index.zones {
             match record::<Zone>(&map, at, Kind::Zone) {
                 Ok(z) => {
-                    zones.insert(z.zone, z);
+                    if zones.insert(z.zone, z.clone()).is_some() {
+                        diags.push(Diagnostic::error(
+                            &E0613,
+                            format!("{FILE}: zone {} is there twice", z.zone),
+                        ));
+                    }
+                    zone_records.push((at, z));
                 }
                 Err(e) => diags.extend(e),
             }
+        }
+        let records: BTreeMap<u32, u64> = index.tiles.iter().map(|t| (t.tile, t.record)).collect();
+        if records.len() != index.tiles.len() {
+            diags.push(Diagnostic::error(&E0613, format!("{FILE}: the index has a tile twice")));
         }
         let mut entries: BTreeMap<u32, TileEntry> = index.tiles.into_iter().map(|t| (t.tile, t)).collect();
         progress.begin("read tiles", entries.len() as u64);
@@ -293,8 +323,14 @@ impl<'a> Schedule<'a> {
                 format!("{FILE} holds tile {id}, which the program has not"),
             ));
         }
+        if !diags.has_errors() {
+            for zone in zones.values() {
+                diags.extend(zone_content(zone, &written, &facts));
+            }
+        }
         diags.check()?;
-        Ok(Schedule { program, map, written, bias_level: facts.bias_level })
+        order(&map, index.header, &zone_records, &written, &records)?;
+        Ok(Schedule { program, map, written, bias_level: facts.bias_level, snr_min_db: facts.snr_min_db })
     }
 
     fn origin(&self, id: TileId) -> Origin {
@@ -427,7 +463,12 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
     if nx % 2 != 0 || ny % 2 != 0 || !volume.is_some_and(|v| v > 0 && v <= VOXELS_MAX) {
         return Err(bad(format!("{nx} x {ny} x {nz} voxels are out of range")));
     }
-    if ports.iter().any(|&p| p == 0 || p > nx.max(64)) || r.rows_in > 64 || r.rows_out > 64 {
+    let (rows, columns) = (facts.rows_max, facts.columns_max);
+    if ports.iter().any(|&p| p == 0 || p > nx.max(64))
+        || r.columns > columns
+        || r.rows_in > rows
+        || r.rows_out > rows
+    {
         return Err(bad(format!("ports {ports:?} are out of range")));
     }
     let fits = |used: u32, rows: u32| used > 0 && u64::from(used) <= u64::from(r.columns) * u64::from(rows);
@@ -455,7 +496,7 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
                 && end(x, nx, 0) <= x1
                 && end(y, ny, 1) <= y1
                 && z == zone.depth_nm
-                && nz <= zone.layers
+                && nz == zone.layers
         }
         _ => false,
     };
@@ -475,7 +516,7 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         wave_number: facts.wave_number,
     };
     g.check(facts.kappa_min).check()?;
-    Ok(Written {
+    let written = Written {
         columns: g.columns,
         rows_in: g.rows_in,
         rows_out: g.rows_out,
@@ -486,7 +527,120 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         wave_number: facts.wave_number,
         form: facts.form,
         delta: facts.delta,
-    })
+    };
+    placed(r, zone, &written, facts).check()?;
+    Ok(written)
+}
+
+/// Checks that a tile lies on its zone's raster, in the plate, and with written glass around it as
+/// far as its beams walk off.
+fn placed(r: &Tile, zone: &Zone, w: &Written, facts: &Facts) -> Diagnostics {
+    let mut d = Diagnostics::new();
+    let mut bad = |what: &str| d.push(Diagnostic::error(&E0613, what.to_owned()));
+    let (&[x0, y0, x1, y1], &[x, y, z]) = (zone.rect_nm.as_slice(), r.origin_nm.as_slice()) else {
+        bad("its place or its zone's is not given");
+        return d;
+    };
+    let pitch = facts.pitch_um.map(|um| ((um * 1e3).round() as i64).max(1));
+    let size = [0, 1, 2].map(|a| pitch[a].saturating_mul(w.voxels[a] as i64));
+    if x.saturating_sub(x0) % pitch[0] != 0 || y.saturating_sub(y0) % pitch[1] != 0 {
+        bad("it is not on its zone's raster");
+    }
+    let plate = facts.plate_nm;
+    if x0 < 0 || y0 < 0 || z < 0 || x1 > plate[0] || y1 > plate[1] || z.saturating_add(size[2]) > plate[2] {
+        bad("its zone is not inside the plate");
+    }
+    let walk_off = w.walk_off_um();
+    for (a, (low, high, at)) in [(x0, x1, x), (y0, y1, y)].into_iter().enumerate() {
+        let room = (walk_off[a].max(facts.gap_min_um) * 1e3).floor() as i64;
+        if at.saturating_sub(low) < room || high.saturating_sub(at.saturating_add(size[a])) < room {
+            bad("its zone ends before its beams leave the tile's surroundings");
+        }
+    }
+    d
+}
+
+/// Checks a zone: what fills it, and that its tiles are those that say so and lie apart.
+fn zone_content(zone: &Zone, written: &BTreeMap<u32, (Entry, Written)>, facts: &Facts) -> Diagnostics {
+    let mut d = Diagnostics::new();
+    let mut bad = |what: String| {
+        d.push(Diagnostic::error(&E0613, format!("{FILE}: zone {}: {what}", zone.zone)));
+    };
+    if zone.fill_level != u32::from(facts.bias_level) {
+        bad(format!("it is filled with level {}, not with the bias {}", zone.fill_level, facts.bias_level));
+    }
+    let members: Vec<(&u32, &(Entry, Written))> =
+        written.iter().filter(|(_, (e, _))| e.record.zone == zone.zone).collect();
+    if !members.iter().map(|(id, _)| **id).eq(zone.tiles.iter().copied()) {
+        bad("its list of tiles is not that of the tiles that lie in it".into());
+    }
+    let boxes: Vec<[[i64; 2]; 3]> = members
+        .iter()
+        .map(|(_, (e, w))| {
+            let side = |a: usize| {
+                let at = e.record.origin_nm.get(a).copied().unwrap_or_default();
+                let size = (facts.pitch_um[a] * 1e3).round() as i64 * w.voxels[a] as i64;
+                [at, at.saturating_add(size)]
+            };
+            let gap = w.input_walk_off_um().map(|um| (um.max(facts.gap_min_um) * 1e3).floor() as i64);
+            [side(0), side(1), gap]
+        })
+        .collect();
+    for (i, a) in boxes.iter().enumerate() {
+        let close = boxes[..i].iter().position(|b| {
+            (0..2).all(|s| {
+                let gap = a[2][s].max(b[2][s]);
+                a[s][0] < b[s][1].saturating_add(gap) && b[s][0] < a[s][1].saturating_add(gap)
+            })
+        });
+        if let Some(j) = close {
+            bad(format!("beams of tiles {} and {} cross each other's glass", members[j].0, members[i].0));
+            break;
+        }
+    }
+    d
+}
+
+/// End of the frame at an offset.
+fn frame_end(map: &[u8], at: u64) -> Option<u64> {
+    let rest = map.get(usize::try_from(at).ok()?..)?;
+    let len = prost::decode_length_delimiter(rest).ok()?;
+    at.checked_add(prost::length_delimiter_len(len) as u64)?.checked_add(len as u64)
+}
+
+/// Checks that the records follow each other in the order of writing, with nothing between, before
+/// or after them: header; each zone with its tiles and its layers, deepest first; index.
+fn order(
+    map: &[u8],
+    header: u64,
+    zones: &[(u64, Zone)],
+    written: &BTreeMap<u32, (Entry, Written)>,
+    records: &BTreeMap<u32, u64>,
+) -> Result<(), Diagnostics> {
+    let mut expected = vec![header];
+    for (at, zone) in zones {
+        expected.push(*at);
+        expected.extend(zone.tiles.iter().filter_map(|t| records.get(t)));
+        let tiles = || zone.tiles.iter().filter_map(|t| written.get(t));
+        for layer in (0..zone.layers as usize).rev() {
+            expected.extend(tiles().filter_map(|(e, _)| e.layers.get(layer)));
+        }
+    }
+    let trailer = map.len().saturating_sub(TRAILER_LEN);
+    let (at, len) = (little_u64(&map[trailer..trailer + 8]), little_u64(&map[trailer + 8..trailer + 16]));
+    expected.push(at);
+    let mut next = Some(MAGIC.len() as u64 + 4);
+    for at in expected {
+        if next != Some(at) {
+            let message = format!("{FILE}: the record at byte {at} does not follow the one before it");
+            return Err(Diagnostic::error(&E0620, message).into());
+        }
+        next = frame_end(map, at);
+    }
+    if next != Some(trailer as u64) || at.checked_add(len) != next {
+        return Err(Diagnostic::error(&E0620, format!("{FILE}: the index does not end the records")).into());
+    }
+    Ok(())
 }
 
 impl TileSource for Schedule<'_> {
@@ -568,14 +722,17 @@ impl ReadBack for Schedule<'_> {
                 "snr_complex_db".to_owned(),
                 (10.0 * (signal / (tt - signal).max(1e-30 * tt)).log10()).min(SNR_MAX_DB),
             );
-            let reached = snr_db >= r.snr_db - TOLERANCE_DB;
-            if !reached {
+            let complex_db = measures.get("snr_complex_db").copied().unwrap_or(f64::NAN);
+            let near = |got: f64, recorded: f64| (got - recorded).abs() <= TOLERANCE_DB;
+            let reached = near(snr_db, r.snr_db) && near(complex_db, r.snr_complex_db);
+            if !(reached && snr_db >= self.snr_min_db - TOLERANCE_DB) {
                 diags.push(
                     Diagnostic::error(
                         &E0617,
                         format!(
-                            "tile {id} ({}): {snr_db:.2} dB recomputed, {:.2} dB recorded",
-                            r.name, r.snr_db
+                            "tile {id} ({}): {snr_db:.2} dB recomputed ({complex_db:.2} complex), {:.2} dB \
+                             recorded ({:.2} complex), {} dB required",
+                            r.name, r.snr_db, r.snr_complex_db, self.snr_min_db
                         ),
                     )
                     .at(&origin)

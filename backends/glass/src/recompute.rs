@@ -6,7 +6,6 @@ use rayon::prelude::*;
 use rustfft::{Fft, FftPlanner, num_complex::Complex32};
 use std::sync::Arc;
 
-use crate::geometry::form_factor;
 use crate::process::FormFactor;
 
 /// What the file says about a tile, in physical units.
@@ -63,6 +62,39 @@ impl Written {
         let kx = tau * bx / (self.voxels[0] as f64 * self.pitch_um[0]);
         let ky = tau * by / (self.voxels[1] as f64 * self.pitch_um[1]);
         [kx, ky, (self.wave_number * self.wave_number - kx * kx - ky * ky).max(0.0).sqrt()]
+    }
+
+    /// Transform of a voxel's shape at a grating vector (radians a micrometre), 1 at zero: a product
+    /// of sin(x)/x for a box; for a Gaussian of full width w at half maximum `exp(-(w k)^2 / (16 ln 2))`.
+    fn form_factor(&self, k: [f64; 3]) -> f64 {
+        let along = |a: usize| match self.form {
+            FormFactor::Box => {
+                let half = k[a] * self.pitch_um[a] / 2.0;
+                if half == 0.0 { 1.0 } else { half.sin() / half }
+            }
+            FormFactor::Gaussian(fwhm) => (-(fwhm[a] * k[a]).powi(2) / (16.0 * 2f64.ln())).exp(),
+        };
+        along(0) * along(1) * along(2)
+    }
+
+    /// Largest distance along x and y that beams of these ports move over the tile's depth.
+    fn largest_walk_off_um(&self, k: impl Iterator<Item = [f64; 3]>) -> [f64; 2] {
+        let length = self.voxels[2] as f64 * self.pitch_um[2];
+        k.fold([0.0; 2], |m, k| [0, 1].map(|a| m[a].max((k[a] / k[2]).abs() * length)))
+    }
+
+    /// Walk-off of the inputs along x and y, micrometres.
+    pub fn input_walk_off_um(&self) -> [f64; 2] {
+        let ports = self.columns * self.rows_in;
+        self.largest_walk_off_um((0..ports).map(|p| self.wave_vector(self.input(p))))
+    }
+
+    /// Walk-off of any port along x and y, micrometres.
+    pub fn walk_off_um(&self) -> [f64; 2] {
+        let ports = self.columns * self.rows_out;
+        let outputs = self.largest_walk_off_um((0..ports).map(|p| self.wave_vector(self.output(p))));
+        let inputs = self.input_walk_off_um();
+        [0, 1].map(|a| inputs[a].max(outputs[a]))
     }
 
     /// `T = s(K)/V sum (dn - bias) exp(-i K r)` from the levels, x fastest, then y, then layer.
@@ -126,7 +158,7 @@ impl Written {
                 let (ki, ko) = (input_k[r * c + ci], output_k[o]);
                 let k = [ko[0] - ki[0], ko[1] - ki[1], ko[2] - ki[2]];
                 let phase: f64 = (0..3).map(|a| k[a] * self.pitch_um[a] * centre[a]).sum();
-                let f = form_factor(self.form, self.pitch_um, k) / volume;
+                let f = self.form_factor(k) / volume;
                 let (s, cos) = phase.sin_cos();
                 let (a, b) = (f64::from(*re), f64::from(*im));
                 (*re, *im) = (((a * cos - b * s) * f) as f32, ((a * s + b * cos) * f) as f32);
