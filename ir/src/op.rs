@@ -254,11 +254,6 @@ macro_rules! ops {
                     None => Ok(op),
                 }
             }
-
-            /// Name and documentation of every operation, for the generated reference.
-            pub fn reference() -> Vec<(&'static str, &'static str)> {
-                vec![$(($text, $doc)),*]
-            }
         }
     };
 }

@@ -24,6 +24,7 @@ use pfmc_ir::shape::{Knowledge, OpenType};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use crate::files::hex;
 pub use files::decode;
 pub use ops::{MAX_OPSET, MIN_OPSET, OpInfo, SUPPORTED, support_table};
 
@@ -77,7 +78,7 @@ impl Model {
                 h.finalize().into()
             }
         };
-        all.iter().map(|b| format!("{b:02x}")).collect()
+        hex(&all)
     }
 }
 
