@@ -1,0 +1,205 @@
+//! The ONNX project's node cases in the interpreter. `fixtures/conformance.toml` lists the cases that
+//! do not pass, each with its reason; the test fails when a listed case passes or another one fails.
+//! Inputs and expected outputs are decoded by `onnx-protobuf`, not by pfmc.
+//!
+//! `PFMC_CASES=part` runs only cases whose name contains `part` and says what each failure was;
+//! `PFMC_NODE_CASES` names another folder of cases.
+#![allow(clippy::unwrap_used, clippy::panic)] // a test
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use onnx_protobuf::{Message, ModelProto, TensorProto};
+use pfmc::onnx;
+use pfmc_ir::elem::Elem;
+use pfmc_ir::exec::{self, NoMatrices};
+use pfmc_ir::tensor::{Data, Tensor};
+use rayon::prelude::*;
+
+/// Tolerances of `onnx.backend.test`.
+const RTOL: f64 = 1e-3;
+const ATOL: f64 = 1e-7;
+
+fn root() -> PathBuf {
+    if let Some(path) = std::env::var_os("PFMC_NODE_CASES") {
+        return path.into();
+    }
+    let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/referees/python/lib");
+    let python = std::fs::read_dir(&venv).unwrap_or_else(|_| panic!(".ci/setup-referees was not run"));
+    let python =
+        python.filter_map(Result::ok).find(|e| e.file_name().to_string_lossy().starts_with("python3"));
+    python.unwrap().path().join("site-packages/onnx/backend/test/data/node")
+}
+
+/// Little-endian bytes of one element of `size` bytes each.
+fn bytes(t: &TensorProto, size: usize) -> Vec<u8> {
+    if !t.raw_data.is_empty() {
+        return t.raw_data.to_vec();
+    }
+    let ints = || t.int32_data.iter().flat_map(|v| v.to_le_bytes()[..size].to_vec()).collect::<Vec<u8>>();
+    match t.data_type {
+        1 => t.float_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        7 => t.int64_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        11 => t.double_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        12 | 13 => t.uint64_data.iter().flat_map(|v| v.to_le_bytes()[..size].to_vec()).collect(),
+        _ => ints(),
+    }
+}
+
+/// The tensor a file holds; `None` for element types that the representation lacks.
+fn tensor(t: &TensorProto) -> Option<Tensor> {
+    let shape: Vec<usize> = t.dims.iter().map(|&d| d as usize).collect();
+    let half = |f: fn(u16) -> f32| {
+        let raw = bytes(t, 2);
+        let values = raw.as_chunks::<2>().0.iter().map(|b| f(u16::from_le_bytes(*b))).collect::<Vec<f32>>();
+        Tensor::new(shape.clone(), values).unwrap()
+    };
+    let elem = match t.data_type {
+        1 => Elem::F32,
+        2 => Elem::U8,
+        3 => Elem::I8,
+        6 => Elem::I32,
+        7 => Elem::I64,
+        9 => Elem::Bool,
+        10 => return Some(half(|b| half::f16::from_bits(b).to_f32())),
+        11 => Elem::F64,
+        16 => return Some(half(|b| half::bf16::from_bits(b).to_f32())),
+        _ => return None,
+    };
+    Some(Tensor::from_le_bytes(elem, shape, &bytes(t, elem.size())).unwrap())
+}
+
+/// Elements of a type that is compared within the tolerance.
+fn numbers(t: &Tensor) -> Option<Vec<f64>> {
+    Some(match t.data() {
+        Data::F32(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::F64(v) => v.to_vec(),
+        Data::I64(v) => v.iter().map(|&v| v as f64).collect(),
+        Data::I32(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::I8(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::U8(v) => v.iter().map(|&v| v.into()).collect(),
+        _ => return None,
+    })
+}
+
+fn compare(got: &Tensor, want: &Tensor) -> Result<(), String> {
+    if (got.elem(), got.shape()) != (want.elem(), want.shape()) {
+        return Err(format!(
+            "{}{:?} where {}{:?} is expected",
+            got.elem(),
+            got.shape(),
+            want.elem(),
+            want.shape()
+        ));
+    }
+    let (Some(a), Some(b)) = (numbers(got), numbers(want)) else {
+        return if got == want { Ok(()) } else { Err("elements differ".into()) };
+    };
+    for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+        let close = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= ATOL + RTOL * b.abs();
+        if !close {
+            return Err(format!("element {i} is {a} where {b} is expected"));
+        }
+    }
+    Ok(())
+}
+
+struct Case {
+    single: bool,
+    result: Result<(), String>,
+}
+
+fn read(path: &Path, name: &str) -> Result<Option<(String, Tensor)>, String> {
+    let raw = std::fs::read(path).map_err(|e| e.to_string())?;
+    if raw.is_empty() {
+        return Ok(None);
+    }
+    let t = TensorProto::parse_from_bytes(&raw).map_err(|_| format!("{name} is no tensor"))?;
+    let value = tensor(&t).ok_or_else(|| format!("{name} has element type {}", t.data_type))?;
+    Ok(Some((name.to_owned(), value)))
+}
+
+fn case(folder: &Path) -> Case {
+    let model = ModelProto::parse_from_bytes(&std::fs::read(folder.join("model.onnx")).unwrap()).unwrap();
+    let single = model.graph.node.len() == 1;
+    let run = || -> Result<(), String> {
+        let imported = onnx::import(&folder.join("model.onnx")).map_err(|d| d.to_string())?;
+        for set in std::fs::read_dir(folder).unwrap().filter_map(Result::ok).filter(|e| e.path().is_dir()) {
+            let mut inputs = BTreeMap::new();
+            for (i, v) in model.graph.input.iter().enumerate() {
+                inputs.extend(read(&set.path().join(format!("input_{i}.pb")), v.name.as_str())?);
+            }
+            let got = exec::run(&imported.graph, &inputs, &NoMatrices).map_err(|d| d.to_string())?;
+            for (i, v) in model.graph.output.iter().enumerate() {
+                let want = read(&set.path().join(format!("output_{i}.pb")), v.name.as_str())?;
+                let (_, want) = want.ok_or("an empty output")?;
+                compare(&got[&v.name], &want).map_err(|e| format!("output {:?}: {e}", v.name.as_str()))?;
+            }
+        }
+        Ok(())
+    };
+    let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("panicked".into()));
+    Case { single, result }
+}
+
+/// The cases that do not pass, by kind: `out-of-scope` or `fails`; each with a reason.
+fn expectations() -> BTreeMap<String, (String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/conformance.toml");
+    let table: BTreeMap<String, Vec<BTreeMap<String, toml::Value>>> =
+        toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut out = BTreeMap::new();
+    for (kind, groups) in table {
+        for group in groups {
+            let reason = group["reason"].as_str().unwrap().to_owned();
+            for name in group["cases"].as_array().unwrap() {
+                let twice = out.insert(name.as_str().unwrap().to_owned(), (kind.clone(), reason.clone()));
+                assert!(twice.is_none(), "{name} is listed twice");
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn onnx_node_cases_pass_but_for_the_listed() {
+    let part = std::env::var("PFMC_CASES").ok();
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(root()).unwrap().filter_map(Result::ok).map(|e| e.path()).collect();
+    folders.sort();
+    let name = |p: &Path| p.file_name().unwrap().to_string_lossy().into_owned();
+    if let Some(part) = &part {
+        folders.retain(|p| name(p).contains(part.as_str()));
+    }
+    let cases: BTreeMap<String, Case> = folders.par_iter().map(|p| (name(p), case(p))).collect();
+    let expected = expectations();
+    let listed = |n: &str, kind: &str| expected.get(n).is_some_and(|(k, _)| k == kind);
+    for (what, single) in [("single-node", true), ("all", false)] {
+        let of: Vec<(&String, &Case)> = cases.iter().filter(|(_, c)| c.single || !single).collect();
+        let passed = of.iter().filter(|(_, c)| c.result.is_ok()).count();
+        let inside = of.iter().filter(|(n, _)| !listed(n, "out-of-scope")).count();
+        let share = |of: usize| 100.0 * passed as f64 / of.max(1) as f64;
+        println!(
+            "{what}: {passed} of {inside} cases in scope pass ({:.2} %), {:.2} % of all {}",
+            share(inside),
+            share(of.len()),
+            of.len()
+        );
+    }
+    let mut drift = BTreeSet::new();
+    for (n, c) in &cases {
+        match (&c.result, expected.get(n)) {
+            (Err(e), None) => drift.insert(format!("{n} fails and is not listed: {}", e.trim())),
+            (Ok(()), Some((kind, _))) => drift.insert(format!("{n} passes and is listed under {kind}")),
+            _ => false,
+        };
+        if let (Some(_), Err(e)) = (&part, &c.result) {
+            println!("{n}: {}", e.trim());
+        }
+    }
+    for n in expected.keys().filter(|n| part.is_none() && !cases.contains_key(*n)) {
+        drift.insert(format!("{n} is listed and there is no such case"));
+    }
+    let shown: Vec<&str> = drift.iter().map(String::as_str).collect();
+    assert!(shown.is_empty(), "{} cases drifted:\n{}", shown.len(), shown.join("\n"));
+}
