@@ -523,7 +523,7 @@ impl Importer<'_> {
         let Some(info) = info else { return self.give_up(&outputs) };
         let opset = self.opsets.get("").copied().unwrap_or(0);
         let mut ctx = Ctx::new(self, n, origin.clone(), opset);
-        let result = (info.import)(&mut ctx);
+        let result = ctx.check_type(info).and_then(|()| (info.import)(&mut ctx));
         let left: Vec<String> = ctx.unread(info);
         let poisoned = ctx.poisoned();
         for name in left {

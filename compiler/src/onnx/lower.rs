@@ -10,7 +10,7 @@ use pfmc_ir::shape::{Dim, OpenDim, OpenType};
 use pfmc_ir::tensor::{Data, Tensor};
 
 use super::attrs::Attrs;
-use super::codes::{E0105, E0106, E0107};
+use super::codes::{E0105, E0106, E0107, E0108};
 use super::import::Importer;
 use super::ops::OpInfo;
 use super::proto::{NodeProto, TensorProto, text};
@@ -70,6 +70,26 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         let outputs = n.output.iter().map(text).collect();
         let poisoned = inputs.iter().any(|i| imp.known_value(i).is_some_and(|v| imp.is_poisoned(v)));
         Ctx { imp, inputs, outputs, attrs: Attrs::new(n), opset, origin, poisoned }
+    }
+
+    /// Refuses a first operand of an element type that the operator does not take.
+    pub(super) fn check_type(&mut self, info: &OpInfo) -> R<()> {
+        if !self.has(0) || info.types.len() == Elem::ALL.len() {
+            return Ok(());
+        }
+        let elem = match self.constant(0) {
+            Some(c) => c.elem,
+            None => {
+                let v = self.x(0)?;
+                self.elem(v)
+            }
+        };
+        if info.types.contains(&elem) {
+            return Ok(());
+        }
+        let message = format!("{} is not supported on {elem}", info.name);
+        let note = format!("supported: {}", info.type_names());
+        Err(Fault::shape(Diagnostic::error(&E0108, message).note(note)))
     }
 
     /// Attributes that the lowering left, of those the operator has.

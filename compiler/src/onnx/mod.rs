@@ -1,7 +1,7 @@
 //! ONNX front end: a model file becomes a [`Graph`] over open shapes.
 //!
 //! Reading maps the file and decodes it in place, so that weights stay where they are. All
-//! problems of a model are reported together. See [`SUPPORTED`] for the operators.
+//! problems of a model are reported together. See [`supported`] for the operators.
 
 mod attrs;
 pub mod codes;
@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::files::hex;
 pub use files::decode;
-pub use ops::{MAX_OPSET, MIN_OPSET, OpInfo, SUPPORTED, support_table};
+pub use ops::{MAX_OPSET, MIN_OPSET, OpInfo, support_table, supported};
 
 /// A file a model was read from.
 #[derive(Debug, Clone)]

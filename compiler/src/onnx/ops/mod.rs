@@ -7,9 +7,9 @@ use pfmc_ir::op::{BinaryFn as B, Op, ReduceFn as Rf, UnaryFn as U};
 use pfmc_ir::shape::Dim;
 use pfmc_ir::tensor::{Data, Tensor};
 
-use super::codes::{E0105, E0106, E0107};
-use super::lower::{Ctx, Fault, R};
-use super::tensor::elem_type;
+use crate::onnx::codes::{E0105, E0106, E0107};
+use crate::onnx::lower::{Ctx, Fault, R};
+use crate::onnx::tensor::elem_type;
 
 /// Oldest supported version of the standard operator set.
 pub const MIN_OPSET: i64 = 7;
@@ -30,9 +30,11 @@ pub struct OpInfo {
     pub inputs: (usize, usize),
     /// Supported attributes, over all its versions.
     pub attributes: &'static [&'static str],
+    /// Element types of the first operand; others are refused.
+    pub types: &'static [Elem],
     /// What is not supported, or how it is computed; empty for plain operators.
     pub note: &'static str,
-    pub(super) import: Lowering,
+    pub(in crate::onnx) import: Lowering,
 }
 
 impl std::fmt::Debug for OpInfo {
@@ -45,6 +47,20 @@ impl std::fmt::Debug for OpInfo {
 }
 
 impl OpInfo {
+    /// The element types in words.
+    pub fn type_names(&self) -> String {
+        if self.types.len() == Elem::ALL.len() {
+            return "any".to_owned();
+        }
+        self.types.iter().map(|e| e.name()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Restricts the element types of the first operand.
+    const fn on(mut self, types: &'static [Elem]) -> Self {
+        self.types = types;
+        self
+    }
+
     /// The number of inputs in words.
     pub fn input_range(&self) -> String {
         match self.inputs {
@@ -56,13 +72,13 @@ impl OpInfo {
 }
 
 /// The entry of an operator.
-pub(super) fn find(domain: &str, name: &str) -> Option<&'static OpInfo> {
-    SUPPORTED.iter().find(|o| o.domain == domain && o.name == name)
+pub(in crate::onnx) fn find(domain: &str, name: &str) -> Option<&'static OpInfo> {
+    supported().find(|o| o.domain == domain && o.name == name)
 }
 
 /// What to do about an operator that is not supported.
-pub(super) fn nearest(domain: &str, name: &str) -> Option<String> {
-    let other = SUPPORTED.iter().find(|o| o.name == name && o.domain != domain);
+pub(in crate::onnx) fn nearest(domain: &str, name: &str) -> Option<String> {
+    let other = supported().find(|o| o.name == name && o.domain != domain);
     if let Some(other) = other {
         let d = if other.domain.is_empty() { "the standard domain" } else { other.domain };
         return Some(format!("{name} is supported in {d}"));
@@ -86,7 +102,7 @@ pub(super) fn nearest(domain: &str, name: &str) -> Option<String> {
         | "MatMulNBits" => "give pfmc the model in float32; it quantises the weights itself",
         _ => {
             let lower = name.to_lowercase();
-            let close = SUPPORTED.iter().find(|o| {
+            let close = supported().find(|o| {
                 let n = o.name.to_lowercase();
                 n == lower || (n.len() > 3 && lower.len() > 3 && (n.contains(&lower) || lower.contains(&n)))
             })?;
@@ -104,7 +120,7 @@ const fn op(
     note: &'static str,
     import: Lowering,
 ) -> OpInfo {
-    OpInfo { domain: "", name, since, inputs, attributes, note, import }
+    OpInfo { domain: "", name, since, inputs, attributes, types: &Elem::ALL, note, import }
 }
 
 const fn contrib(
@@ -114,7 +130,16 @@ const fn contrib(
     note: &'static str,
     import: Lowering,
 ) -> OpInfo {
-    OpInfo { domain: "com.microsoft", name, since: MIN_OPSET, inputs, attributes, note, import }
+    OpInfo {
+        domain: "com.microsoft",
+        name,
+        since: MIN_OPSET,
+        inputs,
+        attributes,
+        types: &Elem::ALL,
+        note,
+        import,
+    }
 }
 
 const MANY: usize = usize::MAX;
@@ -125,12 +150,23 @@ const NORM: &[&str] = &["axis", "epsilon", "stash_type"];
 const AXES: &str = "axes must be constant";
 const REDUCED: &str = "axes must be constant; all axes need a known rank";
 
-/// Every supported operator. The importer dispatches on this table, and the documentation and
-/// `pfmc ops` print it.
-pub static SUPPORTED: &[OpInfo] = &[
+/// The tables of all topics.
+static TABLES: &[&[OpInfo]] = &[GENERAL];
+
+/// Every supported operator. The importer dispatches on it, and the documentation and `pfmc ops`
+/// print it.
+pub fn supported() -> impl Iterator<Item = &'static OpInfo> {
+    TABLES.iter().copied().flatten()
+}
+
+/// Types that floating-point functions take.
+const FLOATS: &[Elem] = &[Elem::F32, Elem::F64];
+const BOOL: &[Elem] = &[Elem::Bool];
+
+static GENERAL: &[OpInfo] = &[
     op("Abs", 7, (1, 1), NO, "", |c| unary(c, U::Abs)),
     op("Add", 7, (2, 2), NO, "", |c| binary(c, B::Add)),
-    op("And", 7, (2, 2), NO, "", |c| logical(c, B::And)),
+    op("And", 7, (2, 2), NO, "", |c| logical(c, B::And)).on(BOOL),
     op(
         "BatchNormalization",
         7,
@@ -148,7 +184,7 @@ pub static SUPPORTED: &[OpInfo] = &[
         cast,
     ),
     op("CastLike", 15, (2, 2), &["saturate", "round_mode"], "as Cast", cast_like),
-    op("Ceil", 7, (1, 1), NO, "", |c| float_unary(c, U::Ceil)),
+    op("Ceil", 7, (1, 1), NO, "", |c| float_unary(c, U::Ceil)).on(FLOATS),
     op("Celu", 12, (1, 1), &["alpha"], "lowered", celu),
     op("Clip", 7, (1, 3), &["min", "max"], "lowered to max and min", clip),
     op("Concat", 7, (1, MANY), &["axis"], "", concat),
@@ -162,7 +198,7 @@ pub static SUPPORTED: &[OpInfo] = &[
     ),
     op("ConstantOfShape", 9, (1, 1), &["value"], "lowered to expand", constant_of_shape),
     op("Conv", 7, (2, 3), CONV, "auto_pad SAME needs known lengths or stride 1", conv),
-    op("Cos", 7, (1, 1), NO, "", |c| float_unary(c, U::Cos)),
+    op("Cos", 7, (1, 1), NO, "", |c| float_unary(c, U::Cos)).on(FLOATS),
     op("CumSum", 11, (2, 2), &["exclusive", "reverse"], "", cumsum),
     op("Div", 7, (2, 2), NO, "", |c| binary(c, B::Div)),
     op(
@@ -175,11 +211,11 @@ pub static SUPPORTED: &[OpInfo] = &[
     ),
     op("Elu", 7, (1, 1), &["alpha"], "lowered", elu),
     op("Equal", 7, (2, 2), NO, "", |c| binary(c, B::Equal)),
-    op("Erf", 9, (1, 1), NO, "", |c| float_unary(c, U::Erf)),
-    op("Exp", 7, (1, 1), NO, "", |c| float_unary(c, U::Exp)),
+    op("Erf", 9, (1, 1), NO, "", |c| float_unary(c, U::Erf)).on(FLOATS),
+    op("Exp", 7, (1, 1), NO, "", |c| float_unary(c, U::Exp)).on(FLOATS),
     op("Expand", 8, (2, 2), NO, "", expand),
     op("Flatten", 7, (1, 1), &["axis"], "", flatten),
-    op("Floor", 7, (1, 1), NO, "", |c| float_unary(c, U::Floor)),
+    op("Floor", 7, (1, 1), NO, "", |c| float_unary(c, U::Floor)).on(FLOATS),
     op("Gather", 7, (2, 2), &["axis"], "", gather),
     op("GatherElements", 11, (2, 2), &["axis"], "", gather_elements),
     op("GatherND", 11, (2, 2), &["batch_dims"], "", gather_nd),
@@ -213,7 +249,7 @@ pub static SUPPORTED: &[OpInfo] = &[
     op("LeakyRelu", 7, (1, 1), &["alpha"], "lowered", leaky_relu),
     op("Less", 7, (2, 2), NO, "", |c| binary(c, B::Less)),
     op("LessOrEqual", 12, (2, 2), NO, "", |c| binary(c, B::LessEqual)),
-    op("Log", 7, (1, 1), NO, "", |c| float_unary(c, U::Log)),
+    op("Log", 7, (1, 1), NO, "", |c| float_unary(c, U::Log)).on(FLOATS),
     op("LogSoftmax", 7, (1, 1), &["axis"], "lowered", |c| softmax_of(c, true)),
     op("MatMul", 7, (2, 2), NO, "", matmul),
     op("Max", 7, (1, MANY), NO, "a chain", |c| chain(c, B::Max)),
@@ -223,13 +259,13 @@ pub static SUPPORTED: &[OpInfo] = &[
     op("Mod", 10, (2, 2), &["fmod"], "", modulo),
     op("Mul", 7, (2, 2), NO, "", |c| binary(c, B::Mul)),
     op("Neg", 7, (1, 1), NO, "", |c| unary(c, U::Neg)),
-    op("Not", 7, (1, 1), NO, "", not),
-    op("Or", 7, (2, 2), NO, "", |c| logical(c, B::Or)),
+    op("Not", 7, (1, 1), NO, "", not).on(BOOL),
+    op("Or", 7, (2, 2), NO, "", |c| logical(c, B::Or)).on(BOOL),
     op("PRelu", 7, (2, 2), NO, "lowered", prelu),
     op("Pow", 7, (2, 2), NO, "", |c| binary(c, B::Pow)),
     op("RMSNormalization", 23, (2, 2), NORM, "lowered", rms_norm),
     op("Range", 11, (3, 3), &["stash_type"], "", range),
-    op("Reciprocal", 7, (1, 1), NO, "", |c| float_unary(c, U::Reciprocal)),
+    op("Reciprocal", 7, (1, 1), NO, "", |c| float_unary(c, U::Reciprocal)).on(FLOATS),
     op("ReduceL1", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Sum, Some(U::Abs), None)),
     op("ReduceL2", 7, (1, 2), REDUCE, REDUCED, |c| reduce_square(c, Some(U::Sqrt))),
     op("ReduceLogSum", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Sum, None, Some(U::Log))),
@@ -241,13 +277,13 @@ pub static SUPPORTED: &[OpInfo] = &[
     op("ReduceSumSquare", 7, (1, 2), REDUCE, REDUCED, |c| reduce_square(c, None)),
     op("Relu", 7, (1, 1), NO, "", |c| unary(c, U::Relu)),
     op("Reshape", 7, (2, 2), &["allowzero"], "", reshape),
-    op("Round", 11, (1, 1), NO, "", |c| float_unary(c, U::Round)),
+    op("Round", 11, (1, 1), NO, "", |c| float_unary(c, U::Round)).on(FLOATS),
     op("Selu", 7, (1, 1), &["alpha", "gamma"], "lowered", selu),
     op("Shape", 7, (1, 1), &["start", "end"], "", shape),
-    op("Sigmoid", 7, (1, 1), NO, "", |c| float_unary(c, U::Sigmoid)),
+    op("Sigmoid", 7, (1, 1), NO, "", |c| float_unary(c, U::Sigmoid)).on(FLOATS),
     op("Sign", 9, (1, 1), NO, "", |c| unary(c, U::Sign)),
     op("SimplifiedLayerNormalization", 7, (2, 2), NORM, "onnxruntime's name of RMSNormalization", rms_norm),
-    op("Sin", 7, (1, 1), NO, "", |c| float_unary(c, U::Sin)),
+    op("Sin", 7, (1, 1), NO, "", |c| float_unary(c, U::Sin)).on(FLOATS),
     op("Size", 7, (1, 1), NO, "lowered to shape and reduce_prod", size),
     op(
         "Slice",
@@ -263,20 +299,20 @@ pub static SUPPORTED: &[OpInfo] = &[
     op("Softplus", 7, (1, 1), NO, "lowered", softplus),
     op("Softsign", 7, (1, 1), NO, "lowered", softsign),
     op("Split", 7, (1, 2), &["axis", "num_outputs", "split"], "sizes must be constant", split),
-    op("Sqrt", 7, (1, 1), NO, "", |c| float_unary(c, U::Sqrt)),
+    op("Sqrt", 7, (1, 1), NO, "", |c| float_unary(c, U::Sqrt)).on(FLOATS),
     op("Squeeze", 7, (1, 2), &["axes"], AXES, squeeze),
     op("Sub", 7, (2, 2), NO, "", |c| binary(c, B::Sub)),
     op("Sum", 7, (1, MANY), NO, "a chain", |c| chain(c, B::Add)),
     op("Swish", 24, (1, 1), &["alpha"], "lowered", |c| swish(c, 1.0)),
     op("Tan", 7, (1, 1), NO, "lowered to sin / cos", tan),
-    op("Tanh", 7, (1, 1), NO, "", |c| float_unary(c, U::Tanh)),
+    op("Tanh", 7, (1, 1), NO, "", |c| float_unary(c, U::Tanh)).on(FLOATS),
     op("ThresholdedRelu", 10, (1, 1), &["alpha"], "lowered", thresholded_relu),
     op("Tile", 7, (2, 2), NO, "lowered; needs a known rank", tile),
     op("Transpose", 7, (1, 1), &["perm"], "without perm needs a known rank", transpose),
     op("Trilu", 14, (1, 2), &["upper"], "", trilu),
     op("Unsqueeze", 7, (1, 2), &["axes"], AXES, unsqueeze),
     op("Where", 9, (3, 3), NO, "", where_),
-    op("Xor", 7, (2, 2), NO, "", |c| logical(c, B::Xor)),
+    op("Xor", 7, (2, 2), NO, "", |c| logical(c, B::Xor)).on(BOOL),
     contrib("BiasGelu", (2, 2), NO, "lowered", bias_gelu),
     contrib("FastGelu", (1, 2), NO, "lowered", fast_gelu),
     contrib("Gelu", (1, 1), NO, "lowered", |c| {
@@ -583,7 +619,7 @@ fn cast(c: &mut Ctx) -> R<Vec<ValueId>> {
     let to = c.attrs.int("to")?.ok_or_else(|| Diagnostic::error(&E0105, "attribute to is missing"))?;
     let ty = i32::try_from(to).ok().and_then(|t| elem_type(t, false));
     let Some(ty) = ty else {
-        let kind = i32::try_from(to).map_or("of an unknown number", super::proto::elem_name);
+        let kind = i32::try_from(to).map_or("of an unknown number", crate::onnx::proto::elem_name);
         return Err(Ctx::value_of(
             "to",
             to,
@@ -1217,9 +1253,9 @@ fn scalar_input(c: &mut Ctx, i: usize) -> R<ValueId> {
 /// The supported operators as a Markdown table, in order of domain and name.
 pub fn support_table() -> String {
     let mut out = format!(
-        "Opsets {MIN_OPSET} to {MAX_OPSET} of the standard domain.\n\n| operator | since opset | inputs | attributes | notes |\n|---|---|---|---|---|\n"
+        "Opsets {MIN_OPSET} to {MAX_OPSET} of the standard domain.\n\n| operator | since opset | inputs | attributes | types of the first operand | notes |\n|---|---|---|---|---|---|\n"
     );
-    let mut all: Vec<&OpInfo> = SUPPORTED.iter().collect();
+    let mut all: Vec<&OpInfo> = supported().collect();
     all.sort_by_key(|o| (o.domain, o.name));
     for o in all {
         let domain = if o.domain.is_empty() { String::new() } else { format!("{}::", o.domain) };
@@ -1228,6 +1264,7 @@ pub fn support_table() -> String {
             &o.since.to_string(),
             &o.input_range(),
             &o.attributes.join(", "),
+            &o.type_names(),
             o.note,
         ];
         out.push_str(&format!("| {} |\n", row.join(" | ")));
