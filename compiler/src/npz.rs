@@ -20,8 +20,8 @@ pfmc_ir::codes! {
     "The operating system refused, or the file is no zip archive. `numpy.savez(path, name=array)` \
      writes the form expected."
     E0011 "an array of an .npz file cannot be used"
-    "Arrays must be plain numpy arrays of float32, float64, int64, int32, int8, uint8 or bool, \
-     little-endian, in C or Fortran order. Other element types, pickled objects and damaged members \
+    "Arrays must be plain numpy arrays of bool, or of integers of 8 to 64 bits or floats of 16 to 64 bits, \
+     little-endian, in C or Fortran order; bfloat16 as ml_dtypes stores it ('|V2'). Other element types, pickled objects and damaged members \
      are refused. Convert with array.astype(...)."
 }
 
@@ -96,12 +96,12 @@ fn array(r: &mut impl Read) -> Result<Tensor, String> {
     let header = take(r, length)?;
     let header = Header::parse(std::str::from_utf8(&header).map_err(|_| "its header is no text")?)?;
     let bytes = count(&header.shape)
-        .and_then(|n| n.checked_mul(header.elem.size()))
+        .and_then(|n| header.elem.stored(n))
         .filter(|n| *n <= MAX_ARRAY)
         .ok_or_else(|| format!("shape {:?} is too large", header.shape))?;
     let data = take(r, bytes)?;
     if header.fortran && header.shape.len() > 1 {
-        let data = to_c_order(&data, &header.shape, header.elem.size());
+        let data = to_c_order(&data, &header.shape, header.elem.bits() / 8);
         return Tensor::from_le_bytes(header.elem, header.shape, &data);
     }
     Tensor::from_le_bytes(header.elem, header.shape, &data)
@@ -138,16 +138,24 @@ struct Header {
 }
 
 /// numpy's letters for an element type.
-fn descr(elem: Elem) -> &'static str {
-    match elem {
+fn descr(elem: Elem) -> Option<&'static str> {
+    Some(match elem {
         Elem::F32 => "<f4",
         Elem::F64 => "<f8",
         Elem::I64 => "<i8",
         Elem::I32 => "<i4",
+        Elem::I16 => "<i2",
         Elem::I8 => "|i1",
+        Elem::U64 => "<u8",
+        Elem::U32 => "<u4",
+        Elem::U16 => "<u2",
         Elem::U8 => "|u1",
         Elem::Bool => "|b1",
-    }
+        Elem::F16 => "<f2",
+        // As ml_dtypes stores it.
+        Elem::BF16 => "|V2",
+        _ => return None,
+    })
 }
 
 impl Header {
@@ -160,7 +168,10 @@ impl Header {
             text[at + key.len() + 2..].trim_start().strip_prefix(':').map(str::trim_start)
         };
         let kind = value("descr").and_then(|v| v.strip_prefix('\'')?.split_once('\'')).ok_or_else(bad)?.0;
-        let elem = Elem::ALL.into_iter().find(|e| descr(*e) == kind);
+        let elem = Elem::ALL
+            .iter()
+            .copied()
+            .find(|e| descr(*e).is_some_and(|d| d == kind || kind == "<V2" && d == "|V2"));
         let elem = elem.ok_or_else(|| format!("element type {kind:?} is not supported"))?;
         let order = value("fortran_order").ok_or_else(bad)?;
         let fortran = match () {
@@ -178,7 +189,8 @@ impl Header {
     fn bytes(elem: Elem, shape: &[usize]) -> Result<Vec<u8>, String> {
         let list: String = shape.iter().map(|d| format!("{d}, ")).collect();
         let list = if shape.len() == 1 { list.trim_end() } else { list.trim_end_matches(", ") };
-        let mut text = format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({list}), }}", descr(elem));
+        let descr = descr(elem).ok_or_else(|| format!("numpy has no element type {elem}"))?;
+        let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({list}), }}");
         let before = MAGIC.len() + 4;
         let padded = (before + text.len() + 1).next_multiple_of(64);
         text.push_str(&" ".repeat(padded - before - text.len() - 1));

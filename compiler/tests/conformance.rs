@@ -50,24 +50,13 @@ fn bytes(t: &TensorProto, size: usize) -> Vec<u8> {
 /// The tensor a file holds; `None` for element types that the representation lacks.
 fn tensor(t: &TensorProto) -> Option<Tensor> {
     let shape: Vec<usize> = t.dims.iter().map(|&d| d as usize).collect();
-    let half = |f: fn(u16) -> f32| {
-        let raw = bytes(t, 2);
-        let values = raw.as_chunks::<2>().0.iter().map(|b| f(u16::from_le_bytes(*b))).collect::<Vec<f32>>();
-        Tensor::new(shape.clone(), values).unwrap()
-    };
-    let elem = match t.data_type {
-        1 => Elem::F32,
-        2 => Elem::U8,
-        3 => Elem::I8,
-        6 => Elem::I32,
-        7 => Elem::I64,
-        9 => Elem::Bool,
-        10 => return Some(half(|b| half::f16::from_bits(b).to_f32())),
-        11 => Elem::F64,
-        16 => return Some(half(|b| half::bf16::from_bits(b).to_f32())),
-        _ => return None,
-    };
-    Some(Tensor::from_le_bytes(elem, shape, &bytes(t, elem.size())).unwrap())
+    // In the order of the numbers of `TensorProto.DataType`.
+    let names = [
+        "", "f32", "u8", "i8", "u16", "i16", "i32", "i64", "", "bool", "f16", "f64", "u32", "u64", "", "",
+        "bf16", "f8e4m3fn", "f8e4m3fnuz", "f8e5m2", "f8e5m2fnuz", "u4", "i4", "f4e2m1", "f8e8m0", "u2", "i2",
+    ];
+    let elem: Elem = names.get(t.data_type as usize)?.parse().ok()?;
+    Some(Tensor::from_le_bytes(elem, shape, &bytes(t, elem.bits().div_ceil(8))).unwrap())
 }
 
 /// Elements of a type that is compared within the tolerance.
@@ -75,10 +64,8 @@ fn numbers(t: &Tensor) -> Option<Vec<f64>> {
     Some(match t.data() {
         Data::F32(v) => v.iter().map(|&v| v.into()).collect(),
         Data::F64(v) => v.to_vec(),
-        Data::I64(v) => v.iter().map(|&v| v as f64).collect(),
-        Data::I32(v) => v.iter().map(|&v| v.into()).collect(),
-        Data::I8(v) => v.iter().map(|&v| v.into()).collect(),
-        Data::U8(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::F16(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::BF16(v) => v.iter().map(|&v| v.into()).collect(),
         _ => return None,
     })
 }

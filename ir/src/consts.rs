@@ -54,7 +54,7 @@ impl Const {
         origin: Origin,
         learned: bool,
     ) -> Result<Const, String> {
-        let expected = count(&shape).and_then(|c| c.checked_mul(elem.size()));
+        let expected = count(&shape).and_then(|c| elem.stored(c));
         let (ConstSource::Mapped(b) | ConstSource::External(b) | ConstSource::Derived(b)) = &source else {
             return match expected {
                 Some(_) => Ok(Const { elem, shape, source, origin, learned, digest: OnceLock::new() }),

@@ -258,7 +258,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         let c = self.graph.consts.get(id).ok_or_else(|| fixed_error(format!("no constant {id}")))?;
         let tensor = match c.source {
             ConstSource::Data(offset) => {
-                let bytes = self.fixed.data(offset, (c.len() * c.elem.size()) as u64)?;
+                let bytes = self.fixed.data(offset, c.elem.stored(c.len()).unwrap_or(0) as u64)?;
                 Tensor::from_le_bytes(c.elem, c.shape.clone(), &bytes).map_err(fixed_error)?
             }
             _ => c.tensor()?,

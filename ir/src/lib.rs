@@ -10,6 +10,7 @@ pub mod eval;
 pub mod exec;
 pub mod graph;
 pub mod infer;
+pub mod narrow;
 pub mod numerics;
 pub mod op;
 pub mod origin;

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::elem::Elem;
+use crate::narrow::PowerOfTwo;
 use crate::tile::{MatrixId, id};
 
 id!(
@@ -90,6 +91,25 @@ impl AttrValue for Elem {
     }
     fn from_attr(attr: Attr) -> Option<Self> {
         if let Attr::Word(v) = attr { v.parse().ok() } else { None }
+    }
+}
+
+impl AttrValue for PowerOfTwo {
+    fn to_attr(&self) -> Attr {
+        let word = match self {
+            PowerOfTwo::Nearest => "nearest",
+            PowerOfTwo::Up => "up",
+            PowerOfTwo::Down => "down",
+        };
+        Attr::Word(word.to_owned())
+    }
+    fn from_attr(attr: Attr) -> Option<Self> {
+        match attr {
+            Attr::Word(w) if w == "nearest" => Some(PowerOfTwo::Nearest),
+            Attr::Word(w) if w == "up" => Some(PowerOfTwo::Up),
+            Attr::Word(w) if w == "down" => Some(PowerOfTwo::Down),
+            _ => None,
+        }
     }
 }
 
@@ -262,6 +282,7 @@ ops! {
     Input "input" (0..=0 => 1) "A graph input." {}
     Constant "const" (0..=0 => 1) "A constant of the graph's store." { id: ConstId }
     Cast "cast" (1..=1 => 1) "Converts elements; float to integer truncates towards zero and saturates, to bool is `!= 0`." { to: Elem }
+    CastRounded "cast_rounded" (1..=1 => 1) "Converts to a narrow type: what is too large becomes the largest finite value (`saturate`) or infinity or NaN, and powers of two are rounded as `power` says. `cast` saturates and rounds powers of two up." { to: Elem, saturate: bool, power: PowerOfTwo }
     Where "where" (3..=3 => 1) "Condition (bool), a, b: a where true, with broadcasting." {}
     Softmax "softmax" (1..=1 => 1) "Softmax along `axis`." { axis: i64 }
     LayerNorm "layer_norm" (2..=3 => 1) "x, gain, optional bias: normalises over the axes from `axis` on." { axis: i64, epsilon: f32 }
@@ -297,6 +318,34 @@ impl Op {
             Op::SplitEqual { parts, .. } => usize::try_from(*parts).unwrap_or(0),
             other => other.arity().2,
         }
+    }
+
+    /// The operands, of `operands`, that it only moves: their elements appear in its result
+    /// unchanged, so that they may have any type.
+    pub fn moves(&self, operands: usize) -> std::ops::Range<usize> {
+        match self {
+            Op::Reshape { .. }
+            | Op::Flatten { .. }
+            | Op::Transpose { .. }
+            | Op::Slice {}
+            | Op::Split { .. }
+            | Op::SplitEqual { .. }
+            | Op::Squeeze { .. }
+            | Op::Unsqueeze { .. }
+            | Op::Expand {}
+            | Op::Gather { .. }
+            | Op::GatherElements { .. }
+            | Op::GatherNd { .. }
+            | Op::Trilu { .. } => 0..1,
+            Op::Concat { .. } => 0..operands,
+            Op::Where {} => 1..operands,
+            _ => 0..0,
+        }
+    }
+
+    /// Whether it takes operands of any type without moving them.
+    pub fn converts(&self) -> bool {
+        matches!(self, Op::Cast { .. } | Op::CastRounded { .. } | Op::Shape { .. })
     }
 
     /// The fixed matrix it uses.

@@ -190,7 +190,7 @@ impl Verify for TileProgram {
                 && let Some(c) = self.graph.consts.get(id)
                 && let ConstSource::Data(offset) = c.source
             {
-                let len = (c.len() * c.elem.size()) as u64;
+                let len = c.elem.stored(c.len()).unwrap_or(0) as u64;
                 let inside = self.data.iter().any(|d| {
                     d.offset <= offset && offset.checked_add(len).is_some_and(|e| e <= d.offset + d.len)
                 });

@@ -2,39 +2,63 @@
 
 use std::sync::Arc;
 
+use half::{bf16, f16};
+
 use crate::elem::Elem;
 
-/// Elements of a tensor.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Data {
-    /// [`Elem::F32`]
-    F32(Arc<[f32]>),
-    /// [`Elem::F64`]
-    F64(Arc<[f64]>),
-    /// [`Elem::I64`]
-    I64(Arc<[i64]>),
-    /// [`Elem::I32`]
-    I32(Arc<[i32]>),
-    /// [`Elem::I8`]
-    I8(Arc<[i8]>),
-    /// [`Elem::U8`]
-    U8(Arc<[u8]>),
-    /// [`Elem::Bool`]
-    Bool(Arc<[bool]>),
+macro_rules! data {
+    ($($v:ident $t:ty)*) => {
+        /// Elements of a tensor.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Data {
+            $(
+                #[doc = concat!("[`Elem::", stringify!($v), "`]")]
+                $v(Arc<[$t]>),
+            )*
+            /// An element type for which [`Elem::is_code`] holds: the code of each element in the low
+            /// bits of a byte of its own.
+            Code(Elem, Arc<[u8]>),
+        }
+
+        impl Data {
+            /// Number of elements.
+            pub fn len(&self) -> usize {
+                match self {
+                    $(Data::$v(x) => x.len(),)*
+                    Data::Code(_, x) => x.len(),
+                }
+            }
+
+            /// Element type.
+            pub fn elem(&self) -> Elem {
+                match self {
+                    $(Data::$v(_) => Elem::$v,)*
+                    Data::Code(elem, _) => *elem,
+                }
+            }
+        }
+    };
 }
 
-/// Runs `$body` with `$x` bound to the slice of whatever element type it has.
+/// Runs `$body` with `$x` bound to the slice of whatever element type it has: codes as `u8`.
 #[macro_export]
 macro_rules! each_data {
     ($data:expr, $x:ident => $body:expr) => {
         match $data {
             $crate::tensor::Data::F32($x) => $body,
             $crate::tensor::Data::F64($x) => $body,
+            $crate::tensor::Data::F16($x) => $body,
+            $crate::tensor::Data::BF16($x) => $body,
             $crate::tensor::Data::I64($x) => $body,
             $crate::tensor::Data::I32($x) => $body,
+            $crate::tensor::Data::I16($x) => $body,
             $crate::tensor::Data::I8($x) => $body,
+            $crate::tensor::Data::U64($x) => $body,
+            $crate::tensor::Data::U32($x) => $body,
+            $crate::tensor::Data::U16($x) => $body,
             $crate::tensor::Data::U8($x) => $body,
             $crate::tensor::Data::Bool($x) => $body,
+            $crate::tensor::Data::Code(_, $x) => $body,
         }
     };
 }
@@ -53,8 +77,15 @@ pub trait Element: Copy + PartialEq + Send + Sync + 'static {
     fn put_le(self, out: &mut Vec<u8>);
 }
 
+data! {
+    F32 f32 F64 f64 F16 f16 BF16 bf16
+    I64 i64 I32 i32 I16 i16 I8 i8
+    U64 u64 U32 u32 U16 u16 U8 u8
+    Bool bool
+}
+
 macro_rules! element {
-    ($($t:ty => $v:ident)*) => {$(
+    ($($v:ident $t:ty)*) => {$(
         impl Element for $t {
             const ELEM: Elem = Elem::$v;
             fn wrap(values: Vec<Self>) -> Data { Data::$v(values.into()) }
@@ -70,7 +101,11 @@ macro_rules! element {
         }
     )*};
 }
-element!(f32 => F32 f64 => F64 i64 => I64 i32 => I32 i8 => I8 u8 => U8);
+element! {
+    F32 f32 F64 f64 F16 f16 BF16 bf16
+    I64 i64 I32 i32 I16 i16 I8 i8
+    U64 u64 U32 u32 U16 u16 U8 u8
+}
 
 impl Element for bool {
     const ELEM: Elem = Elem::Bool;
@@ -89,27 +124,9 @@ impl Element for bool {
 }
 
 impl Data {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        each_data!(self, x => x.len())
-    }
-
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Element type.
-    pub fn elem(&self) -> Elem {
-        match self {
-            Data::F32(_) => Elem::F32,
-            Data::F64(_) => Elem::F64,
-            Data::I64(_) => Elem::I64,
-            Data::I32(_) => Elem::I32,
-            Data::I8(_) => Elem::I8,
-            Data::U8(_) => Elem::U8,
-            Data::Bool(_) => Elem::Bool,
-        }
     }
 }
 
@@ -156,33 +173,53 @@ impl Tensor {
         Tensor { shape: vec![values.len()], data: T::wrap(values) }
     }
 
-    /// From little-endian bytes, row-major.
+    /// From little-endian bytes, row-major; elements of fewer than 8 bits packed from the low bits up.
     ///
     /// # Errors
     /// When the length does not fit the shape.
     pub fn from_le_bytes(elem: Elem, shape: Vec<usize>, bytes: &[u8]) -> Result<Tensor, String> {
         fn read<T: Element>(bytes: &[u8]) -> Data {
-            T::wrap(bytes.chunks_exact(T::ELEM.size()).map(T::from_le).collect())
+            T::wrap(bytes.chunks_exact(size_of::<T>()).map(T::from_le).collect())
         }
-        let expected = count(&shape).and_then(|c| c.checked_mul(elem.size()));
-        if expected != Some(bytes.len()) {
+        let elements = count(&shape);
+        let (Some(elements), true) = (elements, elements.and_then(|c| elem.stored(c)) == Some(bytes.len()))
+        else {
             return Err(format!("{} bytes cannot hold {elem} of shape {shape:?}", bytes.len()));
-        }
+        };
         let data = match elem {
             Elem::F32 => read::<f32>(bytes),
             Elem::F64 => read::<f64>(bytes),
+            Elem::F16 => read::<f16>(bytes),
+            Elem::BF16 => read::<bf16>(bytes),
             Elem::I64 => read::<i64>(bytes),
             Elem::I32 => read::<i32>(bytes),
+            Elem::I16 => read::<i16>(bytes),
             Elem::I8 => read::<i8>(bytes),
+            Elem::U64 => read::<u64>(bytes),
+            Elem::U32 => read::<u32>(bytes),
+            Elem::U16 => read::<u16>(bytes),
             Elem::U8 => read::<u8>(bytes),
             Elem::Bool => read::<bool>(bytes),
+            code => {
+                let (bits, each) = (code.bits(), 8 / code.bits());
+                let mask = u8::MAX >> (8 - bits);
+                let at = |i: usize| (bytes[i / each] >> (i % each * bits)) & mask;
+                Data::Code(code, (0..elements).map(at).collect())
+            }
         };
         Ok(Tensor { shape, data })
     }
 
-    /// The elements as little-endian bytes, row-major.
+    /// The elements as [`Tensor::from_le_bytes`] reads them.
     pub fn to_le_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.data.len() * self.elem().size());
+        if let Data::Code(elem, codes) = &self.data {
+            let bits = elem.bits();
+            let pack = |part: &[u8]| {
+                part.iter().rev().fold(0, |byte, &c| if bits < 8 { byte << bits | c } else { c })
+            };
+            return codes.chunks(8 / bits).map(pack).collect();
+        }
+        let mut out = Vec::with_capacity(self.elem().stored(self.len()).unwrap_or(0));
         each_data!(&self.data, x => x.iter().for_each(|&v| v.put_le(&mut out)));
         out
     }

@@ -33,7 +33,7 @@ use crate::op::{Attr, Op};
 use crate::origin::Origin;
 use crate::program::{DataEntry, TileProgram};
 use crate::shape::{Dim, Knowledge, OpenDim, OpenType};
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 use crate::tile::{FixedMatrix, MatrixId, Scheme, Tile, TileKind};
 
 /// Most elements of a constant that partition leaves to be written out.
@@ -360,9 +360,23 @@ fn tensor(elem: Elem, shape: Vec<usize>, words: &[String]) -> Parsed<Tensor> {
         Elem::F64 => parse::<f64>(shape, words),
         Elem::I64 => parse::<i64>(shape, words),
         Elem::I32 => parse::<i32>(shape, words),
+        Elem::F16 => parse::<half::f16>(shape, words),
+        Elem::BF16 => parse::<half::bf16>(shape, words),
+        Elem::I16 => parse::<i16>(shape, words),
         Elem::I8 => parse::<i8>(shape, words),
+        Elem::U64 => parse::<u64>(shape, words),
+        Elem::U32 => parse::<u32>(shape, words),
+        Elem::U16 => parse::<u16>(shape, words),
         Elem::U8 => parse::<u8>(shape, words),
         Elem::Bool => parse::<bool>(shape, words),
+        code => {
+            let codes = parse::<u8>(shape.clone(), words)?;
+            let codes = codes.as_slice::<u8>()?;
+            match codes.iter().find(|c| usize::from(**c) >= 1 << code.bits()) {
+                Some(c) => Err(format!("{c} is no code of {code}")),
+                None => Tensor::from_data(shape, Data::Code(code, codes.into())),
+            }
+        }
     }
 }
 

@@ -29,9 +29,9 @@ pfmc_ir::codes! {
      each other in a circle, or a node has a wrong number of inputs. `onnx.checker.check_model` \
      reports the same; the tool that wrote the file is at fault."
     E0108 "an element type is not supported"
-    "Supported are float32, float64, int64, int32, int8, uint8 and bool. float16 and bfloat16 are \
-     computed in float32; int16, uint16 and uint32 constants are widened. Strings, complex numbers and sub-byte types \
-     have no translation."
+    "Supported are bool, integers of 2 to 64 bits and floats of 4 to 64 bits; an operator may take fewer \
+     (`pfmc ops`). float16 and bfloat16 are computed in float32 and rounded after each operation. Strings \
+     and complex numbers have no translation."
     E0109 "a tensor's data do not fit its shape"
     "The number of bytes or elements stored for the tensor differs from what its shape and element \
      type say, a dimension is negative, or the size overflows. The file is damaged or was written \
@@ -58,10 +58,6 @@ pfmc_ir::codes! {
     E0115 "a declared shape contradicts the inferred one"
     "The file declares a type for a value that is not the one its operands give. pfmc uses the inferred \
      one. The declaration is often left over from an edit of the model; onnx.shape_inference renews it."
-    E0116 "half precision is computed in single precision"
-    "Values of type float16 or bfloat16 are computed and stored as float32, and integers of 16 bits as wider \
-     ones. Results can differ from a run in half precision by its rounding error. Inputs are given \
-     as float32."
     E0117 "the nodes are not in order"
     "ONNX wants every node after those it reads from. These are sorted while reading; other tools may \
      refuse the file."

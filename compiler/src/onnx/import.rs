@@ -12,7 +12,7 @@ use pfmc_ir::op::Op;
 use pfmc_ir::origin::Origin;
 use pfmc_ir::shape::{Dim, OpenType};
 
-use super::codes::{E0103, E0104, E0105, E0106, E0107, E0108, E0112, E0114, E0115, E0116, E0117};
+use super::codes::{E0103, E0104, E0105, E0106, E0107, E0108, E0112, E0114, E0115, E0117};
 use super::files::Files;
 use super::lower::{Ctx, Fault};
 use super::ops::{self, MAX_OPSET, MIN_OPSET, OpInfo};
@@ -51,8 +51,6 @@ pub(super) struct Importer<'f> {
     /// Values that stand for something that could not be imported.
     poisoned: HashSet<ValueId>,
     opsets: BTreeMap<String, i64>,
-    /// Names of values in half precision.
-    pub widened: Vec<String>,
     /// Names of dimensions given out, by what they stand for.
     dims: BTreeMap<String, String>,
     /// Those names.
@@ -94,7 +92,6 @@ pub(super) fn import(model: &ModelProto, files: &mut Files) -> Result<Imported, 
         slots: HashMap::new(),
         poisoned: HashSet::new(),
         opsets: BTreeMap::new(),
-        widened: Vec::new(),
         dims: BTreeMap::new(),
         symbols: BTreeSet::new(),
         reads: HashMap::new(),
@@ -124,13 +121,6 @@ pub(super) fn import(model: &ModelProto, files: &mut Files) -> Result<Imported, 
     }
     imp.outputs(g);
     imp.declared(g);
-    if !imp.widened.is_empty() {
-        let n = imp.widened.len();
-        let names: Vec<String> = imp.widened.iter().take(3).map(|n| format!("{n:?}")).collect();
-        let more = if n > 3 { format!(" and {} more", n - 3) } else { String::new() };
-        let message = format!("{}{more} are computed in a wider type than the model's", names.join(", "));
-        imp.problems.push(Diagnostic::warning(&E0116, message));
-    }
     let ((), warnings) = imp.problems.into_result(())?;
     Ok(Imported { graph: imp.graph, opset, warnings, op_counts })
 }
@@ -269,9 +259,6 @@ impl Importer<'_> {
 
     /// Makes a name stand for a tensor of the file.
     pub(super) fn tensor(&mut self, name: String, t: &super::proto::TensorProto, origin: &Origin) {
-        if tensor::elem_type(t.data_type, true).is_some_and(|e| e.widened) {
-            self.widened.push(name.clone());
-        }
         match tensor::constant(t, origin, self.files) {
             Ok(c) => {
                 self.slots.insert(name, Slot::Constant(Box::new(c)));
@@ -303,17 +290,14 @@ impl Importer<'_> {
         let Some(t) = i.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else {
             return Err(Diagnostic::error(&E0114, format!("input {name:?} is no tensor")));
         };
-        let Some(ty) = tensor::elem_type(t.elem_type, false) else {
+        let Some(elem) = tensor::elem_type(t.elem_type) else {
             let kind = elem_name(t.elem_type);
             return Err(Diagnostic::error(
                 &E0108,
                 format!("input {name:?} has element type {kind} ({})", t.elem_type),
             ));
         };
-        if ty.widened {
-            self.widened.push(name.clone());
-        }
-        let Some(shape) = &t.shape else { return Ok(OpenType::unknown(ty.elem)) };
+        let Some(shape) = &t.shape else { return Ok(OpenType::unknown(elem)) };
         if shape.dim.len() > MAX_RANK {
             return Err(Diagnostic::error(&E0112, format!("input {name:?} has more than {MAX_RANK} axes")));
         }
@@ -325,7 +309,7 @@ impl Importer<'_> {
                 _ => self.symbol(&unnamed(), &format!("\0{name}\0{axis}")),
             })
         });
-        Ok(OpenType { elem: ty.elem, shape: Some(dims.collect()) })
+        Ok(OpenType { elem, shape: Some(dims.collect()) })
     }
 
     /// The symbol for a dimension called `wanted` in the model, told apart by `key`. Characters that
@@ -619,7 +603,7 @@ impl Importer<'_> {
             let Some(v) = self.known_value(&name) else { continue };
             let Some(found) = self.graph.value(v).map(|v| v.ty.clone()) else { continue };
             let Some(t) = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { continue };
-            let Some(ty) = tensor::elem_type(t.elem_type, true) else { continue };
+            let Some(elem) = tensor::elem_type(t.elem_type) else { continue };
             let shape = t.shape.as_ref().map(|s| {
                 s.dim
                     .iter()
@@ -629,8 +613,6 @@ impl Importer<'_> {
                     })
                     .collect()
             });
-            // A widened type is declared as what it was before.
-            let elem = if ty.widened { found.elem } else { ty.elem };
             let declared = OpenType { elem, shape };
             if !found.admits(&declared) {
                 let message = format!("{name:?} is declared {declared} and is {found}");

@@ -1,5 +1,6 @@
 //! What a lowering has at hand: the node's operands, attributes and helpers that emit operations.
 
+use half::{bf16, f16};
 use pfmc_ir::consts::Const;
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
@@ -320,7 +321,7 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
     pub(super) fn floats_only(&self, v: ValueId) -> R<()> {
         match self.elem(v) {
             e if e.is_float() => Ok(()),
-            e => Err(Self::form(format!("the operand is {e}; supported are f32 and f64"))),
+            e => Err(Self::form(format!("the operand is {e}; and must be a float"))),
         }
     }
 
@@ -386,11 +387,6 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
             Fault::hard(Diagnostic::error(&E0105, "attribute value is no tensor of one element"))
         })
     }
-
-    /// Notes that the first output is computed in a wider type than the model says.
-    pub(super) fn widened(&mut self) {
-        self.imp.widened.extend(self.outputs.first().cloned());
-    }
 }
 
 /// The elements of an integer tensor.
@@ -398,7 +394,11 @@ fn integers(t: &Tensor) -> Option<Vec<i64>> {
     Some(match t.data() {
         Data::I64(v) => v.to_vec(),
         Data::I32(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::I16(v) => v.iter().map(|&v| v.into()).collect(),
         Data::I8(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::U64(v) => v.iter().map(|&v| i64::try_from(v).ok()).collect::<Option<_>>()?,
+        Data::U32(v) => v.iter().map(|&v| v.into()).collect(),
+        Data::U16(v) => v.iter().map(|&v| v.into()).collect(),
         Data::U8(v) => v.iter().map(|&v| v.into()).collect(),
         _ => return None,
     })
@@ -409,6 +409,8 @@ fn first(t: &Tensor) -> Option<f64> {
     match t.data() {
         Data::F32(v) => v.first().map(|&v| v.into()),
         Data::F64(v) => v.first().copied(),
+        Data::F16(v) => v.first().map(|&v| v.into()),
+        Data::BF16(v) => v.first().map(|&v| v.into()),
         Data::Bool(v) => v.first().map(|&v| u8::from(v).into()),
         // Exact up to 2^53; a larger constant has no use as a scalar operand of a lowering.
         _ => integers(t)?.first().filter(|v| v.unsigned_abs() <= 1 << 53).map(|&v| v as f64),
@@ -424,8 +426,15 @@ pub(super) fn scalar(number: f64, elem: Elem) -> Option<Tensor> {
         Elem::F64 => Tensor::scalar(number),
         Elem::I64 => Tensor::scalar(whole()?),
         Elem::I32 => Tensor::scalar(i32::try_from(whole()?).ok()?),
+        Elem::F16 => Tensor::scalar(f16::from_f64(number)),
+        Elem::BF16 => Tensor::scalar(bf16::from_f64(number)),
+        Elem::I16 => Tensor::scalar(i16::try_from(whole()?).ok()?),
         Elem::I8 => Tensor::scalar(i8::try_from(whole()?).ok()?),
+        Elem::U64 => Tensor::scalar(u64::try_from(whole()?).ok()?),
+        Elem::U32 => Tensor::scalar(u32::try_from(whole()?).ok()?),
+        Elem::U16 => Tensor::scalar(u16::try_from(whole()?).ok()?),
         Elem::U8 => Tensor::scalar(u8::try_from(whole()?).ok()?),
         Elem::Bool => Tensor::scalar(number != 0.0),
+        _ => return None,
     })
 }

@@ -1,7 +1,6 @@
 //! Tensors of the file format as constants, without copying where the bytes can stay.
 
 use bytes::Bytes;
-use half::{bf16, f16};
 use pfmc_ir::consts::{Const, ConstSource};
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
@@ -12,49 +11,41 @@ use super::codes::{E0108, E0109, E0111, E0114};
 use super::files::Files;
 use super::proto::{TensorProto, elem_name, text};
 
-/// How elements of a stored type become elements of the representation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ElemType {
-    /// Element type they become.
-    pub elem: Elem,
-    /// Whether they are stored as another type, and computed more exactly.
-    pub widened: bool,
-}
-
-/// The element type for a number of the file format. 16-bit integers are accepted only in
-/// constants (`constant`), where widening them cannot change a result that does not overflow.
-pub(super) fn elem_type(data_type: i32, constant: bool) -> Option<ElemType> {
-    let same = |elem| Some(ElemType { elem, widened: false });
-    let wide = |elem| Some(ElemType { elem, widened: true });
-    match data_type {
-        1 => same(Elem::F32),
-        2 => same(Elem::U8),
-        3 => same(Elem::I8),
-        4 | 5 if constant => wide(Elem::I32),
-        6 => same(Elem::I32),
-        7 => same(Elem::I64),
-        9 => same(Elem::Bool),
-        10 | 16 => wide(Elem::F32),
-        11 => same(Elem::F64),
-        12 if constant => wide(Elem::I64),
-        _ => None,
-    }
-}
-
-/// Stored size of an element in bytes.
-fn stored_size(data_type: i32) -> usize {
-    match data_type {
-        7 | 11 => 8,
-        1 | 6 | 12 => 4,
-        4 | 5 | 10 | 16 => 2,
-        _ => 1,
-    }
+/// The element type for a number of the file format; `None` for strings, complex numbers and numbers
+/// that mean nothing.
+pub(super) fn elem_type(data_type: i32) -> Option<Elem> {
+    Some(match data_type {
+        1 => Elem::F32,
+        2 => Elem::U8,
+        3 => Elem::I8,
+        4 => Elem::U16,
+        5 => Elem::I16,
+        6 => Elem::I32,
+        7 => Elem::I64,
+        9 => Elem::Bool,
+        10 => Elem::F16,
+        11 => Elem::F64,
+        12 => Elem::U32,
+        13 => Elem::U64,
+        16 => Elem::BF16,
+        17 => Elem::F8E4M3Fn,
+        18 => Elem::F8E4M3Fnuz,
+        19 => Elem::F8E5M2,
+        20 => Elem::F8E5M2Fnuz,
+        21 => Elem::U4,
+        22 => Elem::I4,
+        23 => Elem::F4E2M1,
+        24 => Elem::F8E8M0,
+        25 => Elem::U2,
+        26 => Elem::I2,
+        _ => return None,
+    })
 }
 
 /// Shape and type of a tensor, without its data.
-fn header(t: &TensorProto) -> Result<(ElemType, Vec<usize>, usize), Diagnostic> {
+fn header(t: &TensorProto) -> Result<(Elem, Vec<usize>, usize), Diagnostic> {
     let name = text(&t.name);
-    let ty = elem_type(t.data_type, true).ok_or_else(|| {
+    let ty = elem_type(t.data_type).ok_or_else(|| {
         let kind = elem_name(t.data_type);
         Diagnostic::error(&E0108, format!("tensor {name:?} has element type {kind} ({})", t.data_type))
     })?;
@@ -86,20 +77,18 @@ pub(super) fn constant(t: &TensorProto, origin: &Origin, files: &mut Files) -> R
 
 fn make(t: &TensorProto, origin: &Origin, files: &mut Files) -> Result<Const, Diagnostic> {
     let (ty, shape, elements) = header(t)?;
-    let stored = elements * stored_size(t.data_type);
+    let stored = ty
+        .stored(elements)
+        .ok_or_else(|| Diagnostic::error(&E0109, format!("tensor {:?} is too large", text(&t.name))))?;
     let source = match t.data_location {
         0 => match &t.raw_data {
             Some(raw) if elements == 0 || !raw.is_empty() => {
                 checked(t, raw.len(), stored, "bytes")?;
-                widen(t.data_type, raw.clone())
-                    .map_or_else(|| ConstSource::Mapped(raw.clone()), ConstSource::Derived)
+                ConstSource::Mapped(raw.clone())
             }
-            _ => ConstSource::Derived(typed_data(t, elements)?),
+            _ => ConstSource::Derived(typed_data(t, ty, elements, stored)?),
         },
-        1 => {
-            let bytes = external(t, stored, files)?;
-            widen(t.data_type, bytes.clone()).map_or(ConstSource::External(bytes), ConstSource::Derived)
-        }
+        1 => ConstSource::External(external(t, stored, files)?),
         other => {
             return Err(Diagnostic::error(
                 &E0109,
@@ -107,8 +96,8 @@ fn make(t: &TensorProto, origin: &Origin, files: &mut Files) -> Result<Const, Di
             ));
         }
     };
-    let learned = ty.elem.is_float() && !shape.is_empty() && elements > 1;
-    Const::new(ty.elem, shape, source, origin.clone(), learned).map_err(|e| Diagnostic::error(&E0109, e))
+    let learned = ty.is_float() && !shape.is_empty() && elements > 1;
+    Const::new(ty, shape, source, origin.clone(), learned).map_err(|e| Diagnostic::error(&E0109, e))
 }
 
 fn checked(t: &TensorProto, found: usize, expected: usize, what: &str) -> Result<(), Diagnostic> {
@@ -161,27 +150,8 @@ fn external(t: &TensorProto, stored: usize, files: &mut Files) -> Result<Bytes, 
     }
 }
 
-/// Converts stored elements that the representation does not have; `None` when it has them.
-fn widen(data_type: i32, raw: Bytes) -> Option<Bytes> {
-    fn each<const N: usize, const M: usize>(raw: &[u8], f: impl Fn([u8; N]) -> [u8; M]) -> Bytes {
-        let mut out = Vec::with_capacity(raw.len() / N * M);
-        for e in raw.as_chunks::<N>().0 {
-            out.extend_from_slice(&f(*e));
-        }
-        out.into()
-    }
-    Some(match data_type {
-        4 => each(&raw, |b| i32::from(u16::from_le_bytes(b)).to_le_bytes()),
-        5 => each(&raw, |b| i32::from(i16::from_le_bytes(b)).to_le_bytes()),
-        10 => each(&raw, |b| f16::from_le_bytes(b).to_f32().to_le_bytes()),
-        12 => each(&raw, |b| i64::from(u32::from_le_bytes(b)).to_le_bytes()),
-        16 => each(&raw, |b| bf16::from_le_bytes(b).to_f32().to_le_bytes()),
-        _ => return None,
-    })
-}
-
 /// Elements kept in the typed lists.
-fn typed_data(t: &TensorProto, elements: usize) -> Result<Bytes, Diagnostic> {
+fn typed_data(t: &TensorProto, elem: Elem, elements: usize, stored: usize) -> Result<Bytes, Diagnostic> {
     fn put<T: Copy, const N: usize>(values: &[T], f: impl Fn(T) -> Option<[u8; N]>) -> Option<Bytes> {
         let mut out = Vec::with_capacity(values.len().checked_mul(N)?);
         for v in values {
@@ -189,29 +159,29 @@ fn typed_data(t: &TensorProto, elements: usize) -> Result<Bytes, Diagnostic> {
         }
         Some(out.into())
     }
-    let found = match t.data_type {
-        1 => t.float_data.len(),
-        7 => t.int64_data.len(),
-        11 => t.double_data.len(),
-        12 => t.uint64_data.len(),
+    // Elements below 8 bits are packed in the list as in raw data, one byte a number.
+    let numbers = if elem.bits() < 8 { stored } else { elements };
+    let found = match elem {
+        Elem::F32 => t.float_data.len(),
+        Elem::I64 => t.int64_data.len(),
+        Elem::F64 => t.double_data.len(),
+        Elem::U32 | Elem::U64 => t.uint64_data.len(),
         _ => t.int32_data.len(),
     };
-    checked(t, found, elements, "elements")?;
+    checked(t, found, numbers, "elements")?;
     let ints = &t.int32_data;
-    let bytes = match t.data_type {
-        1 => put(&t.float_data, |v| Some(v.to_le_bytes())),
-        7 => put(&t.int64_data, |v| Some(v.to_le_bytes())),
-        11 => put(&t.double_data, |v| Some(v.to_le_bytes())),
-        12 => put(&t.uint64_data, |v| Some(i64::from(u32::try_from(v).ok()?).to_le_bytes())),
-        2 => put(ints, |v| Some(u8::try_from(v).ok()?.to_le_bytes())),
-        3 => put(ints, |v| Some(i8::try_from(v).ok()?.to_le_bytes())),
-        4 => put(ints, |v| Some(i32::from(u16::try_from(v).ok()?).to_le_bytes())),
-        5 => put(ints, |v| Some(i32::from(i16::try_from(v).ok()?).to_le_bytes())),
-        6 => put(ints, |v| Some(v.to_le_bytes())),
-        9 => put(ints, |v| Some([u8::from(v != 0)])),
-        10 => put(ints, |v| Some(f16::from_bits(u16::try_from(v).ok()?).to_f32().to_le_bytes())),
-        16 => put(ints, |v| Some(bf16::from_bits(u16::try_from(v).ok()?).to_f32().to_le_bytes())),
-        _ => None,
+    let bytes = match elem {
+        Elem::F32 => put(&t.float_data, |v| Some(v.to_le_bytes())),
+        Elem::I64 => put(&t.int64_data, |v| Some(v.to_le_bytes())),
+        Elem::F64 => put(&t.double_data, |v| Some(v.to_le_bytes())),
+        Elem::U32 => put(&t.uint64_data, |v| Some(u32::try_from(v).ok()?.to_le_bytes())),
+        Elem::U64 => put(&t.uint64_data, |v| Some(v.to_le_bytes())),
+        Elem::I8 => put(ints, |v| Some(i8::try_from(v).ok()?.to_le_bytes())),
+        Elem::I16 => put(ints, |v| Some(i16::try_from(v).ok()?.to_le_bytes())),
+        Elem::U16 | Elem::F16 | Elem::BF16 => put(ints, |v| Some(u16::try_from(v).ok()?.to_le_bytes())),
+        Elem::I32 => put(ints, |v| Some(v.to_le_bytes())),
+        Elem::Bool => put(ints, |v| Some([u8::from(v != 0)])),
+        _ => put(ints, |v| Some(u8::try_from(v).ok()?.to_le_bytes())),
     };
     bytes.ok_or_else(|| {
         let kind = elem_name(t.data_type);

@@ -127,7 +127,7 @@ fn check_sizes(graph: &Graph<BoundType>) -> Result<(), Diagnostics> {
     let mut bad = Diagnostics::new();
     for (_, node) in graph.nodes() {
         for v in node.outputs.iter().filter_map(|v| graph.value(*v)) {
-            let bytes = count(&v.ty.shape).and_then(|c| c.checked_mul(v.ty.elem.size()));
+            let bytes = count(&v.ty.shape).and_then(|c| v.ty.elem.stored(c));
             if bytes.is_none_or(|b| b > 1 << 40) {
                 let message = format!("{:?} would be {}, more than 2^40 bytes", v.name, v.ty);
                 bad.push(Diagnostic::error(&E0202, message).at(&node.origin));

@@ -1,10 +1,13 @@
 //! Element-wise functions, casts, selection and ranges.
 
+use half::{bf16, f16};
+
 use super::walk::Walk;
 use super::{Number, build, for_elem, refuse};
 use crate::elem::Elem;
+use crate::narrow::{self, Overflow, PowerOfTwo};
 use crate::op::{BinaryFn, UnaryFn};
-use crate::tensor::{Element, Tensor, broadcast};
+use crate::tensor::{Data, Element, Tensor, broadcast};
 
 fn map<A: Element, O: Element + Default>(x: &Tensor, f: impl Fn(A) -> O + Sync) -> Result<Tensor, String> {
     let from = x.as_slice::<A>()?;
@@ -112,13 +115,13 @@ pub(super) fn unary(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
         U::Neg => match x.elem() {
             Elem::F32 => map(x, |v: f32| -v),
             Elem::F64 => map(x, |v: f64| -v),
-            _ => for_elem!(x, [I64 i64, I32 i32, I8 i8], T => map(x, |v: T| v.wrapping_neg())),
+            _ => for_elem!(x, [I64 i64, I32 i32, I16 i16, I8 i8], T => map(x, |v: T| v.wrapping_neg())),
         },
         U::Abs => match x.elem() {
-            Elem::U8 => Ok(x.clone()),
+            Elem::U64 | Elem::U32 | Elem::U16 | Elem::U8 => Ok(x.clone()),
             Elem::F32 => map(x, |v: f32| v.abs()),
             Elem::F64 => map(x, |v: f64| v.abs()),
-            _ => for_elem!(x, [I64 i64, I32 i32, I8 i8], T => map(x, |v: T| v.wrapping_abs())),
+            _ => for_elem!(x, [I64 i64, I32 i32, I16 i16, I8 i8], T => map(x, |v: T| v.wrapping_abs())),
         },
         U::Relu => for_elem!(number x, T => {
             let zero = T::default();
@@ -200,7 +203,7 @@ fn integer_power(base: i64, exponent: i64) -> i64 {
 
 fn power(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
     let real: Vec<f64> = match b.len() {
-        1 => for_elem!(number b, T => Ok(b.as_slice::<T>()?.iter().map(|v| v.as_f64()).collect()))?,
+        1 if b.elem().is_float() || b.elem().is_int() => cast(b, Elem::F64)?.as_slice::<f64>()?.to_vec(),
         _ => Vec::new(),
     };
     let stays = broadcast(a.shape(), b.shape())? == a.shape();
@@ -223,9 +226,11 @@ fn power(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
         }
         return cast(&zip(&bases, &exponents, integer_power)?, a.elem());
     }
-    for_elem!(number a, A => for_elem!(number b, B => {
-        zip(a, b, |x: A, y: B| x.as_f64().powf(y.as_f64()) as A)
-    }))
+    if !b.elem().is_float() && !b.elem().is_int() {
+        return Err(refuse(b));
+    }
+    let b = cast(b, Elem::F64)?;
+    for_elem!(number a, A => zip(a, &b, |x: A, y: f64| x.as_f64().powf(y) as A))
 }
 
 /// [`crate::op::Op::Binary`]: shapes that broadcast; equal element types, except for `pow`.
@@ -241,60 +246,117 @@ pub(super) fn binary(f: BinaryFn, a: &Tensor, b: &Tensor) -> Result<Tensor, Stri
         B::And => for_elem!(a, [Bool bool], T => zip(a, b, |x: T, y: T| x & y)),
         B::Or => for_elem!(a, [Bool bool], T => zip(a, b, |x: T, y: T| x | y)),
         B::Xor => for_elem!(a, [Bool bool], T => zip(a, b, |x: T, y: T| x ^ y)),
-        _ if f.is_comparison() => for_elem!(any a, T => compare::<T>(f, a, b)),
+        B::Equal if a.elem() == Elem::Bool => zip(a, b, |x: bool, y: bool| x == y),
+        _ if f.is_comparison() => for_elem!(number a, T => compare::<T>(f, a, b)),
         _ => for_elem!(number a, T => arithmetic::<T>(f, a, b)),
     }
 }
 
-/// Conversion from any element type.
+/// Conversion between numbers.
 trait From2<A> {
     fn convert(a: A) -> Self;
 }
 
 macro_rules! convert {
-    ($($to:ty: $($from:ty)*;)*) => {$($(
+    ($from:ty => $($to:ty)*) => {$(
         impl From2<$from> for $to {
             fn convert(a: $from) -> Self { a as $to }
         }
-    )*)*};
-}
-convert!(
-    f32: f32 f64 i64 i32 i8 u8; f64: f32 f64 i64 i32 i8 u8; i64: f32 f64 i64 i32 i8 u8;
-    i32: f32 f64 i64 i32 i8 u8; i8: f32 f64 i64 i32 i8 u8; u8: f32 f64 i64 i32 i8 u8;
-);
-
-macro_rules! convert_bool {
-    ($($t:ty)*) => {$(
-        impl From2<bool> for $t {
-            fn convert(a: bool) -> Self { u8::from(a) as $t }
+    )*};
+    ($($from:ty)*) => {$(
+        convert!($from => f32 f64 i64 i32 i16 i8 u64 u32 u16 u8);
+        impl From2<$from> for bool {
+            fn convert(a: $from) -> Self { a != <$from>::default() }
         }
-        impl From2<$t> for bool {
-            fn convert(a: $t) -> Self { a != <$t>::default() }
+        impl From2<bool> for $from {
+            fn convert(a: bool) -> Self { u8::from(a) as $from }
+        }
+        impl From2<$from> for f16 {
+            fn convert(a: $from) -> Self { f16::from_f64(a as f64) }
+        }
+        impl From2<$from> for bf16 {
+            fn convert(a: $from) -> Self { bf16::from_f64(a as f64) }
         }
     )*};
 }
-convert_bool!(f32 f64 i64 i32 i8 u8);
+convert!(f32 f64 i64 i32 i16 i8 u64 u32 u16 u8);
 
 impl From2<bool> for bool {
     fn convert(a: bool) -> Self {
         a
     }
 }
+impl From2<bool> for f16 {
+    fn convert(a: bool) -> Self {
+        f16::from_f32(f32::from(u8::from(a)))
+    }
+}
+impl From2<bool> for bf16 {
+    fn convert(a: bool) -> Self {
+        bf16::from_f32(f32::from(u8::from(a)))
+    }
+}
 
 /// [`crate::op::Op::Cast`]: any shape. Integers to narrower integers keep the low bits.
 pub(super) fn cast(x: &Tensor, to: Elem) -> Result<Tensor, String> {
-    if x.elem() == to {
-        return Ok(x.clone());
+    match x.data() {
+        _ if x.elem() == to => return Ok(x.clone()),
+        Data::F16(_) => return cast(&map(x, |v: f16| v.to_f32())?, to),
+        Data::BF16(_) => return cast(&map(x, |v: bf16| v.to_f32())?, to),
+        Data::Code(elem, codes) => {
+            let values = narrow::values(*elem);
+            return cast(
+                &build(x.shape().to_vec(), |start, out: &mut [f32]| {
+                    out.iter_mut().zip(&codes[start..]).for_each(|(o, &c)| *o = values[usize::from(c)]);
+                })?,
+                to,
+            );
+        }
+        _ => {}
     }
-    for_elem!(any x, A => match to {
+    if to.is_code() {
+        return cast_rounded(x, to, true, PowerOfTwo::Up);
+    }
+    for_elem!(x, [F32 f32, F64 f64, I64 i64, I32 i32, I16 i16, I8 i8, U64 u64, U32 u32, U16 u16, U8 u8,
+                  Bool bool], A => match to {
         Elem::F32 => map(x, |v: A| f32::convert(v)),
         Elem::F64 => map(x, |v: A| f64::convert(v)),
+        Elem::F16 => map(x, |v: A| f16::convert(v)),
+        Elem::BF16 => map(x, |v: A| bf16::convert(v)),
         Elem::I64 => map(x, |v: A| i64::convert(v)),
         Elem::I32 => map(x, |v: A| i32::convert(v)),
+        Elem::I16 => map(x, |v: A| i16::convert(v)),
         Elem::I8 => map(x, |v: A| i8::convert(v)),
+        Elem::U64 => map(x, |v: A| u64::convert(v)),
+        Elem::U32 => map(x, |v: A| u32::convert(v)),
+        Elem::U16 => map(x, |v: A| u16::convert(v)),
         Elem::U8 => map(x, |v: A| u8::convert(v)),
         Elem::Bool => map(x, |v: A| bool::convert(v)),
+        code => Err(format!("no conversion to {code}")),
     })
+}
+
+/// [`crate::op::Op::CastRounded`]: to an element type of codes.
+pub(super) fn cast_rounded(
+    x: &Tensor,
+    to: Elem,
+    saturate: bool,
+    power: PowerOfTwo,
+) -> Result<Tensor, String> {
+    if !to.is_code() {
+        return Err(format!("{to} has one way of rounding"));
+    }
+    let codes = if x.elem().is_int() && matches!(to, Elem::I4 | Elem::U4 | Elem::I2 | Elem::U2) {
+        let mask = u8::MAX >> (8 - to.bits());
+        map(&cast(x, Elem::U8)?, |v: u8| v & mask)?
+    } else {
+        let overflow = if saturate { Overflow::Saturate } else { Overflow::Special };
+        map(&cast(x, Elem::F64)?, |v: f64| narrow::encode(to, v, overflow, power))?
+    };
+    match codes.data() {
+        Data::U8(codes) => Tensor::from_data(x.shape().to_vec(), Data::Code(to, codes.clone())),
+        _ => Err("codes are bytes".into()),
+    }
 }
 
 /// [`crate::op::Op::Where`]: three shapes that broadcast.
@@ -327,7 +389,7 @@ fn one<T: Element>(t: &Tensor, what: &str) -> Result<T, String> {
 
 /// [`crate::op::Op::Range`]: three scalars of one type to [n].
 pub(super) fn range(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Tensor, String> {
-    for_elem!(start, [F32 f32, F64 f64, I64 i64, I32 i32], T => {
+    for_elem!(start, [F32 f32, F64 f64, I64 i64, I32 i32, I16 i16], T => {
         let (start, limit, delta) =
             (one::<T>(start, "start")?, one::<T>(limit, "limit")?, one::<T>(delta, "delta")?);
         if delta == T::default() || delta.is_nan() {
@@ -511,7 +573,7 @@ mod tests {
         assert_eq!(cast(&x, Elem::Bool), t(&[5], &[true, true, true, true, false]));
         assert_eq!(cast(&t(&[2], &[257i64, -1]), Elem::U8), t(&[2], &[1u8, 255]));
         let flags = t(&[2], &[true, false]);
-        for to in Elem::ALL {
+        for &to in Elem::ALL.iter().filter(|e| **e != Elem::F8E8M0) {
             assert_eq!(cast(&cast(&flags, to), Elem::Bool), flags, "by way of {to}");
         }
     }

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 
 use crate::elem::Elem;
 use crate::op::Op;
-use crate::tensor::{Element, Tensor, count};
+use crate::tensor::{Data, Element, Tensor, count};
 
 /// Most bytes one output may have.
 const MAX_BYTES: usize = 1 << 40;
@@ -37,7 +37,45 @@ pub fn eval(op: &Op, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
     if !(least..=most).contains(&inputs.len()) {
         return Err(format!("{} of {} inputs", op.name(), inputs.len()));
     }
-    outputs(op, inputs).map_err(|e| format!("{}: {e}", op.name()))
+    typed(op, inputs).map_err(|e| format!("{}: {e}", op.name()))
+}
+
+/// Reduces element types to those the kernels have: codes that are only moved are bytes, and
+/// arithmetic on halves is that of f32 with its result rounded.
+fn typed(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
+    let moved = op.moves(x.len());
+    let special = |t: &Tensor| if moved.is_empty() { t.elem().is_half() } else { t.elem().is_code() };
+    let Some(elem) = x.iter().find(|t| special(t)).map(Tensor::elem) else { return outputs(op, x) };
+    if op.converts() {
+        return outputs(op, x);
+    }
+    if moved.is_empty() {
+        if let Some(other) =
+            x.iter().find(|t| t.elem() != elem && (t.elem().is_half() || t.elem() == Elem::F32))
+        {
+            return Err(format!("operands are {elem} and {}", other.elem()));
+        }
+        let widen =
+            |t: &Tensor| if t.elem() == elem { elementwise::cast(t, Elem::F32) } else { Ok(t.clone()) };
+        let wide: Vec<Tensor> = x.iter().map(widen).collect::<Result<_, _>>()?;
+        let round = |t: Tensor| if t.elem() == Elem::F32 { elementwise::cast(&t, elem) } else { Ok(t) };
+        return outputs(op, &wide)?.into_iter().map(round).collect();
+    }
+    if x[moved.clone()].iter().any(|t| t.elem() != elem) {
+        return Err(format!("not all operands are {elem}"));
+    }
+    let bytes: Vec<Tensor> = x
+        .iter()
+        .map(|t| match t.data() {
+            Data::Code(_, codes) => Tensor::from_data(t.shape().to_vec(), Data::U8(codes.clone())),
+            _ => Ok(t.clone()),
+        })
+        .collect::<Result<_, _>>()?;
+    let back = |t: Tensor| match t.data() {
+        Data::U8(codes) => Tensor::from_data(t.shape().to_vec(), Data::Code(elem, codes.clone())),
+        _ => Ok(t),
+    };
+    outputs(op, &bytes)?.into_iter().map(back).collect()
 }
 
 fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
@@ -51,6 +89,7 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         Op::Binary(f) => elementwise::binary(*f, &x[0], &x[1])?,
         Op::Reduce { f, axes, keepdims } => reduce::reduce(*f, &x[0], axes, *keepdims)?,
         Op::Cast { to } => elementwise::cast(&x[0], *to)?,
+        Op::CastRounded { to, saturate, power } => elementwise::cast_rounded(&x[0], *to, *saturate, *power)?,
         Op::Where {} => elementwise::select(&x[0], &x[1], &x[2])?,
         Op::Softmax { axis } => reduce::softmax(&x[0], *axis)?,
         Op::LayerNorm { axis, epsilon } => reduce::layer_norm(&x[0], &x[1], x.get(2), *axis, *epsilon)?,
@@ -83,7 +122,7 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
 
 /// Zeros of a shape, or an error when it is too large.
 fn zeros<T: Element + Default>(shape: &[usize]) -> Result<Vec<T>, String> {
-    let fits = |&n: &usize| n.checked_mul(T::ELEM.size()).is_some_and(|b| b <= MAX_BYTES);
+    let fits = |&n: &usize| n.checked_mul(size_of::<T>()).is_some_and(|b| b <= MAX_BYTES);
     let n = count(shape)
         .filter(fits)
         .ok_or_else(|| format!("an output {}{shape:?} is larger than 2^40 bytes", T::ELEM))?;
@@ -184,10 +223,13 @@ macro_rules! for_elem {
     };
     (any $tensor:expr, $t:ident => $body:expr) => {
         $crate::eval::for_elem!($tensor,
-            [F32 f32, F64 f64, I64 i64, I32 i32, I8 i8, U8 u8, Bool bool], $t => $body)
+            [F32 f32, F64 f64, F16 half::f16, BF16 half::bf16, I64 i64, I32 i32, I16 i16, I8 i8,
+             U64 u64, U32 u32, U16 u16, U8 u8, Bool bool], $t => $body)
     };
     (number $tensor:expr, $t:ident => $body:expr) => {
-        $crate::eval::for_elem!($tensor, [F32 f32, F64 f64, I64 i64, I32 i32, I8 i8, U8 u8], $t => $body)
+        $crate::eval::for_elem!($tensor,
+            [F32 f32, F64 f64, I64 i64, I32 i32, I16 i16, I8 i8, U64 u64, U32 u32, U16 u16, U8 u8],
+            $t => $body)
     };
     (float $tensor:expr, $t:ident => $body:expr) => {
         $crate::eval::for_elem!($tensor, [F32 f32, F64 f64], $t => $body)
@@ -250,18 +292,18 @@ macro_rules! number_float {
 number_float!(f32 f64);
 
 macro_rules! number_int {
-    ($($t:ty)*) => {$(
+    ($($t:ty, $wide:ty;)*) => {$(
         impl Number for $t {
-            type Wide = i64;
-            const ZERO: i64 = 0;
-            const ONE: i64 = 1;
+            type Wide = $wide;
+            const ZERO: $wide = 0;
+            const ONE: $wide = 1;
             const LEAST: Self = <$t>::MIN;
             const MOST: Self = <$t>::MAX;
-            fn wide(self) -> i64 { self.into() }
-            fn narrow(wide: i64) -> Self { wide as $t }
-            fn wide_add(a: i64, b: i64) -> i64 { a.wrapping_add(b) }
-            fn wide_mul(a: i64, b: i64) -> i64 { a.wrapping_mul(b) }
-            fn wide_mean(a: i64, n: usize) -> Option<i64> { a.checked_div(n as i64) }
+            fn wide(self) -> $wide { self.into() }
+            fn narrow(wide: $wide) -> Self { wide as $t }
+            fn wide_add(a: $wide, b: $wide) -> $wide { a.wrapping_add(b) }
+            fn wide_mul(a: $wide, b: $wide) -> $wide { a.wrapping_mul(b) }
+            fn wide_mean(a: $wide, n: usize) -> Option<$wide> { a.checked_div(n as $wide) }
             fn add(self, o: Self) -> Self { self.wrapping_add(o) }
             fn sub(self, o: Self) -> Self { self.wrapping_sub(o) }
             fn mul(self, o: Self) -> Self { self.wrapping_mul(o) }
@@ -273,7 +315,7 @@ macro_rules! number_int {
         }
     )*};
 }
-number_int!(i64 i32 i8 u8);
+number_int!(i64, i64; i32, i64; i16, i64; i8, i64; u64, u64; u32, u64; u16, u64; u8, u64;);
 
 #[cfg(test)]
 mod testing {

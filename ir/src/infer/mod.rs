@@ -252,6 +252,12 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
         return Err(format!("{} inputs", x.len()));
     }
     let elem = x.first().map_or(Elem::F32, |f| f.ty.elem);
+    if let Some(code) = x.iter().map(|f| f.ty.elem).find(|e| e.is_code())
+        && !op.converts()
+        && op.moves(x.len()).is_empty()
+    {
+        return Err(format!("{code} can only be moved and converted"));
+    }
     let typed = |elem, shape| Fact::of(OpenType { elem, shape });
     let one = |fact: Fact| Ok(vec![fact]);
     match op {
@@ -262,6 +268,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let value = x[0].value.clone().filter(|_| *to == Elem::I64 && elem == Elem::I64);
             one(Fact { ty: OpenType { elem: *to, shape: x[0].ty.shape.clone() }, value })
         }
+        Op::CastRounded { to, .. } => one(Fact::of(OpenType { elem: *to, shape: x[0].ty.shape.clone() })),
         Op::Binary(f) => {
             if x[0].ty.elem != x[1].ty.elem && *f != crate::op::BinaryFn::Pow {
                 return Err("the element types differ".into());

@@ -3,6 +3,7 @@
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::ValueId;
+use pfmc_ir::narrow::PowerOfTwo;
 use pfmc_ir::op::{BinaryFn as B, Op, ReduceFn as Rf, UnaryFn as U};
 use pfmc_ir::shape::Dim;
 use pfmc_ir::tensor::{Data, Tensor};
@@ -120,7 +121,7 @@ const fn op(
     note: &'static str,
     import: Lowering,
 ) -> OpInfo {
-    OpInfo { domain: "", name, since, inputs, attributes, types: &Elem::ALL, note, import }
+    OpInfo { domain: "", name, since, inputs, attributes, types: Elem::ALL, note, import }
 }
 
 const fn contrib(
@@ -136,7 +137,7 @@ const fn contrib(
         since: MIN_OPSET,
         inputs,
         attributes,
-        types: &Elem::ALL,
+        types: Elem::ALL,
         note,
         import,
     }
@@ -160,7 +161,7 @@ pub fn supported() -> impl Iterator<Item = &'static OpInfo> {
 }
 
 /// Types that floating-point functions take.
-const FLOATS: &[Elem] = &[Elem::F32, Elem::F64];
+const FLOATS: &[Elem] = &[Elem::F32, Elem::F64, Elem::F16, Elem::BF16];
 const BOOL: &[Elem] = &[Elem::Bool];
 
 static GENERAL: &[OpInfo] = &[
@@ -175,14 +176,7 @@ static GENERAL: &[OpInfo] = &[
         "inference only; folded to a product and a sum when its statistics are constant",
         batch_norm,
     ),
-    op(
-        "Cast",
-        7,
-        (1, 1),
-        &["to", "saturate", "round_mode"],
-        "to float32, float64, int64, int32, int8, uint8, bool; to float16 and bfloat16 stays float32",
-        cast,
-    ),
+    op("Cast", 7, (1, 1), &["to", "saturate", "round_mode"], "between all numbers and bool", cast),
     op("CastLike", 15, (2, 2), &["saturate", "round_mode"], "as Cast", cast_like),
     op("Ceil", 7, (1, 1), NO, "", |c| float_unary(c, U::Ceil)).on(FLOATS),
     op("Celu", 12, (1, 1), &["alpha"], "lowered", celu),
@@ -607,42 +601,45 @@ fn clip(c: &mut Ctx) -> R<Vec<ValueId>> {
     Ok(vec![x])
 }
 
-fn cast_options(c: &mut Ctx) -> R<()> {
-    // Both say how to round to 8-bit floats, which are refused as targets.
-    c.attrs.int("saturate")?;
-    c.attrs.string("round_mode")?;
-    Ok(())
+/// How a cast treats what a narrow type does not hold.
+fn cast_options(c: &mut Ctx) -> R<(bool, PowerOfTwo)> {
+    let saturate = c.attrs.flag("saturate", true)?;
+    let power = match c.attrs.string("round_mode")?.as_deref() {
+        None | Some("up") => PowerOfTwo::Up,
+        Some("down") => PowerOfTwo::Down,
+        Some("nearest") => PowerOfTwo::Nearest,
+        Some(other) => return Err(Ctx::value_of("round_mode", other, "up, down, nearest")),
+    };
+    Ok((saturate, power))
 }
 
 fn cast(c: &mut Ctx) -> R<Vec<ValueId>> {
-    cast_options(c)?;
+    let options = cast_options(c)?;
     let to = c.attrs.int("to")?.ok_or_else(|| Diagnostic::error(&E0105, "attribute to is missing"))?;
-    let ty = i32::try_from(to).ok().and_then(|t| elem_type(t, false));
-    let Some(ty) = ty else {
+    let Some(elem) = i32::try_from(to).ok().and_then(elem_type) else {
         let kind = i32::try_from(to).map_or("of an unknown number", crate::onnx::proto::elem_name);
-        return Err(Ctx::value_of(
-            "to",
-            to,
-            "float32, float64, int64, int32, int8, uint8, bool, float16, bfloat16",
-        )
-        .noted(format!("{to} is {kind}")));
+        return Err(Ctx::value_of("to", to, "numbers and bool").noted(format!("{to} is {kind}")));
     };
     let x = c.x(0)?;
-    if ty.widened {
-        c.widened();
-    }
-    cast_to(c, x, ty.elem)
+    cast_to(c, x, elem, options)
 }
 
-fn cast_to(c: &mut Ctx, x: ValueId, to: Elem) -> R<Vec<ValueId>> {
-    if c.elem(x) == to { Ok(vec![x]) } else { Ok(vec![c.op(Op::Cast { to }, &[x])?]) }
+fn cast_to(c: &mut Ctx, x: ValueId, to: Elem, (saturate, power): (bool, PowerOfTwo)) -> R<Vec<ValueId>> {
+    let op = match to {
+        _ if c.elem(x) == to => return Ok(vec![x]),
+        _ if to.is_code() && (!saturate || power != PowerOfTwo::Up) => {
+            Op::CastRounded { to, saturate, power }
+        }
+        _ => Op::Cast { to },
+    };
+    Ok(vec![c.op(op, &[x])?])
 }
 
 fn cast_like(c: &mut Ctx) -> R<Vec<ValueId>> {
-    cast_options(c)?;
+    let options = cast_options(c)?;
     let (x, like) = (c.x(0)?, c.x(1)?);
     let to = c.elem(like);
-    cast_to(c, x, to)
+    cast_to(c, x, to, options)
 }
 
 fn where_(c: &mut Ctx) -> R<Vec<ValueId>> {
