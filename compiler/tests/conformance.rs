@@ -52,8 +52,33 @@ fn tensor(t: &TensorProto) -> Option<Tensor> {
     let shape: Vec<usize> = t.dims.iter().map(|&d| d as usize).collect();
     // In the order of the numbers of `TensorProto.DataType`.
     let names = [
-        "", "f32", "u8", "i8", "u16", "i16", "i32", "i64", "", "bool", "f16", "f64", "u32", "u64", "", "",
-        "bf16", "f8e4m3fn", "f8e4m3fnuz", "f8e5m2", "f8e5m2fnuz", "u4", "i4", "f4e2m1", "f8e8m0", "u2", "i2",
+        "",
+        "f32",
+        "u8",
+        "i8",
+        "u16",
+        "i16",
+        "i32",
+        "i64",
+        "",
+        "bool",
+        "f16",
+        "f64",
+        "u32",
+        "u64",
+        "",
+        "",
+        "bf16",
+        "f8e4m3fn",
+        "f8e4m3fnuz",
+        "f8e5m2",
+        "f8e5m2fnuz",
+        "u4",
+        "i4",
+        "f4e2m1",
+        "f8e8m0",
+        "u2",
+        "i2",
     ];
     let elem: Elem = names.get(t.data_type as usize)?.parse().ok()?;
     Some(Tensor::from_le_bytes(elem, shape, &bytes(t, elem.bits().div_ceil(8))).unwrap())

@@ -37,6 +37,7 @@ struct Format {
     /// Codes above this magnitude are infinities or NaNs.
     largest: u8,
     infinity: Option<u8>,
+    /// Minus zero stands for it in the 4-bit format, which has none.
     nan: Option<u8>,
     /// Whether the code of minus zero is the NaN.
     no_negative_zero: bool,
@@ -49,9 +50,9 @@ fn format(elem: Elem) -> Option<Format> {
     match elem {
         Elem::F8E4M3Fn => f(3, 7, 8, 0x7e, None, Some(0x7f), false),
         Elem::F8E4M3Fnuz => f(3, 8, 8, 0x7f, None, Some(0x80), true),
-        Elem::F8E5M2 => f(2, 15, 8, 0x7b, Some(0x7c), Some(0x7f), false),
+        Elem::F8E5M2 => f(2, 15, 8, 0x7b, Some(0x7c), Some(0x7e), false),
         Elem::F8E5M2Fnuz => f(2, 16, 8, 0x7f, None, Some(0x80), true),
-        Elem::F4E2M1 => f(1, 1, 4, 0x7, None, None, false),
+        Elem::F4E2M1 => f(1, 1, 4, 0x7, None, Some(0x8), false),
         _ => None,
     }
 }
@@ -85,7 +86,7 @@ impl Format {
         let sign = if x.is_sign_negative() { 1u8 << (self.bits - 1) } else { 0 };
         if x.is_nan() {
             let negative = if self.no_negative_zero { 0 } else { sign };
-            return self.nan.map_or(0, |nan| nan | negative);
+            return self.nan.unwrap_or(0) | negative;
         }
         let x = x.abs();
         // Magnitudes ascend with their codes; the first code not below x, or one past the largest.
@@ -106,9 +107,9 @@ impl Format {
                 Overflow::Saturate => sign | self.largest,
                 Overflow::Special => match (self.infinity, self.nan) {
                     (Some(infinity), _) => sign | infinity,
-                    (None, Some(nan)) if self.no_negative_zero => nan,
-                    (None, Some(nan)) => sign | nan,
-                    (None, None) => sign | self.largest,
+                    (None, Some(nan)) if self.bits == 8 && self.no_negative_zero => nan,
+                    (None, Some(nan)) if self.bits == 8 => sign | nan,
+                    (None, _) => sign | self.largest,
                 },
             };
         }
@@ -151,14 +152,10 @@ pub fn values(elem: Elem) -> &'static [f32] {
 }
 
 /// The code of a number: the nearest value, ties to the even code. Integers below 8 bits truncate
-/// towards zero and saturate; a NaN becomes 0 where the type has none.
+/// towards zero and keep the low bits, as conversions between integers do.
 pub fn encode(elem: Elem, x: f64, overflow: Overflow, power: PowerOfTwo) -> u8 {
-    let int = |low: f64, high: f64, mask: u8| (x.clamp(low, high) as i8).cast_unsigned() & mask;
     match elem {
-        Elem::I4 => int(-8.0, 7.0, 15),
-        Elem::U4 => int(0.0, 15.0, 15),
-        Elem::I2 => int(-2.0, 1.0, 3),
-        Elem::U2 => int(0.0, 3.0, 3),
+        Elem::I4 | Elem::U4 | Elem::I2 | Elem::U2 => (x as i64 & ((1 << elem.bits()) - 1)) as u8,
         Elem::F8E8M0 => power_of_two(x, overflow, power),
         other => format(other).map_or(0, |f| f.encode(x, overflow)),
     }
