@@ -283,6 +283,8 @@ ops! {
     Constant "const" (0..=0 => 1) "A constant of the graph's store." { id: ConstId }
     Cast "cast" (1..=1 => 1) "Converts elements; float to integer truncates towards zero and saturates, to bool is `!= 0`." { to: Elem }
     CastRounded "cast_rounded" (1..=1 => 1) "Converts to a narrow type: what is too large becomes the largest finite value (`saturate`) or infinity or NaN, and powers of two are rounded as `power` says. `cast` saturates and rounds powers of two up." { to: Elem, saturate: bool, power: PowerOfTwo }
+    Quantize "quantize" (2..=3 => 1) "x, scale, optional zero point of type `to`: x / scale rounded (ties to even), plus the zero point, saturated to integers or narrow floats. One scale, a vector along `axis`, or with `block` > 0 one for `block` elements along `axis` (same rank)." { axis: i64, block: i64, to: Elem, saturate: bool }
+    Dequantize "dequantize" (2..=3 => 1) "x, scale, optional zero point of x's type: (x - zero point) scale; scales as in `quantize`." { axis: i64, block: i64, to: Elem }
     Where "where" (3..=3 => 1) "Condition (bool), a, b: a where true, with broadcasting." {}
     Softmax "softmax" (1..=1 => 1) "Softmax along `axis`." { axis: i64 }
     LayerNorm "layer_norm" (2..=3 => 1) "x, gain, optional bias: normalises over the axes from `axis` on." { axis: i64, epsilon: f32 }
@@ -345,7 +347,14 @@ impl Op {
 
     /// Whether it takes operands of any type without moving them.
     pub fn converts(&self) -> bool {
-        matches!(self, Op::Cast { .. } | Op::CastRounded { .. } | Op::Shape { .. })
+        matches!(
+            self,
+            Op::Cast { .. }
+                | Op::CastRounded { .. }
+                | Op::Quantize { .. }
+                | Op::Dequantize { .. }
+                | Op::Shape { .. }
+        )
     }
 
     /// The fixed matrix it uses.

@@ -450,6 +450,17 @@ impl Importer<'_> {
         }
     }
 
+    /// The constant a name is, to change.
+    pub(super) fn constant_mut(&mut self, name: &str) -> Option<&mut Const> {
+        match self.slots.get_mut(name)? {
+            Slot::Constant(c) => Some(c),
+            Slot::Value(v) => {
+                let id = self.graph.constant(*v)?.0;
+                self.graph.consts.get_mut(id)
+            }
+        }
+    }
+
     /// The value of a name, if it is one already.
     pub(super) fn known_value(&self, name: &str) -> Option<ValueId> {
         match self.slots.get(name)? {

@@ -360,6 +360,49 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         self.dims(v)?.get(axis)?.as_ref().and_then(Dim::value)
     }
 
+    /// Says that the constant input `i`, if it is one, was learned though it is made of integers.
+    pub(super) fn mark_learned(&mut self, i: usize) {
+        if let Some(name) = self.inputs.get(i)
+            && let Some(c) = self.imp.constant_mut(name)
+        {
+            c.learned |= c.shape.len() > 1;
+        }
+    }
+
+    /// The packed codes of a constant byte tensor as a tensor of narrower elements.
+    pub(super) fn reinterpret(&mut self, i: usize, elem: Elem, shape: &[usize], learned: bool) -> R<ValueId> {
+        let name = &self.inputs[i];
+        let bad = |why: String| Self::form(format!("input {i} ({name:?}) {why}"));
+        let c = self.constant(i).ok_or_else(|| bad("must be constant".into()))?;
+        if c.elem != Elem::U8 {
+            return Err(bad(format!("is {} and must be u8", c.elem)));
+        }
+        let found = Const::new(elem, shape.to_vec(), c.source.clone(), c.origin.clone(), learned);
+        let found = found.map_err(|e| bad(format!("does not hold what the attributes say: {e}")))?;
+        Ok(self.imp.constant("", found))
+    }
+
+    /// A constant whose elements are all `code`.
+    pub(super) fn splat(&self, elem: Elem, shape: &[usize], code: u8) -> R<Tensor> {
+        let n =
+            pfmc_ir::tensor::count(shape).filter(|n| *n <= 1 << 30).ok_or_else(|| Self::form("too large"))?;
+        let data = if elem == Elem::U8 {
+            Data::U8(vec![code; n].into())
+        } else {
+            Data::Code(elem, vec![code; n].into())
+        };
+        Tensor::from_data(shape.to_vec(), data).map_err(Self::form)
+    }
+
+    /// The first `len` elements along an axis.
+    pub(super) fn cut(&mut self, v: ValueId, axis: usize, len: usize) -> R<ValueId> {
+        if self.length(v, axis) == i64::try_from(len).ok() {
+            return Ok(v);
+        }
+        let parts = [0, len as i64, axis as i64, 1].map(|n| self.vector(vec![n]));
+        self.op(Op::Slice {}, &[v, parts[0], parts[1], parts[2], parts[3]])
+    }
+
     /// Binds output `i` to a tensor of the file.
     pub(super) fn bind_tensor(&mut self, i: usize, t: &TensorProto) {
         let Some(name) = self.outputs.get(i).filter(|n| !n.is_empty()).cloned() else { return };

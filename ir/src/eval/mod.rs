@@ -11,6 +11,7 @@ mod gather;
 pub(crate) mod integer;
 mod layout;
 pub mod matmul;
+mod quantise;
 mod reduce;
 mod walk;
 
@@ -90,6 +91,12 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         Op::Reduce { f, axes, keepdims } => reduce::reduce(*f, &x[0], axes, *keepdims)?,
         Op::Cast { to } => elementwise::cast(&x[0], *to)?,
         Op::CastRounded { to, saturate, power } => elementwise::cast_rounded(&x[0], *to, *saturate, *power)?,
+        Op::Quantize { axis, block, to, saturate } => {
+            quantise::quantize(&x[0], &x[1], x.get(2), (*axis, *block), *to, *saturate)?
+        }
+        Op::Dequantize { axis, block, to } => {
+            quantise::dequantize(&x[0], &x[1], x.get(2), (*axis, *block), *to)?
+        }
         Op::Where {} => elementwise::select(&x[0], &x[1], &x[2])?,
         Op::Softmax { axis } => reduce::softmax(&x[0], *axis)?,
         Op::LayerNorm { axis, epsilon } => reduce::layer_norm(&x[0], &x[1], x.get(2), *axis, *epsilon)?,

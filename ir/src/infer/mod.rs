@@ -268,6 +268,12 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let value = x[0].value.clone().filter(|_| *to == Elem::I64 && elem == Elem::I64);
             one(Fact { ty: OpenType { elem: *to, shape: x[0].ty.shape.clone() }, value })
         }
+        Op::Quantize { to, .. } | Op::Dequantize { to, .. } => {
+            if !x[1].ty.elem.is_float() {
+                return Err("scales must be floats".into());
+            }
+            one(Fact::of(OpenType { elem: *to, shape: x[0].ty.shape.clone() }))
+        }
         Op::CastRounded { to, .. } => one(Fact::of(OpenType { elem: *to, shape: x[0].ty.shape.clone() })),
         Op::Binary(f) => {
             if x[0].ty.elem != x[1].ty.elem && *f != crate::op::BinaryFn::Pow {

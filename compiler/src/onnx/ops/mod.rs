@@ -1,5 +1,7 @@
 //! The table of operators: what is supported, and how each becomes operations of the graph.
 
+mod quantised;
+
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::ValueId;
@@ -93,14 +95,17 @@ pub(in crate::onnx) fn nearest(domain: &str, name: &str) -> Option<String> {
         "Attention" | "MultiHeadAttention" | "GroupQueryAttention" | "RotaryEmbedding" => {
             "export attention decomposed into MatMul, Softmax and MatMul"
         }
-        "QuantizeLinear"
-        | "DequantizeLinear"
-        | "QLinearMatMul"
-        | "QLinearConv"
-        | "MatMulInteger"
-        | "ConvInteger"
-        | "DynamicQuantizeLinear"
-        | "MatMulNBits" => "give pfmc the model in float32; it quantises the weights itself",
+        "QGemm"
+        | "QLinearAdd"
+        | "QLinearMul"
+        | "QLinearSigmoid"
+        | "QLinearConcat"
+        | "QAttention"
+        | "QLinearGlobalAveragePool"
+        | "QLinearSoftmax"
+        | "QLinearLeakyRelu" => {
+            "quantise in the QDQ form (QuantFormat.QDQ), or give pfmc the model in float32"
+        }
         _ => {
             let lower = name.to_lowercase();
             let close = supported().find(|o| {
@@ -152,7 +157,7 @@ const AXES: &str = "axes must be constant";
 const REDUCED: &str = "axes must be constant; all axes need a known rank";
 
 /// The tables of all topics.
-static TABLES: &[&[OpInfo]] = &[GENERAL];
+static TABLES: &[&[OpInfo]] = &[GENERAL, quantised::QUANTISED];
 
 /// Every supported operator. The importer dispatches on it, and the documentation and `pfmc ops`
 /// print it.
@@ -918,11 +923,16 @@ fn gemm(c: &mut Ctx) -> R<Vec<ValueId>> {
 }
 
 fn conv(c: &mut Ctx) -> R<Vec<ValueId>> {
+    let inputs = c.all()?;
+    Ok(vec![conv_of(c, &inputs)?])
+}
+
+/// A convolution of the operands given, with the node's attributes.
+fn conv_of(c: &mut Ctx, inputs: &[ValueId]) -> R<ValueId> {
     let auto_pad = c.attrs.string("auto_pad")?.unwrap_or_else(|| "NOTSET".into());
     let (strides, dilations) = (c.attrs.ints("strides")?, c.attrs.ints("dilations")?);
     let (pads, declared) = (c.attrs.ints("pads")?, c.attrs.ints("kernel_shape")?);
     let groups = c.attrs.int("group")?.unwrap_or(1);
-    let inputs = c.all()?;
     let (x, w) = (inputs[0], inputs[1]);
     let rank = match (c.dims(x), c.dims(w)) {
         (Some(d), _) | (None, Some(d)) => d.len(),
@@ -982,7 +992,7 @@ fn conv(c: &mut Ctx) -> R<Vec<ValueId>> {
         }
         _ => return Err(Ctx::value_of("auto_pad", auto_pad, "NOTSET, VALID, SAME_UPPER, SAME_LOWER")),
     }
-    Ok(vec![c.op(Op::Conv { strides, pads, dilations, groups }, &inputs)?])
+    c.op(Op::Conv { strides, pads, dilations, groups }, inputs)
 }
 
 // Constants and shapes.
