@@ -211,7 +211,7 @@ mod tests {
         let e = |elem, x, overflow| encode(elem, x, overflow, PowerOfTwo::Nearest);
         assert_eq!(e(Elem::F8E5M2, 1e6, Overflow::Special), 0x7c);
         assert_eq!(e(Elem::F8E5M2, -1e6, Overflow::Saturate), 0xfb);
-        assert_eq!(e(Elem::F8E4M3Fn, f32::INFINITY, Overflow::Special), 0x7f);
+        assert_eq!(e(Elem::F8E4M3Fn, f64::INFINITY, Overflow::Special), 0x7f);
         assert_eq!(e(Elem::F8E4M3Fn, 464.0, Overflow::Special), 0x7e, "a tie to even is no overflow");
         assert_eq!(e(Elem::F8E4M3Fnuz, -0.0, Overflow::Saturate), 0);
     }
