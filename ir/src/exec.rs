@@ -11,12 +11,12 @@ use crate::consts::ConstSource;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::elem::Elem;
 use crate::eval;
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, Node, NodeId, ValueId};
 use crate::numerics;
-use crate::op::{ConstId, Op};
+use crate::op::{ConstId, Op, RegionId};
 use crate::program::TileProgram;
-use crate::shape::Knowledge;
-use crate::tensor::Tensor;
+use crate::shape::{Dim, Knowledge, OpenDim, OpenType};
+use crate::tensor::{Element, Tensor};
 use crate::tile::{MatrixId, TileContent, TileId, TileKind, TileSource};
 
 /// What the executor needs of the fixed part of a program.
@@ -36,6 +36,14 @@ pub trait FixedMatrices: Sync {
     /// # Errors
     /// When the range is outside the data.
     fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics>;
+}
+
+/// The one element of a tensor.
+fn only<T: Element>(t: &Tensor) -> Result<T, Diagnostics> {
+    match t.as_slice::<T>().map_err(fixed_error)? {
+        [one] => Ok(*one),
+        _ => Err(fixed_error(format!("shape {:?} where one element is needed", t.shape()))),
+    }
 }
 
 /// For graphs that have no fixed part yet.
@@ -228,6 +236,7 @@ pub struct Executor<'a, T: Knowledge> {
     consts: Vec<OnceLock<Tensor>>,
     /// For each value, the last step that reads it.
     last_use: Vec<usize>,
+    regions: Vec<Executor<'a, OpenType>>,
 }
 
 impl<'a, T: Knowledge> Executor<'a, T> {
@@ -247,7 +256,8 @@ impl<'a, T: Knowledge> Executor<'a, T> {
             last_use[v.index()] = usize::MAX;
         }
         let consts = graph.consts.iter().map(|_| OnceLock::new()).collect();
-        Ok(Executor { graph, fixed, order, consts, last_use })
+        let regions = graph.regions().iter().map(|r| Executor::new(r, fixed)).collect::<Result<_, _>>()?;
+        Ok(Executor { graph, fixed, order, consts, last_use, regions })
     }
 
     fn constant(&self, id: ConstId) -> Result<Tensor, Diagnostics> {
@@ -272,20 +282,31 @@ impl<'a, T: Knowledge> Executor<'a, T> {
     /// Inputs that do not fit the model (all at once), and operations that refuse theirs.
     pub fn run(&self, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
         self.check_inputs(inputs)?;
+        let named = |v: &ValueId| self.graph.value(*v).and_then(|v| inputs.get(&v.name)).cloned();
+        let args = self.graph.inputs().iter().map(named).collect::<Option<Vec<_>>>();
+        let results = self.apply(args.ok_or_else(|| fixed_error("missing input"))?)?;
+        Ok(self.graph.outputs().iter().map(|(name, _)| name.clone()).zip(results).collect())
+    }
+
+    /// The outputs for inputs in order, whose types are those declared.
+    fn apply(&self, args: Vec<Tensor>) -> Result<Vec<Tensor>, Diagnostics> {
+        if args.len() != self.graph.inputs().len() {
+            return Err(fixed_error(format!(
+                "{} values for {} inputs",
+                args.len(),
+                self.graph.inputs().len()
+            )));
+        }
         let mut env: Vec<Option<Tensor>> = vec![None; self.graph.value_limit()];
+        for (v, t) in self.graph.inputs().iter().zip(args) {
+            env[v.index()] = Some(t);
+        }
         for (step, id) in self.order.iter().enumerate() {
             let Some(node) = self.graph.node(*id) else { continue };
             let result = match &node.op {
-                Op::Input {} => {
-                    let name = node.outputs.first().and_then(|v| self.graph.value(*v)).map(|v| &v.name);
-                    vec![
-                        name.and_then(|n| inputs.get(n))
-                            .cloned()
-                            .ok_or_else(|| fixed_error("missing input"))?,
-                    ]
-                }
+                Op::Input {} => continue,
                 Op::Constant { id } => vec![self.constant(*id)?],
-                op => {
+                _ => {
                     let args: Vec<Tensor> = node
                         .inputs
                         .iter()
@@ -293,7 +314,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
                             env[v.index()].clone().ok_or_else(|| fixed_error(format!("%{v} has no value")))
                         })
                         .collect::<Result<_, _>>()?;
-                    self.node(op, &args).map_err(|mut d| {
+                    self.node(node, args).map_err(|mut d| {
                         for d in &mut d.0 {
                             d.origin.merge(&node.origin);
                         }
@@ -310,17 +331,76 @@ impl<'a, T: Knowledge> Executor<'a, T> {
                 }
             }
         }
-        let take = |(name, v): &(String, _)| -> Result<(String, Tensor), Diagnostics> {
-            let v: &crate::graph::ValueId = v;
-            let t =
-                env[v.index()].clone().ok_or_else(|| fixed_error(format!("output {name:?} has no value")))?;
-            Ok((name.clone(), t))
+        let take = |(name, v): &(String, ValueId)| {
+            env[v.index()].clone().ok_or_else(|| fixed_error(format!("output {name:?} has no value")))
         };
         self.graph.outputs().iter().map(take).collect()
     }
 
-    fn node(&self, op: &Op, args: &[Tensor]) -> Result<Vec<Tensor>, Diagnostics> {
-        match op {
+    fn region(&self, id: RegionId) -> Result<&Executor<'a, OpenType>, Diagnostics> {
+        self.regions.get(id.index()).ok_or_else(|| fixed_error(format!("no region {id} here")))
+    }
+
+    /// Runs a loop; see [`Op::Loop`].
+    fn repeat(
+        &self,
+        node: &Node,
+        body: RegionId,
+        carried: i64,
+        args: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, Diagnostics> {
+        let body = self.region(body)?;
+        let carried = usize::try_from(carried)
+            .ok()
+            .filter(|c| args.len().checked_sub(2).is_some_and(|n| *c <= n))
+            .ok_or_else(|| fixed_error("a loop carries more values than it has"))?;
+        let mut args = args.into_iter();
+        let (trips, mut go) = match (args.next(), args.next()) {
+            (Some(trips), Some(go)) => (only::<i64>(&trips)?, only::<bool>(&go)?),
+            _ => return Err(fixed_error("a loop has no trip count")),
+        };
+        let mut state: Vec<Tensor> = args.by_ref().take(carried).collect();
+        let captured: Vec<Tensor> = args.collect();
+        let mut scans: Vec<Vec<Tensor>> = vec![Vec::new(); node.outputs.len().saturating_sub(carried)];
+        let mut iteration = 0i64;
+        while go && iteration < trips {
+            let mut given = vec![Tensor::scalar(iteration), Tensor::scalar(go)];
+            given.append(&mut state);
+            given.extend(captured.iter().cloned());
+            let mut results = body.apply(given)?.into_iter();
+            go = results.next().map_or(Ok(false), |t| only::<bool>(&t))?;
+            state = results.by_ref().take(carried).collect();
+            for (scan, t) in scans.iter_mut().zip(results) {
+                scan.push(eval::eval(&Op::Unsqueeze { axes: vec![0] }, &[t]).map_err(fixed_error)?.remove(0));
+            }
+            iteration += 1;
+        }
+        for (v, elements) in node.outputs.iter().skip(carried).zip(scans) {
+            let ty = self.graph.value(*v).map(|v| v.ty.open());
+            state.push(match (elements.is_empty(), ty) {
+                (true, Some(ty)) => {
+                    // No iteration says how long an element is: what is not known is 0.
+                    let length =
+                        |d: &OpenDim| d.as_ref().and_then(Dim::value).and_then(|n| usize::try_from(n).ok());
+                    let inner = ty.shape.iter().flatten().skip(1).map(|d| length(d).unwrap_or(0));
+                    let shape = std::iter::once(0).chain(inner).collect();
+                    Tensor::from_le_bytes(ty.elem, shape, &[]).map_err(fixed_error)?
+                }
+                _ => eval::eval(&Op::Concat { axis: 0 }, &elements).map_err(fixed_error)?.remove(0),
+            });
+        }
+        Ok(state)
+    }
+
+    fn node(&self, node: &Node, args: Vec<Tensor>) -> Result<Vec<Tensor>, Diagnostics> {
+        match &node.op {
+            Op::If { then_region, else_region, .. } => {
+                let mut args = args.into_iter();
+                let condition = args.next().ok_or_else(|| fixed_error("an if has no condition"))?;
+                let taken = if only::<bool>(&condition)? { then_region } else { else_region };
+                self.region(*taken)?.apply(args.collect())
+            }
+            Op::Loop { body, carried, .. } => self.repeat(node, *body, *carried, args),
             Op::FixedLinear { matrix, k, n } => {
                 let x = args[0].as_slice::<f32>().map_err(fixed_error)?;
                 let mut shape = args[0].shape().to_vec();
@@ -341,7 +421,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
                 let y = self.fixed.lookup(*matrix, indices)?;
                 Ok(vec![Tensor::new(shape, y).map_err(fixed_error)?])
             }
-            op => eval::eval(op, args).map_err(|e| fixed_error(format!("{}: {e}", op.name()))),
+            op => eval::eval(op, &args).map_err(|e| fixed_error(format!("{}: {e}", op.name()))),
         }
     }
 

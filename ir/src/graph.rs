@@ -9,6 +9,8 @@
 //! 4. Graph inputs are exactly the `Input` nodes; input and output names are unique.
 //! 5. A `Constant` node's type is its constant's element type and shape.
 //! 6. The declared type of each value is admitted by the type inferred from its node's inputs.
+//! 7. Regions satisfy all of this themselves, have the inputs and outputs their operation gives and
+//!    takes, and admit the types of what they are given.
 //!
 //! Not checked here: that a fixed matrix exists and has the right shape (the program's verifier
 //! does), and the values of data-dependent shapes (execution does).
@@ -23,7 +25,7 @@ use crate::codes::E0301;
 use crate::consts::{Const, Consts};
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::infer;
-use crate::op::{ConstId, Op};
+use crate::op::{ConstId, Op, RegionId};
 use crate::origin::Origin;
 use crate::shape::{BoundType, Knowledge, OpenType};
 use crate::tile::id;
@@ -71,6 +73,7 @@ pub struct Graph<T: Knowledge = OpenType> {
     outputs: Vec<(String, ValueId)>,
     /// Constants.
     pub consts: Consts,
+    regions: Vec<Graph<OpenType>>,
 }
 
 impl<T: Knowledge> Default for Graph<T> {
@@ -81,6 +84,7 @@ impl<T: Knowledge> Default for Graph<T> {
             inputs: Vec::new(),
             outputs: Vec::new(),
             consts: Consts::default(),
+            regions: Vec::new(),
         }
     }
 }
@@ -136,6 +140,28 @@ impl<T: Knowledge> Graph<T> {
             .first()
             .copied()
             .unwrap_or(ValueId(u32::MAX))
+    }
+
+    /// Adds a region: a graph that operations of this one run, on nothing but what they give it.
+    /// Lengths of its values may depend on data, so that it stays open.
+    pub fn add_region(&mut self, region: Graph<OpenType>) -> RegionId {
+        self.regions.push(region);
+        RegionId((self.regions.len() - 1) as u32)
+    }
+
+    /// A region.
+    pub fn region(&self, id: RegionId) -> Option<&Graph<OpenType>> {
+        self.regions.get(id.index())
+    }
+
+    /// The regions in the order of their numbers; they may have regions themselves.
+    pub fn regions(&self) -> &[Graph<OpenType>] {
+        &self.regions
+    }
+
+    /// The regions, to change.
+    pub fn regions_mut(&mut self) -> &mut [Graph<OpenType>] {
+        &mut self.regions
     }
 
     /// Names a value as graph output.
@@ -288,8 +314,10 @@ impl<T: Knowledge> Graph<T> {
         }
     }
 
-    /// Removes nodes that no output needs; graph inputs stay. Returns how many went.
+    /// Removes nodes that no output needs, in regions too; graph inputs stay. Returns how many went,
+    /// not counting those of regions.
     pub fn remove_dead(&mut self) -> usize {
+        self.tidy_regions();
         let Some(order) = self.order() else { return 0 };
         let mut removed = 0;
         for id in order.into_iter().rev() {
@@ -302,7 +330,97 @@ impl<T: Knowledge> Graph<T> {
                 removed += 1;
             }
         }
+        self.tidy_regions();
         removed
+    }
+
+    /// Drops what regions are given and do not read, and regions that nothing runs; numbers the
+    /// others in the order of their use.
+    fn tidy_regions(&mut self) {
+        if self.regions.is_empty() {
+            return;
+        }
+        let mut users = self.order().unwrap_or_default();
+        users.retain(|id| self.node(*id).is_some_and(|n| !n.op.regions().is_empty()));
+        let mut old: BTreeMap<RegionId, Graph<OpenType>> = BTreeMap::new();
+        for (i, mut region) in std::mem::take(&mut self.regions).into_iter().enumerate() {
+            region.remove_dead();
+            old.insert(RegionId(i as u32), region);
+        }
+        let mut renamed: BTreeMap<RegionId, RegionId> = BTreeMap::new();
+        for id in users {
+            let Some(node) = self.node(id) else { continue };
+            let (mut op, mut inputs) = (node.op.clone(), node.inputs.clone());
+            // Operands from this one on, and region inputs from the other one on, are there to be read
+            // by the regions alone.
+            let (first, local) = match op {
+                Op::Loop { carried, .. } => {
+                    (usize::try_from(carried).map_or(usize::MAX, |c| c.saturating_add(2)), 0)
+                }
+                _ => (1, 1),
+            };
+            let of_op = op.regions();
+            let fresh = of_op.iter().all(|r| old.contains_key(r));
+            for at in (first..inputs.len()).rev().filter(|_| fresh) {
+                let read = of_op.iter().filter_map(|r| old.get(r)).any(|r| match r.inputs.get(at - local) {
+                    Some(v) => !r.users(*v).is_empty() || r.outputs.iter().any(|(_, o)| o == v),
+                    None => true,
+                });
+                if !read {
+                    inputs.remove(at);
+                    for r in &of_op {
+                        let unread = old.get(r).and_then(|r| Some(r.value(*r.inputs.get(at - local)?)?.node));
+                        if let (Some(region), Some(node)) = (old.get_mut(r), unread) {
+                            region.remove(node);
+                        }
+                    }
+                }
+            }
+            for slot in op.regions_mut() {
+                if let Some(region) = old.remove(slot) {
+                    self.regions.push(region);
+                    renamed.insert(*slot, RegionId((self.regions.len() - 1) as u32));
+                }
+                *slot = renamed.get(slot).copied().unwrap_or(*slot);
+            }
+            if let Some((slot, _)) = self.op_mut(id) {
+                *slot = op;
+            }
+            self.set_inputs(id, inputs);
+        }
+    }
+
+    /// Appends what a graph computes, with `args` in place of its inputs; its outputs, or `None` (and
+    /// nothing is appended) when a type of it does not reach this graph's level of knowledge.
+    pub fn splice(&mut self, part: &Graph<OpenType>, args: &[ValueId]) -> Option<Vec<ValueId>> {
+        let order = part.order()?;
+        let typed = |v: &ValueId| {
+            let v = part.value(*v)?;
+            Some((v.name.clone(), T::from_open(v.ty.clone())?))
+        };
+        let mut steps = Vec::new();
+        for id in &order {
+            let node = part.node(*id)?;
+            steps.push((node, node.outputs.iter().map(typed).collect::<Option<Vec<_>>>()?));
+        }
+        let mut map: BTreeMap<ValueId, ValueId> =
+            part.inputs.iter().copied().zip(args.iter().copied()).collect();
+        for (node, outputs) in steps {
+            let mut op = node.op.clone();
+            match &mut op {
+                Op::Input {} => continue,
+                Op::Constant { id } => *id = self.consts.add(part.consts.get(*id)?.clone()),
+                other => {
+                    for slot in other.regions_mut() {
+                        *slot = self.add_region(part.region(*slot)?.clone());
+                    }
+                }
+            }
+            let inputs = node.inputs.iter().map(|v| map.get(v).copied()).collect::<Option<Vec<_>>>()?;
+            let made = self.add(op, inputs, outputs, node.origin.clone());
+            map.extend(node.outputs.iter().copied().zip(made));
+        }
+        part.outputs.iter().map(|(_, v)| map.get(v).copied()).collect()
     }
 
     /// The same graph at another level of knowledge; the names and types of values that do not
@@ -326,11 +444,58 @@ impl<T: Knowledge> Graph<T> {
             });
         }
         if failed.is_empty() {
-            let Graph { net, inputs, outputs, consts, .. } = self;
-            Ok(Graph { net, values, inputs, outputs, consts })
+            let Graph { net, inputs, outputs, consts, regions, .. } = self;
+            Ok(Graph { net, values, inputs, outputs, consts, regions })
         } else {
             Err(failed)
         }
+    }
+}
+
+impl Graph<OpenType> {
+    /// Calls `f` with this graph and with every region of it, at any depth.
+    pub fn each(&self, f: &mut dyn FnMut(&Graph<OpenType>)) {
+        f(self);
+        for region in &self.regions {
+            region.each(f);
+        }
+    }
+
+    /// As [`Graph::each`], to change them.
+    pub fn each_mut(&mut self, f: &mut dyn FnMut(&mut Graph<OpenType>)) {
+        f(self);
+        for region in &mut self.regions {
+            region.each_mut(f);
+        }
+    }
+}
+
+impl<T: Knowledge> Graph<T> {
+    /// What is wrong with the regions of a node (invariant 7).
+    fn region_fault(&self, node: &Node) -> Option<String> {
+        let (given, results) = match node.op {
+            Op::If { .. } => (node.inputs.get(1..)?, node.outputs.len()),
+            Op::Loop { .. } => (&node.inputs[..], node.outputs.len() + 1),
+            _ => return None,
+        };
+        for id in node.op.regions() {
+            let Some(region) = self.region(id) else { return Some(format!("has no region {id}")) };
+            if (region.inputs.len(), region.outputs.len()) != (given.len(), results) {
+                return Some(format!("gives region {id} {} values for {results} results", given.len()));
+            }
+            for (i, (&arg, &input)) in given.iter().zip(&region.inputs).enumerate() {
+                // A loop's first input is the number of iterations, its region's the present one.
+                let (Some(arg), Some(input)) = (self.value(arg), region.value(input)) else { continue };
+                if !input.ty.admits(&arg.ty.open()) {
+                    return Some(format!(
+                        "gives region {id} {} as input {i}, which is {}",
+                        arg.ty.open(),
+                        input.ty
+                    ));
+                }
+            }
+        }
+        None
     }
 }
 
@@ -341,7 +506,14 @@ impl From<Graph<BoundType>> for Graph<OpenType> {
             .into_iter()
             .map(|v| v.map(|v| Value { name: v.name, ty: v.ty.open(), node: v.node }))
             .collect();
-        Graph { net: g.net, values, inputs: g.inputs, outputs: g.outputs, consts: g.consts }
+        Graph {
+            net: g.net,
+            values,
+            inputs: g.inputs,
+            outputs: g.outputs,
+            consts: g.consts,
+            regions: g.regions,
+        }
     }
 }
 
@@ -376,6 +548,9 @@ impl<T: Knowledge> Verify for Graph<T> {
             if node.outputs.len() != node.op.outputs() {
                 err(format!("{name} has {} outputs", node.outputs.len()), &node.origin);
             }
+            if let Some(why) = self.region_fault(node) {
+                err(format!("{name} {why}"), &node.origin);
+            }
             if let Op::Input {} = node.op {
                 input_values.extend(&node.outputs);
             }
@@ -408,6 +583,9 @@ impl<T: Knowledge> Verify for Graph<T> {
         }
         if bad.has_errors() {
             return Err(bad);
+        }
+        for region in &self.regions {
+            region.verify()?;
         }
         if self.order().is_none() {
             return Err(Diagnostic::error(&E0301, "the graph has a cycle").into());

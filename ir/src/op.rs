@@ -14,6 +14,10 @@ id!(
     /// Index of a constant in its graph's store.
     ConstId
 );
+id!(
+    /// Index of a region in its graph.
+    RegionId
+);
 
 /// An attribute value as the text form shows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,7 +127,7 @@ macro_rules! id_attr {
         }
     )*};
 }
-id_attr!(ConstId MatrixId);
+id_attr!(ConstId MatrixId RegionId);
 
 macro_rules! functions {
     ($(#[$doc:meta])* $name:ident { $($variant:ident $text:literal $vdoc:literal)* }) => {
@@ -308,6 +312,8 @@ ops! {
     Range "range" (3..=3 => 1) "start, limit, delta (scalars)." {}
     CumSum "cumsum" (2..=2 => 1) "x, axis (i64 scalar): running sum." { exclusive: bool, reverse: bool }
     Trilu "trilu" (2..=2 => 1) "x, k (i64 scalar): keeps the upper or lower triangle of the last two axes." { upper: bool }
+    If "if" (1..=usize::MAX => 0) "Condition (bool scalar), then what both regions read: the outputs of one of two regions, which compute `results` values each." { then_region: RegionId, else_region: RegionId, results: i64 }
+    Loop "loop" (2..=usize::MAX => 0) "Trip count (i64 scalar), condition (bool scalar), `carried` values, then what the body reads besides. The body takes the iteration (i64 scalar), the condition and the same values, and gives the next condition, the next carried values and elements of scans. Results: the carried values, then each scan's elements along a new first axis." { body: RegionId, carried: i64, results: i64 }
     FixedLinear "fixed_linear" (1..=1 => 1) "x [.., k] times a fixed matrix [k, n]. With codes: int8 activations a row and exact integer sums; see `numerics`." { matrix: MatrixId, k: i64, n: i64 }
     FixedLookup "fixed_lookup" (1..=1 => 1) "Indices (i64) to columns of a fixed matrix [k, n]: [.., k]. An embedding table stored with one column an entry, which a tied output product shares." { matrix: MatrixId, k: i64, n: i64 }
 }
@@ -318,6 +324,7 @@ impl Op {
         match self {
             Op::Split { sizes, .. } => sizes.len(),
             Op::SplitEqual { parts, .. } => usize::try_from(*parts).unwrap_or(0),
+            Op::If { results, .. } | Op::Loop { results, .. } => usize::try_from(*results).unwrap_or(0),
             other => other.arity().2,
         }
     }
@@ -355,6 +362,24 @@ impl Op {
                 | Op::Dequantize { .. }
                 | Op::Shape { .. }
         )
+    }
+
+    /// The regions it runs.
+    pub fn regions(&self) -> Vec<RegionId> {
+        match self {
+            Op::If { then_region, else_region, .. } => vec![*then_region, *else_region],
+            Op::Loop { body, .. } => vec![*body],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The regions it runs, to change.
+    pub fn regions_mut(&mut self) -> Vec<&mut RegionId> {
+        match self {
+            Op::If { then_region, else_region, .. } => vec![then_region, else_region],
+            Op::Loop { body, .. } => vec![body],
+            _ => Vec::new(),
+        }
     }
 
     /// The fixed matrix it uses.

@@ -31,9 +31,9 @@ pub struct DataEntry {
 /// 1. The graph's own invariants hold.
 /// 2. Every element of every matrix, and every data byte, lies in exactly one tile; no tile is empty.
 /// 3. Tile names are unique, `[A-Za-z0-9_]`, at most [`Tile::NAME_MAX`] long.
-/// 4. Data entries are ascending without gaps, and every constant of the graph that is in the data
-///    lies inside one entry.
-/// 5. Each use of a matrix has its shape.
+/// 4. Data entries are ascending without gaps, and every constant of the graph and its regions that is
+///    in the data lies inside one entry.
+/// 5. Each use of a matrix, in regions too, has its shape.
 /// 6. No accumulator of a tile of codes can overflow 32 bits, whatever its codes.
 #[derive(Debug, Clone, Default)]
 pub struct TileProgram {
@@ -174,31 +174,36 @@ impl Verify for TileProgram {
         if at != end {
             err(format!("data tiles hold {at} of {end} bytes"), &Origin::default());
         }
-        for (_, node) in self.graph.nodes() {
-            if let (Some(matrix), Op::FixedLinear { k, n, .. } | Op::FixedLookup { k, n, .. }) =
-                (node.op.matrix(), &node.op)
-            {
-                let fits = self
-                    .matrices
-                    .get(matrix.index())
-                    .is_some_and(|m| i64::from(m.k) == *k && i64::from(m.n) == *n);
-                if !fits {
-                    err(format!("{} says matrix {matrix} is {k} x {n}", node.op.name()), &node.origin);
+        self.graph.each(&mut |graph| {
+            for (_, node) in graph.nodes() {
+                if let (Some(matrix), Op::FixedLinear { k, n, .. } | Op::FixedLookup { k, n, .. }) =
+                    (node.op.matrix(), &node.op)
+                {
+                    let fits = self
+                        .matrices
+                        .get(matrix.index())
+                        .is_some_and(|m| i64::from(m.k) == *k && i64::from(m.n) == *n);
+                    if !fits {
+                        err(format!("{} says matrix {matrix} is {k} x {n}", node.op.name()), &node.origin);
+                    }
+                }
+                if let Op::Constant { id } = node.op
+                    && let Some(c) = graph.consts.get(id)
+                    && let ConstSource::Data(offset) = c.source
+                {
+                    let len = c.elem.stored(c.len()).unwrap_or(0) as u64;
+                    let inside = self.data.iter().any(|d| {
+                        d.offset <= offset && offset.checked_add(len).is_some_and(|e| e <= d.offset + d.len)
+                    });
+                    if !inside {
+                        err(
+                            format!("a constant of {len} bytes at byte {offset} is not in the data"),
+                            &c.origin,
+                        );
+                    }
                 }
             }
-            if let Op::Constant { id } = node.op
-                && let Some(c) = self.graph.consts.get(id)
-                && let ConstSource::Data(offset) = c.source
-            {
-                let len = c.elem.stored(c.len()).unwrap_or(0) as u64;
-                let inside = self.data.iter().any(|d| {
-                    d.offset <= offset && offset.checked_add(len).is_some_and(|e| e <= d.offset + d.len)
-                });
-                if !inside {
-                    err(format!("a constant of {len} bytes at byte {offset} is not in the data"), &c.origin);
-                }
-            }
-        }
+        });
         bad.check()
     }
 }

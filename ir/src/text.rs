@@ -12,10 +12,16 @@
 //! %1 = const [1, -1] : i64[2]
 //! %2 = const data 0 learned : f32[192] from {"tensor":"norm.weight"}
 //! %3 "hidden" = mul(%0, %2) : f32[batch, seq, 192] from {"nodes":["mul"]}
-//! output "logits" = %3
+//! %4 = if(%1, %3) {then_region=0, else_region=1, results=1} : f32[batch, seq, 192]
+//! output "logits" = %4
+//! region 0 {
+//! %0 = input "hidden" : f32[batch, seq, 192]
+//! output "y" = %0
+//! }
 //! ```
 //!
-//! Values are numbered in the order of the graph. `from` carries an [`Origin`] as JSON. A constant
+//! Values are numbered in the order of their graph or region; a region's text follows that of the graph
+//! that runs it. `from` carries an [`Origin`] as JSON. A constant
 //! is written out, or names its first byte where it is in the program's data; partition moves all
 //! learned ones and those of more than [`INLINE_MAX`] elements there.
 
@@ -140,6 +146,11 @@ fn print_nodes<T: Knowledge>(out: &mut String, g: &Graph<T>) {
     }
     for (name, v) in g.outputs() {
         let _ = writeln!(out, "output {} = %{}", quoted(name), number(v));
+    }
+    for (i, region) in g.regions().iter().enumerate() {
+        let _ = writeln!(out, "region {i} {{");
+        print_nodes(out, region);
+        out.push_str("}\n");
     }
 }
 
@@ -383,8 +394,14 @@ fn tensor(elem: Elem, shape: Vec<usize>, words: &[String]) -> Parsed<Tensor> {
 #[derive(Default)]
 struct Reader {
     program: TileProgram,
+    /// The values of the graph or region that is being read.
     values: BTreeMap<u32, ValueId>,
+    /// The graphs around the region that is being read, with their values.
+    outer: Vec<(Graph, BTreeMap<u32, ValueId>)>,
 }
+
+/// Deepest nesting of regions.
+const MAX_DEPTH: usize = 64;
 
 impl Reader {
     fn dense(id: u32, len: usize, what: &str) -> Parsed<()> {
@@ -431,6 +448,19 @@ impl Reader {
         } else if l.accept("data ") {
             let r: Range<u64> = l.range()?;
             self.program.data.push(DataEntry { offset: r.start, len: r.end - r.start, origin: l.origin()? });
+        } else if l.accept("region ") {
+            Self::dense(l.number()?, self.program.graph.regions().len(), "region")?;
+            l.expect("{")?;
+            if self.outer.len() == MAX_DEPTH {
+                return Err("regions are nested too deeply".into());
+            }
+            let around = std::mem::take(&mut self.program.graph);
+            self.outer.push((around, std::mem::take(&mut self.values)));
+        } else if l.accept("}") {
+            let (graph, values) = self.outer.pop().ok_or("no region is open")?;
+            let region = std::mem::replace(&mut self.program.graph, graph);
+            self.program.graph.add_region(region);
+            self.values = values;
         } else if l.accept("output ") {
             let name: String = l.json()?;
             l.expect("=")?;
@@ -527,6 +557,9 @@ pub fn parse_program(text: &str) -> Result<TileProgram, Diagnostics> {
     if !header {
         bad.push(Diagnostic::error(&E0303, "the text is empty"));
     }
+    if !reader.outer.is_empty() {
+        bad.push(Diagnostic::error(&E0303, "the text ends inside a region"));
+    }
     if bad.has_errors() { Err(bad) } else { Ok(reader.program) }
 }
 
@@ -561,6 +594,57 @@ output "norm" = %7
             assert_eq!(ours.split(" from").next().unwrap().len() > 3, given.len() > 3);
         }
         assert_eq!(printed.lines().count(), TEXT.lines().count());
+    }
+
+    #[test]
+    fn regions_read_back_and_are_checked() {
+        let text = r#"pfir 1
+%0 = input "n" : i64[]
+%1 = input "x" : f32[2]
+%2 = const [true] : bool[]
+%3 = less(%0, %0) : bool[]
+%4, %5 = loop(%0, %2, %1, %3) {body=0, carried=1, results=2} : f32[2], f32[n, 2]
+output "last" = %4
+output "all" = %5
+region 0 {
+%0 = input "iteration" : i64[]
+%1 = input "go" : bool[]
+%2 = input "h" : f32[2]
+%3 = input "flag" : bool[]
+%4 = if(%3, %2) {then_region=0, else_region=1, results=1} : f32[2]
+output "go" = %1
+output "h" = %4
+output "each" = %2
+region 0 {
+%0 = input "h" : f32[2]
+%1 = add(%0, %0) : f32[2]
+output "y" = %1
+}
+region 1 {
+%0 = input "h" : f32[2]
+%1 = neg(%0) : f32[2]
+output "y" = %1
+}
+}
+"#;
+        let p = parse_program(text).unwrap();
+        assert!(p.verify().is_ok(), "{:?}", p.verify());
+        assert_eq!(print_program(&p), text);
+        let refused = |from: &str, to: &str, what: &str| {
+            let changed = text.replacen(from, to, 1);
+            assert_ne!(changed, text);
+            let e = match parse_program(&changed) {
+                Ok(p) => p.verify().unwrap_err().to_string(),
+                Err(e) => e.to_string(),
+            };
+            assert!(e.contains(what), "{to}: {e}");
+        };
+        refused("body=0", "body=3", "no region 3");
+        refused("loop(%0, %2, %1, %3)", "loop(%0, %2, %1)", "gives region 0 3 values");
+        refused("\"h\" : f32[2]", "\"h\" : f32[3]", "as input 2");
+        refused("region 1 {", "region 2 {", "out of order");
+        refused("}\n}\n", "}\n", "ends inside a region");
+        refused("neg(%0) : f32[2]", "neg(%0) : f32[5]", "declared f32[5]");
     }
 
     #[test]

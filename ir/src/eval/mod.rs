@@ -32,7 +32,7 @@ const CHUNK: usize = 1 << 14;
 /// # Errors
 /// Inputs the operation does not admit (number, element type, shape, index or axis out of range), an
 /// output of more than 2^40 bytes or more than memory holds, and the operations that need more than
-/// their inputs: `input`, `const`, `fixed_linear` and `fixed_lookup`.
+/// their inputs: `input`, `const`, `if`, `loop`, `fixed_linear` and `fixed_lookup`.
 pub fn eval(op: &Op, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
     let (least, most, _) = op.arity();
     if !(least..=most).contains(&inputs.len()) {
@@ -81,7 +81,12 @@ fn typed(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
 
 fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
     let one = match op {
-        Op::Input {} | Op::Constant { .. } | Op::FixedLinear { .. } | Op::FixedLookup { .. } => {
+        Op::Input {}
+        | Op::Constant { .. }
+        | Op::If { .. }
+        | Op::Loop { .. }
+        | Op::FixedLinear { .. }
+        | Op::FixedLookup { .. } => {
             return Err("is not computed from its inputs alone".into());
         }
         Op::Split { axis, sizes } => return layout::split(&x[0], *axis, sizes),

@@ -3,6 +3,8 @@
 //!
 //! Inference never guesses: what it cannot derive is unknown. What contradicts is an error.
 
+mod region;
+
 use crate::codes::E0301;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::elem::Elem;
@@ -89,7 +91,11 @@ impl Facts {
                     .iter()
                     .map(|v| self.get(*v).ok_or_else(|| format!("%{v} is not known yet")))
                     .collect::<Result<_, _>>()?;
-                infer(op, &inputs).map_err(|e| {
+                let result = match op {
+                    Op::If { .. } | Op::Loop { .. } => region::infer(op, graph.regions(), &inputs),
+                    op => infer(op, &inputs),
+                };
+                result.map_err(|e| {
                     let types: Vec<String> = inputs.iter().map(|f| f.ty.to_string()).collect();
                     format!("{} ({}): {e}", op.name(), types.join(", "))
                 })
@@ -103,6 +109,9 @@ impl Facts {
 /// # Errors
 /// Every node whose inputs contradict its operation; nodes behind such a node are not reported.
 pub fn annotate(graph: &mut Graph<OpenType>) -> Result<Facts, Diagnostics> {
+    for region in graph.regions_mut() {
+        annotate(region)?;
+    }
     let mut facts = Facts::default();
     let mut bad = Diagnostics::new();
     let order = graph.order().ok_or_else(|| Diagnostic::error(&E0301, "the graph has a cycle"))?;
@@ -570,6 +579,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             one(Fact::of(x[0].ty.clone()))
         }
+        Op::If { .. } | Op::Loop { .. } => Err("needs its regions".into()),
         Op::FixedLinear { k, n, .. } => {
             if elem != Elem::F32 {
                 return Err("needs f32".into());

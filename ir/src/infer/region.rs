@@ -1,0 +1,128 @@
+//! Inference through regions.
+
+use super::{Fact, Facts};
+use crate::elem::Elem;
+use crate::graph::Graph;
+use crate::op::{Op, RegionId};
+use crate::shape::{Dim, OpenType};
+
+/// Rounds after which what a loop changes is taken to be unknown.
+const ROUNDS: usize = 4;
+
+/// What is known of the outputs of a region given what is known of its inputs.
+///
+/// # Errors
+/// As [`Facts::node`]; and inputs that do not fit in number.
+fn outputs(region: &Graph<OpenType>, inputs: &[&Fact]) -> Result<Vec<Fact>, String> {
+    if region.inputs().len() != inputs.len() {
+        return Err(format!("{} values for a region of {}", inputs.len(), region.inputs().len()));
+    }
+    let mut facts = Facts::default();
+    for (v, fact) in region.inputs().iter().zip(inputs) {
+        facts.set(*v, (*fact).clone());
+    }
+    for id in region.order().ok_or("a region has a cycle")? {
+        let Some(node) = region.node(id) else { continue };
+        if matches!(node.op, Op::Input {}) {
+            continue;
+        }
+        for (v, fact) in node.outputs.iter().zip(facts.node(region, id)?) {
+            facts.set(*v, fact);
+        }
+    }
+    let known =
+        |(_, v): &(String, _)| facts.get(*v).cloned().ok_or("a region output is not known".to_owned());
+    region.outputs().iter().map(known).collect()
+}
+
+/// What holds of a value that is one of two.
+///
+/// # Errors
+/// Different element types.
+pub fn join(a: &Fact, b: &Fact) -> Result<Fact, String> {
+    if a.ty.elem != b.ty.elem {
+        return Err(format!("a value is {} or {}", a.ty, b.ty));
+    }
+    let shape = match (&a.ty.shape, &b.ty.shape) {
+        (Some(x), Some(y)) if x.len() == y.len() => {
+            Some(x.iter().zip(y).map(|(x, y)| x.clone().filter(|_| x == y)).collect())
+        }
+        _ => None,
+    };
+    let value = a.value.clone().filter(|_| a.value == b.value);
+    Ok(Fact { ty: OpenType { elem: a.ty.elem, shape }, value })
+}
+
+fn join_all(a: &[Fact], b: &[Fact]) -> Result<Vec<Fact>, String> {
+    if a.len() != b.len() {
+        return Err(format!("regions give {} and {} values", a.len(), b.len()));
+    }
+    a.iter().zip(b).map(|(a, b)| join(a, b)).collect()
+}
+
+/// Infers `if` and `loop`.
+///
+/// # Errors
+/// What contradicts.
+pub(super) fn infer(op: &Op, regions: &[Graph<OpenType>], x: &[&Fact]) -> Result<Vec<Fact>, String> {
+    let region = |id: &RegionId| regions.get(id.index()).ok_or_else(|| format!("there is no region {id}"));
+    match op {
+        Op::If { then_region, else_region, .. } => {
+            let [condition, given @ ..] = x else { return Err("has no condition".into()) };
+            if condition.ty.elem != Elem::Bool {
+                return Err("the condition must be bool".into());
+            }
+            join_all(&outputs(region(then_region)?, given)?, &outputs(region(else_region)?, given)?)
+        }
+        Op::Loop { body, carried, .. } => {
+            let body = region(body)?;
+            let carried = usize::try_from(*carried)
+                .ok()
+                .filter(|c| c + 2 <= x.len())
+                .ok_or("carries too many values")?;
+            if x[0].ty.elem != Elem::I64 || x[1].ty.elem != Elem::Bool {
+                return Err("needs an i64 trip count and a bool condition".into());
+            }
+            let (first, captured) = (&x[2..2 + carried], &x[2 + carried..]);
+            let scalar = |elem| Fact::of(OpenType { elem, shape: Some(Vec::new()) });
+            let (iteration, condition) = (scalar(Elem::I64), scalar(Elem::Bool));
+            let mut state: Vec<Fact> = first.iter().map(|f| (*f).clone()).collect();
+            let mut round = 0;
+            let found = loop {
+                let mut given = vec![&iteration, &condition];
+                given.extend(state.iter().chain(captured.iter().copied()));
+                let found = outputs(body, &given)?;
+                if found.len() < 1 + carried {
+                    return Err("the body gives too few values".into());
+                }
+                let mut next = join_all(&state, &found[1..1 + carried])?;
+                if next == state {
+                    break found;
+                }
+                round += 1;
+                if round > ROUNDS {
+                    for (n, _) in next.iter_mut().zip(&state).filter(|(n, s)| n != s) {
+                        n.ty.shape = None;
+                        n.value = None;
+                    }
+                }
+                state = next;
+            };
+            let whole = x[1].value == Some(vec![Some(Dim::known(1))]) && never_stops(body);
+            let trips = x[0].value.as_ref().and_then(|v| v.first()?.clone()).filter(|_| whole);
+            let length = trips.filter(|t| t.value().is_none_or(|t| (0..i64::MAX).contains(&t)));
+            let scans = found[1 + carried..].iter().map(|f| {
+                let shape = f.ty.shape.clone().map(|s| std::iter::once(length.clone()).chain(s).collect());
+                Fact::of(OpenType { elem: f.ty.elem, shape })
+            });
+            Ok(state.iter().cloned().chain(scans).collect())
+        }
+        _ => Err("has no regions".into()),
+    }
+}
+
+/// Whether the next condition is always true.
+fn never_stops(body: &Graph<OpenType>) -> bool {
+    let Some((_, v)) = body.outputs().first() else { return false };
+    body.constant(*v).is_some_and(|(_, c)| c.bytes().is_some_and(|b| b.iter().all(|&b| b == 1)))
+}
