@@ -5,6 +5,8 @@
 
 mod region;
 
+pub use region::join;
+
 use crate::codes::E0301;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::elem::Elem;
