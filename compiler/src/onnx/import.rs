@@ -365,7 +365,8 @@ impl Importer<'_> {
             let unique = if used.insert(name.clone()) { name } else { format!("{name}#{i}") };
             self.scope.graph.add_output(&unique, v);
         }
-        let bad = self.problems.0[before..].iter().any(|d| d.severity == Severity::Error) || !self.scope.poisoned.is_empty();
+        let bad = self.problems.0[before..].iter().any(|d| d.severity == Severity::Error)
+            || !self.scope.poisoned.is_empty();
         let region = self.leave();
         (!bad).then_some(region)
     }
@@ -609,7 +610,9 @@ impl Importer<'_> {
     /// Records what an input or constant is.
     fn learn(&mut self, v: ValueId) {
         let Some(id) = self.scope.graph.value(v).map(|v| v.node) else { return };
-        if let Some(fact) = self.scope.facts.node(&self.scope.graph, id).ok().and_then(|f| f.into_iter().next()) {
+        if let Some(fact) =
+            self.scope.facts.node(&self.scope.graph, id).ok().and_then(|f| f.into_iter().next())
+        {
             self.scope.facts.set(v, fact);
         }
     }
@@ -697,8 +700,11 @@ impl Importer<'_> {
         let Some(id) = id else {
             return Err(Fault::hard(Diagnostic::error(&E0107, "the node makes nothing")));
         };
-        let facts =
-            self.scope.facts.node(&self.scope.graph, id).map_err(|e| Fault::shape(Diagnostic::error(&E0112, e)))?;
+        let facts = self
+            .scope
+            .facts
+            .node(&self.scope.graph, id)
+            .map_err(|e| Fault::shape(Diagnostic::error(&E0112, e)))?;
         for (v, fact) in outputs.iter().zip(facts) {
             if fact.ty.shape.as_ref().is_some_and(|s| s.len() > MAX_RANK) {
                 return Err(Fault::shape(Diagnostic::error(

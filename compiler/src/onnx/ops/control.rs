@@ -15,7 +15,14 @@ use crate::onnx::lower::{Ctx, R};
 use crate::onnx::proto::GraphProto;
 
 pub(super) static CONTROL: &[OpInfo] = &[
-    op("If", 7, (1, 1), &["else_branch", "then_branch"], "tensors only; a constant condition takes its branch", if_),
+    op(
+        "If",
+        7,
+        (1, 1),
+        &["else_branch", "then_branch"],
+        "tensors only; a constant condition takes its branch",
+        if_,
+    ),
     op("Loop", 7, (1, MANY), &["body"], "tensors only", loop_),
     op(
         "Scan",
@@ -82,7 +89,8 @@ fn steady(c: &mut Ctx, g: &GraphProto, given: &mut [OpenType], first: usize, out
         let mut changed = false;
         for (ty, next) in given[first..].iter_mut().zip(found.iter().skip(output)) {
             let joined = infer::join(&Fact::of(ty.clone()), &Fact::of(next.clone()));
-            let joined = joined.map_err(|e| Diagnostic::error(&E0112, format!("what a loop carries: {e}")))?.ty;
+            let joined =
+                joined.map_err(|e| Diagnostic::error(&E0112, format!("what a loop carries: {e}")))?.ty;
             changed |= joined != *ty;
             *ty = joined;
         }
@@ -142,7 +150,8 @@ fn scan(c: &mut Ctx) -> R<Vec<ValueId>> {
     let out_directions = c.attrs.ints("scan_output_directions")?;
     let all = c.all()?;
     let states = usize::try_from(scans).ok().filter(|s| *s > 0).and_then(|s| all.len().checked_sub(s));
-    let states = states.ok_or_else(|| Ctx::value_of("num_scan_inputs", scans, "1 to the number of inputs"))?;
+    let states =
+        states.ok_or_else(|| Ctx::value_of("num_scan_inputs", scans, "1 to the number of inputs"))?;
     let mut given: Vec<OpenType> = all[..states].iter().map(|v| c.ty(*v)).collect();
     let mut scanned = Vec::new();
     for (i, &v) in all[states..].iter().enumerate() {
@@ -163,7 +172,8 @@ fn scan(c: &mut Ctx) -> R<Vec<ValueId>> {
         return Err(Diagnostic::error(&E0107, message).into());
     }
     let (first, axis, _) = scanned[0];
-    let length = c.op(Op::Shape { start: axis, end: if axis == -1 { i64::MAX } else { axis + 1 } }, &[first])?;
+    let length =
+        c.op(Op::Shape { start: axis, end: if axis == -1 { i64::MAX } else { axis + 1 } }, &[first])?;
     let trips = c.op(Op::Squeeze { axes: vec![0] }, &[length])?;
     let go = c.make(&Tensor::scalar(true), false);
     let captured = c.named(&inner.captured);
@@ -174,7 +184,9 @@ fn scan(c: &mut Ctx) -> R<Vec<ValueId>> {
     inputs.extend(&captured);
     let mut facts: Vec<(String, Fact)> =
         vec![("iteration".into(), Fact::of(scalar(Elem::I64))), ("go".into(), Fact::of(scalar(Elem::Bool)))];
-    facts.extend(given[..states].iter().enumerate().map(|(i, ty)| (format!("state{i}"), Fact::of(ty.clone()))));
+    facts.extend(
+        given[..states].iter().enumerate().map(|(i, ty)| (format!("state{i}"), Fact::of(ty.clone()))),
+    );
     facts.extend(all[states..].iter().enumerate().map(|(i, v)| (format!("scan{i}"), c.fact(*v))));
     facts.push(("length".into(), c.fact(trips)));
     facts.extend(captured.iter().enumerate().map(|(i, v)| (format!("captured{i}"), c.fact(*v))));

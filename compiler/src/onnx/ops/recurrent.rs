@@ -117,7 +117,11 @@ impl Activation {
             }
             "leakyrelu" | "thresholdedrelu" | "elu" => {
                 let name = self.name.to_lowercase();
-                let (limit, default) = if name == "thresholdedrelu" { (alpha(1.0), 1.0) } else { (0.0, if name == "elu" { 1.0 } else { 0.01 }) };
+                let (limit, default) = if name == "thresholdedrelu" {
+                    (alpha(1.0), 1.0)
+                } else {
+                    (0.0, if name == "elu" { 1.0 } else { 0.01 })
+                };
                 let limit = c.number_like(limit, x)?;
                 let above = c.bin(B::Greater, x, limit)?;
                 let below = match &*name {
