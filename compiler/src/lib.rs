@@ -12,6 +12,7 @@ pub mod onnx;
 pub mod partition;
 pub mod passes;
 pub mod run;
+pub mod session;
 pub mod source;
 pub mod targets;
 pub mod verify;
