@@ -3,6 +3,8 @@
 //!
 //! Inference never guesses: what it cannot derive is unknown. What contradicts is an error.
 
+mod attention;
+
 use crate::codes::E0301;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::elem::Elem;
@@ -300,7 +302,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             one(Fact::of(x[0].ty.clone()))
         }
-        Op::LayerNorm { axis, .. } => {
+        Op::LayerNorm { axis, .. } | Op::RmsNorm { axis, .. } => {
             if let Some(d) = x[0].dims() {
                 let a = norm_axis(*axis, d.len())?;
                 for f in &x[1..] {
@@ -311,6 +313,8 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             one(Fact::of(x[0].ty.clone()))
         }
+        Op::Rotary { dim, .. } => one(attention::rotary(x, *dim)?),
+        Op::Attention { .. } => one(attention::attention(x)?),
         Op::Reduce { f, axes, keepdims } => {
             let shape = match x[0].dims() {
                 None => None,
