@@ -175,6 +175,9 @@ functions!(
         Sigmoid "sigmoid" "1/(1+e^-x)" Relu "relu" "max(x, 0)" Not "not" "Logical not"
         Floor "floor" "Largest integer not above" Ceil "ceil" "Smallest integer not below"
         Round "round" "Nearest integer, ties to even" Sign "sign" "-1, 0 or 1"
+        Gelu "gelu" "x/2 (1 + erf(x / sqrt 2))"
+        GeluTanh "gelu_tanh" "x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"
+        Silu "silu" "x/(1+e^-x)"
     }
 );
 functions!(
@@ -378,6 +381,9 @@ ops! {
     Where "where" (3..=3 => 1) "Condition (bool), a, b: a where true, with broadcasting." {}
     Softmax "softmax" (1..=1 => 1) "Softmax along `axis`." { axis: i64 }
     LayerNorm "layer_norm" (2..=3 => 1) "x, gain, optional bias: normalises over the axes from `axis` on." { axis: i64, epsilon: f32 }
+    RmsNorm "rms_norm" (2..=2 => 1) "x, gain: divides by the root of the mean square over the axes from `axis` on, plus epsilon." { axis: i64, epsilon: f32 }
+    Rotary "rotary" (3..=3 => 1) "x [.., D], cos, sin: turns pairs of the first `dim` elements of the last axis, (i, i + dim/2) or with `interleaved` (2i, 2i + 1); the others stay. cos and sin broadcast to x's leading axes and have one entry an element (`dim`) or a pair (`dim/2`): (a, b) becomes (a cos - b sin, b cos + a sin)." { interleaved: bool, dim: i64 }
+    Attention "attention" (3..=4 => 1) "q [.., H, S, D], k [.., G, T, D], v [.., G, T, E], optional mask: softmax(scale q k^T, capped to softcap tanh(s / softcap) where softcap > 0, plus mask) v, [.., H, S, E]. Each H / G heads share a k and v. The mask broadcasts to [.., H, S, T] and is added, or is bool and false hides. `causal`: query i sees the keys up to i + T - S." { scale: f32, causal: bool, softcap: f32 }
     MatMul "matmul" (2..=2 => 1) "Matrix product with broadcast leading axes; rank-1 operands as in ONNX." {}
     Conv "conv" (2..=3 => 1) "x [B, C, spatial], w [O, C / groups, kernel], optional bias [O]. `pads` are begins then ends; all lists have one entry a spatial axis (`pads` two)." { strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64>, groups: i64 }
     Patches "patches" (1..=1 => 1) "x [B, C, spatial] to [B, output spatial, C * kernel]: the windows a convolution multiplies with its weights, channel outermost." { kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64> }

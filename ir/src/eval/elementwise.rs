@@ -40,11 +40,14 @@ fn zip<A: Element, B: Element, O: Element + Default>(
 }
 
 /// What the float functions need of a float.
-trait Float: Number {
+pub(super) trait Float: Number<Wide = f64> {
     fn sqrt(self) -> Self;
     fn exp(self) -> Self;
     fn ln(self) -> Self;
     fn erf(self) -> Self;
+    fn erfc(self) -> Self;
+    /// The nearest float of a constant.
+    fn nearest(value: f64) -> Self;
     fn sin(self) -> Self;
     fn cos(self) -> Self;
     fn tanh(self) -> Self;
@@ -56,12 +59,14 @@ trait Float: Number {
 }
 
 macro_rules! float {
-    ($($t:ty, $erf:path;)*) => {$(
+    ($($t:ty, $erf:path, $erfc:path;)*) => {$(
         impl Float for $t {
             fn sqrt(self) -> Self { self.sqrt() }
             fn exp(self) -> Self { self.exp() }
             fn ln(self) -> Self { self.ln() }
             fn erf(self) -> Self { $erf(self) }
+            fn erfc(self) -> Self { $erfc(self) }
+            fn nearest(value: f64) -> Self { value as $t }
             fn sin(self) -> Self { self.sin() }
             fn cos(self) -> Self { self.cos() }
             fn tanh(self) -> Self { self.tanh() }
@@ -73,7 +78,7 @@ macro_rules! float {
         }
     )*};
 }
-float!(f32, libm::erff; f64, libm::erf;);
+float!(f32, libm::erff, libm::erfcf; f64, libm::erf, libm::erfc;);
 
 fn unary_float<T: Float>(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
     use UnaryFn as U;
@@ -90,6 +95,20 @@ fn unary_float<T: Float>(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
         U::Floor => map(x, T::floor),
         U::Ceil => map(x, T::ceil),
         U::Round => map(x, T::round),
+        U::Gelu => {
+            let (half, root) = (T::nearest(0.5), T::nearest(-std::f64::consts::FRAC_1_SQRT_2));
+            // 1 + erf(u) = erfc(-u), which keeps its digits where the sum cancels.
+            map(x, |v: T| v.mul(half).mul(v.mul(root).erfc()))
+        }
+        U::GeluTanh => {
+            let (half, one, cube) = (T::nearest(0.5), T::nearest(1.0), T::nearest(0.044_715));
+            let root = T::nearest((2.0 / std::f64::consts::PI).sqrt());
+            map(x, |v: T| {
+                let u = root.mul(v.add(cube.mul(v).mul(v).mul(v)));
+                v.mul(half).mul(one.add(u.tanh()))
+            })
+        }
+        U::Silu => map(x, |v: T| v.mul(v.sigmoid())),
         U::Neg | U::Abs | U::Relu | U::Not | U::Sign => Err(refuse(x)),
     }
 }

@@ -5,6 +5,7 @@
 //! divided over outputs, never over a sum, and floating-point products use fused multiply-adds in
 //! ascending order of k. Unfit inputs are errors, never panics.
 
+mod attention;
 mod boxes;
 mod conv;
 mod elementwise;
@@ -137,6 +138,12 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         Op::Where {} => elementwise::select(&x[0], &x[1], &x[2])?,
         Op::Softmax { axis } => reduce::softmax(&x[0], *axis)?,
         Op::LayerNorm { axis, epsilon } => reduce::layer_norm(&x[0], &x[1], x.get(2), *axis, *epsilon)?,
+        Op::RmsNorm { axis, epsilon } => reduce::rms_norm(&x[0], &x[1], *axis, *epsilon)?,
+        Op::Rotary { interleaved, dim } => attention::rotary(&x[0], &x[1], &x[2], *interleaved, *dim)?,
+        Op::Attention { scale, causal, softcap } => {
+            let how = attention::How { scale: *scale, causal: *causal, softcap: *softcap };
+            attention::attention(&x[0], &x[1], &x[2], x.get(3), &how)?
+        }
         Op::MatMul {} => matmul::matmul(&x[0], &x[1])?,
         Op::Conv { strides, pads, dilations, groups } => {
             let geometry = conv::Geometry { strides, pads, dilations };

@@ -6,6 +6,7 @@
 mod region;
 
 pub use region::join;
+mod attention;
 mod spatial;
 
 use crate::codes::E0301;
@@ -323,7 +324,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             one(Fact::of(x[0].ty.clone()))
         }
-        Op::LayerNorm { axis, .. } => {
+        Op::LayerNorm { axis, .. } | Op::RmsNorm { axis, .. } => {
             if let Some(d) = x[0].dims() {
                 let a = norm_axis(*axis, d.len())?;
                 for f in &x[1..] {
@@ -334,6 +335,8 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             one(Fact::of(x[0].ty.clone()))
         }
+        Op::Rotary { dim, .. } => one(attention::rotary(x, *dim)?),
+        Op::Attention { .. } => one(attention::attention(x)?),
         Op::Reduce { f, axes, keepdims } => {
             let shape = match x[0].dims() {
                 None => None,

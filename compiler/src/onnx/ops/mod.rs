@@ -1,5 +1,6 @@
 //! The table of operators: what is supported, and how each becomes operations of the graph.
 
+mod blocks;
 mod control;
 mod quantised;
 mod recurrent;
@@ -91,8 +92,8 @@ pub(in crate::onnx) fn nearest(domain: &str, name: &str) -> Option<String> {
     }
     let text = match name {
         "Einsum" => "write the product as Transpose, Reshape and MatMul",
-        "Attention" | "MultiHeadAttention" | "GroupQueryAttention" | "RotaryEmbedding" => {
-            "export attention decomposed into MatMul, Softmax and MatMul"
+        "PagedAttention" | "SparseAttention" | "DecoderMaskedMultiHeadAttention" => {
+            "export attention as MultiHeadAttention, GroupQueryAttention or decomposed"
         }
         "QGemm" | "QLinearAdd" | "QLinearMul" | "QLinearSigmoid" | "QLinearConcat" | "QAttention"
         | "QLinearSoftmax" | "QLinearLeakyRelu" => {
@@ -149,8 +150,14 @@ const AXES: &str = "axes must be constant";
 const REDUCED: &str = "axes must be constant; all axes need a known rank";
 
 /// The tables of all topics.
-static TABLES: &[&[OpInfo]] =
-    &[GENERAL, control::CONTROL, quantised::QUANTISED, recurrent::RECURRENT, spatial::SPATIAL];
+static TABLES: &[&[OpInfo]] = &[
+    GENERAL,
+    control::CONTROL,
+    quantised::QUANTISED,
+    recurrent::RECURRENT,
+    spatial::SPATIAL,
+    blocks::BLOCKS,
+];
 
 /// Every supported operator. The importer dispatches on it, and the documentation and `pfmc ops`
 /// print it.
@@ -211,7 +218,7 @@ static GENERAL: &[OpInfo] = &[
     op("Gather", 7, (2, 2), &["axis"], "", gather),
     op("GatherElements", 11, (2, 2), &["axis"], "", gather_elements),
     op("GatherND", 11, (2, 2), &["batch_dims"], "", gather_nd),
-    op("Gelu", 20, (1, 1), &["approximate"], "lowered", gelu),
+    op("Gelu", 20, (1, 1), &["approximate"], "", gelu),
     op(
         "Gemm",
         7,
@@ -230,14 +237,6 @@ static GENERAL: &[OpInfo] = &[
     op("InstanceNormalization", 7, (3, 3), &["epsilon"], "lowered; needs a known rank", instance_norm),
     op("IsInf", 10, (1, 1), &["detect_negative", "detect_positive"], "lowered", is_inf),
     op("IsNaN", 9, (1, 1), NO, "lowered to x != x", is_nan),
-    op(
-        "LayerNormalization",
-        17,
-        (2, 3),
-        NORM,
-        "its mean and deviation outputs are not supported",
-        layer_norm,
-    ),
     op("LeakyRelu", 7, (1, 1), &["alpha"], "lowered", leaky_relu),
     op("Less", 7, (2, 2), NO, "", |c| binary(c, B::Less)),
     op("LessOrEqual", 12, (2, 2), NO, "", |c| binary(c, B::LessEqual)),
@@ -255,7 +254,6 @@ static GENERAL: &[OpInfo] = &[
     op("Or", 7, (2, 2), NO, "", |c| logical(c, B::Or)).on(BOOL),
     op("PRelu", 7, (2, 2), NO, "lowered", prelu),
     op("Pow", 7, (2, 2), NO, "", |c| binary(c, B::Pow)),
-    op("RMSNormalization", 23, (2, 2), NORM, "lowered", rms_norm),
     op("Range", 11, (3, 3), &["stash_type"], "", range),
     op("Reciprocal", 7, (1, 1), NO, "", |c| float_unary(c, U::Reciprocal)).on(FLOATS),
     op("ReduceL1", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Sum, Some(U::Abs), None)),
@@ -274,7 +272,6 @@ static GENERAL: &[OpInfo] = &[
     op("Shape", 7, (1, 1), &["start", "end"], "", shape),
     op("Sigmoid", 7, (1, 1), NO, "", |c| float_unary(c, U::Sigmoid)).on(FLOATS),
     op("Sign", 9, (1, 1), NO, "", |c| unary(c, U::Sign)),
-    op("SimplifiedLayerNormalization", 7, (2, 2), NORM, "onnxruntime's name of RMSNormalization", rms_norm),
     op("Sin", 7, (1, 1), NO, "", |c| float_unary(c, U::Sin)).on(FLOATS),
     op("Size", 7, (1, 1), NO, "lowered to shape and reduce_prod", size),
     op(
@@ -307,12 +304,11 @@ static GENERAL: &[OpInfo] = &[
     op("Xor", 7, (2, 2), NO, "", |c| logical(c, B::Xor)).on(BOOL),
     contrib("BiasGelu", (2, 2), NO, "lowered", bias_gelu),
     contrib("FastGelu", (1, 2), NO, "lowered", fast_gelu),
-    contrib("Gelu", (1, 1), NO, "lowered", |c| {
+    contrib("Gelu", (1, 1), NO, "", |c| {
         let x = c.x(0)?;
-        Ok(vec![gelu_erf(c, x)?])
+        Ok(vec![float_of(c, U::Gelu, x)?])
     }),
     contrib("QuickGelu", (1, 1), &["alpha"], "lowered", |c| swish(c, 1.702)),
-    contrib("SimplifiedLayerNormalization", (2, 2), NORM, "lowered", rms_norm),
 ];
 
 fn unary(c: &mut Ctx, f: U) -> R<Vec<ValueId>> {
@@ -391,9 +387,13 @@ fn halves(c: &mut Ctx, x: ValueId) -> R<(ValueId, ValueId)> {
 fn leaky_relu(c: &mut Ctx) -> R<Vec<ValueId>> {
     let alpha = c.attrs.float("alpha")?.unwrap_or(0.01);
     let x = c.x(0)?;
+    Ok(vec![leaky_of(c, x, alpha.into())?])
+}
+
+fn leaky_of(c: &mut Ctx, x: ValueId, alpha: f64) -> R<ValueId> {
     let (above, below) = halves(c, x)?;
-    let below = c.with(B::Mul, below, alpha.into())?;
-    Ok(vec![c.bin(B::Add, above, below)?])
+    let below = c.with(B::Mul, below, alpha)?;
+    c.bin(B::Add, above, below)
 }
 
 fn prelu(c: &mut Ctx) -> R<Vec<ValueId>> {
@@ -509,41 +509,26 @@ fn swish(c: &mut Ctx, default: f32) -> R<Vec<ValueId>> {
     let alpha = c.attrs.float("alpha")?.unwrap_or(default);
     let x = c.x(0)?;
     c.floats_only(x)?;
-    let v = if alpha == 1.0 { x } else { c.with(B::Mul, x, alpha.into())? };
+    if alpha == 1.0 {
+        return Ok(vec![c.un(U::Silu, x)?]);
+    }
+    let v = c.with(B::Mul, x, alpha.into())?;
     let v = c.un(U::Sigmoid, v)?;
     Ok(vec![c.bin(B::Mul, x, v)?])
 }
 
-/// x / 2 (1 + erf(x / sqrt 2)).
-fn gelu_erf(c: &mut Ctx, x: ValueId) -> R<ValueId> {
+/// A floating-point function of a value.
+fn float_of(c: &mut Ctx, f: U, x: ValueId) -> R<ValueId> {
     c.floats_only(x)?;
-    let v = c.with(B::Mul, x, std::f64::consts::FRAC_1_SQRT_2)?;
-    let v = c.un(U::Erf, v)?;
-    let v = c.with(B::Add, v, 1.0)?;
-    let v = c.bin(B::Mul, x, v)?;
-    c.with(B::Mul, v, 0.5)
-}
-
-/// x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
-fn gelu_tanh(c: &mut Ctx, x: ValueId) -> R<ValueId> {
-    c.floats_only(x)?;
-    let cube = c.bin(B::Mul, x, x)?;
-    let cube = c.bin(B::Mul, cube, x)?;
-    let v = c.with(B::Mul, cube, 0.044_715)?;
-    let v = c.bin(B::Add, x, v)?;
-    let v = c.with(B::Mul, v, (2.0 / std::f64::consts::PI).sqrt())?;
-    let v = c.un(U::Tanh, v)?;
-    let v = c.with(B::Add, v, 1.0)?;
-    let v = c.bin(B::Mul, x, v)?;
-    c.with(B::Mul, v, 0.5)
+    c.un(f, x)
 }
 
 fn gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
     let approximate = c.attrs.string("approximate")?;
     let x = c.x(0)?;
     Ok(vec![match approximate.as_deref() {
-        None | Some("none") => gelu_erf(c, x)?,
-        Some("tanh") => gelu_tanh(c, x)?,
+        None | Some("none") => float_of(c, U::Gelu, x)?,
+        Some("tanh") => float_of(c, U::GeluTanh, x)?,
         Some(other) => return Err(Ctx::value_of("approximate", other, "none, tanh")),
     }])
 }
@@ -551,7 +536,7 @@ fn gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
 fn bias_gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
     let (x, b) = (c.x(0)?, c.x(1)?);
     let x = c.bin(B::Add, x, b)?;
-    Ok(vec![gelu_erf(c, x)?])
+    Ok(vec![float_of(c, U::Gelu, x)?])
 }
 
 fn fast_gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
@@ -559,7 +544,7 @@ fn fast_gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
     if let Some(b) = c.opt(1)? {
         x = c.bin(B::Add, x, b)?;
     }
-    Ok(vec![gelu_tanh(c, x)?])
+    Ok(vec![float_of(c, U::GeluTanh, x)?])
 }
 
 fn is_nan(c: &mut Ctx) -> R<Vec<ValueId>> {
@@ -691,36 +676,13 @@ fn softmax_along(c: &mut Ctx, x: ValueId, axis: i64, log: bool) -> R<ValueId> {
     c.bin(B::Sub, x, sum)
 }
 
-/// Checks the precision that intermediate results of a norm are asked in.
-fn stash(c: &mut Ctx) -> R<()> {
+/// The precision that intermediate results of a norm are asked in, as a number of ONNX's element types.
+fn stash(c: &mut Ctx) -> R<i64> {
     match c.attrs.int("stash_type")? {
-        None | Some(1 | 10 | 16) => Ok(()),
+        None => Ok(1),
+        Some(v @ (1 | 10 | 16)) => Ok(v),
         Some(v) => Err(Ctx::value_of("stash_type", v, "1")),
     }
-}
-
-fn layer_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
-    stash(c)?;
-    let axis = c.attrs.int("axis")?.unwrap_or(-1);
-    let epsilon = c.attrs.float("epsilon")?.unwrap_or(1e-5);
-    let inputs = c.all()?;
-    Ok(vec![c.op(Op::LayerNorm { axis, epsilon }, &inputs)?])
-}
-
-fn rms_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
-    stash(c)?;
-    let axis = c.attrs.int("axis")?.unwrap_or(-1);
-    let epsilon = c.attrs.float("epsilon")?.unwrap_or(1e-5);
-    let (x, scale) = (c.x(0)?, c.x(1)?);
-    c.floats_only(x)?;
-    let axes = c.trailing(axis, x)?;
-    let v = c.bin(B::Mul, x, x)?;
-    let v = c.reduce(Rf::Mean, v, axes)?;
-    let v = c.with(B::Add, v, epsilon.into())?;
-    let v = c.un(U::Sqrt, v)?;
-    let v = c.un(U::Reciprocal, v)?;
-    let v = c.bin(B::Mul, x, v)?;
-    Ok(vec![c.bin(B::Mul, v, scale)?])
 }
 
 /// A shape that puts a channel vector on axis 1 of a tensor of some rank.
