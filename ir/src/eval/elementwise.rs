@@ -56,6 +56,15 @@ pub(super) trait Float: Number<Wide = f64> {
     fn round(self) -> Self;
     fn recip(self) -> Self;
     fn sigmoid(self) -> Self;
+    fn acos(self) -> Self;
+    fn acosh(self) -> Self;
+    fn asin(self) -> Self;
+    fn asinh(self) -> Self;
+    fn atan(self) -> Self;
+    fn atanh(self) -> Self;
+    fn cosh(self) -> Self;
+    fn sinh(self) -> Self;
+    fn tan(self) -> Self;
 }
 
 macro_rules! float {
@@ -75,6 +84,15 @@ macro_rules! float {
             fn round(self) -> Self { self.round_ties_even() }
             fn recip(self) -> Self { 1.0 / self }
             fn sigmoid(self) -> Self { 1.0 / (1.0 + (-self).exp()) }
+            fn acos(self) -> Self { self.acos() }
+            fn acosh(self) -> Self { self.acosh() }
+            fn asin(self) -> Self { self.asin() }
+            fn asinh(self) -> Self { self.asinh() }
+            fn atan(self) -> Self { self.atan() }
+            fn atanh(self) -> Self { self.atanh() }
+            fn cosh(self) -> Self { self.cosh() }
+            fn sinh(self) -> Self { self.sinh() }
+            fn tan(self) -> Self { self.tan() }
         }
     )*};
 }
@@ -109,7 +127,16 @@ fn unary_float<T: Float>(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
             })
         }
         U::Silu => map(x, |v: T| v.mul(v.sigmoid())),
-        U::Neg | U::Abs | U::Relu | U::Not | U::Sign => Err(refuse(x)),
+        U::Acos => map(x, T::acos),
+        U::Acosh => map(x, T::acosh),
+        U::Asin => map(x, T::asin),
+        U::Asinh => map(x, T::asinh),
+        U::Atan => map(x, T::atan),
+        U::Atanh => map(x, T::atanh),
+        U::Cosh => map(x, T::cosh),
+        U::Sinh => map(x, T::sinh),
+        U::Tan => map(x, T::tan),
+        U::Neg | U::Abs | U::Relu | U::Not | U::Sign | U::BitNot => Err(refuse(x)),
     }
 }
 
@@ -131,6 +158,7 @@ pub(super) fn unary(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
     use UnaryFn as U;
     match f {
         U::Not => for_elem!(x, [Bool bool], T => map(x, |v: T| !v)),
+        U::BitNot => for_elem!(integer x, T => map(x, |v: T| !v)),
         U::Neg => match x.elem() {
             Elem::F32 => map(x, |v: f32| -v),
             Elem::F64 => map(x, |v: f64| -v),
@@ -166,6 +194,22 @@ fn floor_mod<T: Number>(a: T, b: T) -> T {
     let zero = T::default();
     let r = a.fmod(b);
     if r != zero && (r < zero) != (b < zero) { r.add(b) } else { r }
+}
+
+/// Bits of two integers.
+fn bitwise(f: BinaryFn, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+    use BinaryFn as B;
+    match f {
+        B::BitAnd => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x & y)),
+        B::BitOr => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x | y)),
+        B::BitXor => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x ^ y)),
+        B::ShiftLeft => for_elem!(a, [U64 u64, U32 u32, U16 u16, U8 u8], T => {
+            zip(a, b, |x: T, y: T| u32::try_from(y).ok().and_then(|y| x.checked_shl(y)).unwrap_or(0))
+        }),
+        _ => for_elem!(a, [U64 u64, U32 u32, U16 u16, U8 u8], T => {
+            zip(a, b, |x: T, y: T| u32::try_from(y).ok().and_then(|y| x.checked_shr(y)).unwrap_or(0))
+        }),
+    }
 }
 
 fn arithmetic<T: Number>(f: BinaryFn, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
@@ -265,6 +309,7 @@ pub(super) fn binary(f: BinaryFn, a: &Tensor, b: &Tensor) -> Result<Tensor, Stri
         B::And => for_elem!(a, [Bool bool], T => zip(a, b, |x: T, y: T| x & y)),
         B::Or => for_elem!(a, [Bool bool], T => zip(a, b, |x: T, y: T| x | y)),
         B::Xor => for_elem!(a, [Bool bool], T => zip(a, b, |x: T, y: T| x ^ y)),
+        B::BitAnd | B::BitOr | B::BitXor | B::ShiftLeft | B::ShiftRight => bitwise(f, a, b),
         B::Equal if a.elem() == Elem::Bool => zip(a, b, |x: bool, y: bool| x == y),
         _ if f.is_comparison() => for_elem!(number a, T => compare::<T>(f, a, b)),
         _ => for_elem!(number a, T => arithmetic::<T>(f, a, b)),
@@ -376,6 +421,14 @@ pub(super) fn cast_rounded(
         Data::U8(codes) => Tensor::from_data(x.shape().to_vec(), Data::Code(to, codes.clone())),
         _ => Err("codes are bytes".into()),
     }
+}
+
+/// [`crate::op::Op::BitCast`]: between element types of one size.
+pub(super) fn bit_cast(x: &Tensor, to: Elem) -> Result<Tensor, String> {
+    if x.elem().bits() != to.bits() {
+        return Err(format!("{} has {} bits and {to} {}", x.elem(), x.elem().bits(), to.bits()));
+    }
+    Tensor::from_le_bytes(to, x.shape().to_vec(), &x.to_le_bytes())
 }
 
 /// [`crate::op::Op::Where`]: three shapes that broadcast.

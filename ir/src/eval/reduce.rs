@@ -2,7 +2,7 @@
 
 use super::elementwise::{Float, larger, smaller};
 use super::walk::Walk;
-use super::{CHUNK, Number, for_elem, pieces, scalar_i64, sorted_axes, strides, zeros};
+use super::{CHUNK, Number, for_elem, indices, pieces, scalar_i64, sorted_axes, strides, zeros};
 use crate::op::ReduceFn;
 use crate::tensor::{Tensor, axis, broadcast, count};
 
@@ -195,8 +195,30 @@ fn normalise(
     })
 }
 
-/// [`crate::op::Op::CumSum`].
-pub(super) fn cumsum(x: &Tensor, along: &Tensor, exclusive: bool, reverse: bool) -> Result<Tensor, String> {
+/// [`crate::op::Op::ReduceOver`].
+pub(super) fn reduce_over(
+    f: ReduceFn,
+    x: &Tensor,
+    axes: &Tensor,
+    keepdims: bool,
+    noop: bool,
+) -> Result<Tensor, String> {
+    let axes = match indices(axes)? {
+        none if none.is_empty() && noop => return Ok(x.clone()),
+        none if none.is_empty() => (0..x.rank() as i64).collect(),
+        some => some,
+    };
+    reduce(f, x, &axes, keepdims)
+}
+
+/// [`crate::op::Op::CumSum`], or [`crate::op::Op::CumProd`] when `product`.
+pub(super) fn running(
+    x: &Tensor,
+    along: &Tensor,
+    product: bool,
+    exclusive: bool,
+    reverse: bool,
+) -> Result<Tensor, String> {
     let along = axis(scalar_i64(along, "axis")?, x.rank())?;
     let step = strides(x.shape())[along];
     let len = x.shape()[along];
@@ -207,10 +229,11 @@ pub(super) fn cumsum(x: &Tensor, along: &Tensor, exclusive: bool, reverse: bool)
         pieces(&mut out, len.saturating_mul(step), &|start, out| {
             let from = &from[start..][..out.len()];
             for i in 0..step {
-                let mut sum = T::ZERO;
+                let mut sum = if product { T::ONE } else { T::ZERO };
                 for j in 0..len {
                     let at = i + step * if reverse { len - 1 - j } else { j };
-                    let next = T::wide_add(sum, from[at].wide());
+                    let v = from[at].wide();
+                    let next = if product { T::wide_mul(sum, v) } else { T::wide_add(sum, v) };
                     out[at] = T::narrow(if exclusive { sum } else { next });
                     sum = next;
                 }

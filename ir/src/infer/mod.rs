@@ -9,6 +9,8 @@ pub use region::join;
 mod attention;
 mod spatial;
 
+mod general;
+
 use crate::codes::E0301;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::elem::Elem;
@@ -590,6 +592,21 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             one(typed(elem, Some(vec![n])))
         }
         Op::CumSum { .. } => one(Fact::of(x[0].ty.clone())),
+        Op::CumProd { .. }
+        | Op::ReduceOver { .. }
+        | Op::SqueezeAt {}
+        | Op::UnsqueezeAt {}
+        | Op::SplitAt { .. }
+        | Op::ArgReduce { .. }
+        | Op::TopK { .. }
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. }
+        | Op::NonZero {}
+        | Op::Unique { .. }
+        | Op::BitCast { .. }
+        | Op::Det {}
+        | Op::Dft { .. }
+        | Op::MelWeights { .. } => general::general(op, x),
         Op::Trilu { .. } => {
             if x[0].dims().is_some_and(|d| d.len() < 2) {
                 return Err("needs rank 2 or more".into());

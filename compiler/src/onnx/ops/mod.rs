@@ -1,9 +1,16 @@
 //! The table of operators: what is supported, and how each becomes operations of the graph.
 
+mod axes;
+mod bits;
 mod blocks;
 mod control;
+mod einsum;
+mod loss;
+mod qlinear;
 mod quantised;
 mod recurrent;
+mod select;
+mod signal;
 mod spatial;
 
 use pfmc_ir::diag::Diagnostic;
@@ -11,10 +18,9 @@ use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::ValueId;
 use pfmc_ir::narrow::PowerOfTwo;
 use pfmc_ir::op::{BinaryFn as B, Op, ReduceFn as Rf, UnaryFn as U};
-use pfmc_ir::shape::Dim;
 use pfmc_ir::tensor::{Data, Tensor};
 
-use crate::onnx::codes::{E0105, E0106, E0107};
+use crate::onnx::codes::{E0105, E0106};
 use crate::onnx::lower::{Ctx, Fault, R};
 use crate::onnx::tensor::elem_type;
 
@@ -91,13 +97,33 @@ pub(in crate::onnx) fn nearest(domain: &str, name: &str) -> Option<String> {
         return Some(format!("{name} is supported in {d}"));
     }
     let text = match name {
-        "Einsum" => "write the product as Transpose, Reshape and MatMul",
         "PagedAttention" | "SparseAttention" | "DecoderMaskedMultiHeadAttention" => {
             "export attention as MultiHeadAttention, GroupQueryAttention or decomposed"
         }
-        "QGemm" | "QLinearAdd" | "QLinearMul" | "QLinearSigmoid" | "QLinearConcat" | "QAttention"
-        | "QLinearSoftmax" | "QLinearLeakyRelu" => {
+        "QAttention" | "QLinearAveragePool" | "QLinearReduceMean" | "QLinearWhere" => {
             "quantise in the QDQ form (QuantFormat.QDQ), or give pfmc the model in float32"
+        }
+        "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike" | "Multinomial"
+        | "Bernoulli" => {
+            "random numbers are out of scope: ONNX defines no result of them; make what they give an \
+             input of the model"
+        }
+        "SequenceAt" | "SequenceConstruct" | "SequenceEmpty" | "SequenceErase" | "SequenceInsert"
+        | "SequenceLength" | "SequenceMap" | "SplitToSequence" | "ConcatFromSequence" => {
+            "sequences of tensors are out of scope; export with tensors stacked along an axis (Split, Concat)"
+        }
+        "Optional" | "OptionalGetElement" | "OptionalHasElement" => {
+            "optional values are out of scope; export a model of the inputs that are given"
+        }
+        "StringConcat" | "StringNormalizer" | "StringSplit" | "RegexFullMatch" | "TfIdfVectorizer" => {
+            "strings are out of scope; run the text's preparation before the model"
+        }
+        "ImageDecoder" => "files are out of scope; decode the image before the model",
+        "Adam" | "Adagrad" | "Momentum" | "Gradient" => {
+            "training is out of scope; export the model for inference"
+        }
+        _ if domain.starts_with("ai.onnx.ml") => {
+            "the classical machine learning domain is out of scope; export the neural network alone"
         }
         _ => {
             let lower = name.to_lowercase();
@@ -143,11 +169,8 @@ const fn contrib(
 
 const MANY: usize = usize::MAX;
 const NO: &[&str] = &[];
-const REDUCE: &[&str] = &["axes", "keepdims", "noop_with_empty_axes"];
 const CONV: &[&str] = &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"];
 const NORM: &[&str] = &["axis", "epsilon", "stash_type"];
-const AXES: &str = "axes must be constant";
-const REDUCED: &str = "axes must be constant; all axes need a known rank";
 
 /// The tables of all topics.
 static TABLES: &[&[OpInfo]] = &[
@@ -157,6 +180,13 @@ static TABLES: &[&[OpInfo]] = &[
     recurrent::RECURRENT,
     spatial::SPATIAL,
     blocks::BLOCKS,
+    qlinear::QLINEAR,
+    axes::AXES,
+    bits::BITS,
+    select::SELECT,
+    loss::LOSS,
+    signal::SIGNAL,
+    einsum::EINSUM,
 ];
 
 /// Every supported operator. The importer dispatches on it, and the documentation and `pfmc ops`
@@ -200,14 +230,7 @@ static GENERAL: &[OpInfo] = &[
     op("Cos", 7, (1, 1), NO, "", |c| float_unary(c, U::Cos)).on(FLOATS),
     op("CumSum", 11, (2, 2), &["exclusive", "reverse"], "", cumsum),
     op("Div", 7, (2, 2), NO, "", |c| binary(c, B::Div)),
-    op(
-        "Dropout",
-        7,
-        (1, 3),
-        &["ratio", "seed"],
-        "inference only: the identity; the mask output is not supported",
-        dropout,
-    ),
+    op("Dropout", 7, (1, 3), &["ratio", "seed"], "inference only: the identity", dropout),
     op("Elu", 7, (1, 1), &["alpha"], "lowered", elu),
     op("Equal", 7, (2, 2), NO, "", |c| binary(c, B::Equal)),
     op("Erf", 9, (1, 1), NO, "", |c| float_unary(c, U::Erf)).on(FLOATS),
@@ -256,15 +279,6 @@ static GENERAL: &[OpInfo] = &[
     op("Pow", 7, (2, 2), NO, "", |c| binary(c, B::Pow)),
     op("Range", 11, (3, 3), &["stash_type"], "", range),
     op("Reciprocal", 7, (1, 1), NO, "", |c| float_unary(c, U::Reciprocal)).on(FLOATS),
-    op("ReduceL1", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Sum, Some(U::Abs), None)),
-    op("ReduceL2", 7, (1, 2), REDUCE, REDUCED, |c| reduce_square(c, Some(U::Sqrt))),
-    op("ReduceLogSum", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Sum, None, Some(U::Log))),
-    op("ReduceMax", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Max, None, None)),
-    op("ReduceMean", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Mean, None, None)),
-    op("ReduceMin", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Min, None, None)),
-    op("ReduceProd", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Prod, None, None)),
-    op("ReduceSum", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Sum, None, None)),
-    op("ReduceSumSquare", 7, (1, 2), REDUCE, REDUCED, |c| reduce_square(c, None)),
     op("Relu", 7, (1, 1), NO, "", |c| unary(c, U::Relu)),
     op("Reshape", 7, (2, 2), &["allowzero"], "", reshape),
     op("Round", 11, (1, 1), NO, "", |c| float_unary(c, U::Round)).on(FLOATS),
@@ -287,19 +301,15 @@ static GENERAL: &[OpInfo] = &[
     }),
     op("Softplus", 7, (1, 1), NO, "lowered", softplus),
     op("Softsign", 7, (1, 1), NO, "lowered", softsign),
-    op("Split", 7, (1, 2), &["axis", "num_outputs", "split"], "sizes must be constant", split),
     op("Sqrt", 7, (1, 1), NO, "", |c| float_unary(c, U::Sqrt)).on(FLOATS),
-    op("Squeeze", 7, (1, 2), &["axes"], AXES, squeeze),
     op("Sub", 7, (2, 2), NO, "", |c| binary(c, B::Sub)),
     op("Sum", 7, (1, MANY), NO, "a chain", |c| chain(c, B::Add)),
     op("Swish", 24, (1, 1), &["alpha"], "lowered", |c| swish(c, 1.0)),
-    op("Tan", 7, (1, 1), NO, "lowered to sin / cos", tan),
     op("Tanh", 7, (1, 1), NO, "", |c| float_unary(c, U::Tanh)).on(FLOATS),
     op("ThresholdedRelu", 10, (1, 1), &["alpha"], "lowered", thresholded_relu),
     op("Tile", 7, (2, 2), NO, "lowered; needs a known rank", tile),
     op("Transpose", 7, (1, 1), &["perm"], "without perm needs a known rank", transpose),
     op("Trilu", 14, (1, 2), &["upper"], "", trilu),
-    op("Unsqueeze", 7, (1, 2), &["axes"], AXES, unsqueeze),
     op("Where", 9, (3, 3), NO, "", where_),
     op("Xor", 7, (2, 2), NO, "", |c| logical(c, B::Xor)).on(BOOL),
     contrib("BiasGelu", (2, 2), NO, "lowered", bias_gelu),
@@ -390,6 +400,7 @@ fn leaky_relu(c: &mut Ctx) -> R<Vec<ValueId>> {
     Ok(vec![leaky_of(c, x, alpha.into())?])
 }
 
+/// max(x, 0) + alpha min(x, 0).
 fn leaky_of(c: &mut Ctx, x: ValueId, alpha: f64) -> R<ValueId> {
     let (above, below) = halves(c, x)?;
     let below = c.with(B::Mul, below, alpha)?;
@@ -498,13 +509,6 @@ fn softsign(c: &mut Ctx) -> R<Vec<ValueId>> {
     Ok(vec![c.bin(B::Div, x, v)?])
 }
 
-fn tan(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let x = c.x(0)?;
-    c.floats_only(x)?;
-    let (s, k) = (c.un(U::Sin, x)?, c.un(U::Cos, x)?);
-    Ok(vec![c.bin(B::Div, s, k)?])
-}
-
 fn swish(c: &mut Ctx, default: f32) -> R<Vec<ValueId>> {
     let alpha = c.attrs.float("alpha")?.unwrap_or(default);
     let x = c.x(0)?;
@@ -563,7 +567,11 @@ fn is_inf(c: &mut Ctx) -> R<Vec<ValueId>> {
         (true, true) => (c.un(U::Abs, x)?, f64::INFINITY),
         (true, false) => (x, f64::NEG_INFINITY),
         (false, true) => (x, f64::INFINITY),
-        (false, false) => return Err(Ctx::value_of("detect_positive", 0, "1 where detect_negative is 0")),
+        // No number is below 0 in magnitude.
+        (false, false) => {
+            let x = c.un(U::Abs, x)?;
+            return Ok(vec![c.with(B::Less, x, 0.0)?]);
+        }
     };
     Ok(vec![c.with(B::Equal, x, bound)?])
 }
@@ -634,22 +642,34 @@ fn dropout(c: &mut Ctx) -> R<Vec<ValueId>> {
     // Without training neither ratio nor seed has any influence.
     c.attrs.float("ratio")?;
     c.attrs.int("seed")?;
-    if c.number(2, "training_mode")?.is_some_and(|t| t != 0.0) {
+    if c.number(2, "training_mode")?.is_some_and(|t| t != 0.0) && c.number(1, "ratio")? != Some(0.0) {
         return Err(Ctx::form("dropout in training mode"));
     }
-    Ok(vec![c.x(0)?])
+    let x = c.x(0)?;
+    if c.output_count() < 2 {
+        return Ok(vec![x]);
+    }
+    // The mask keeps everything; before opset 10 it has the operand's type.
+    let kept = if c.opset < 10 { c.number_like(1.0, x)? } else { c.make(&Tensor::scalar(true), false) };
+    let shape = c.op(Op::Shape { start: 0, end: i64::MAX }, &[x])?;
+    Ok(vec![x, c.op(Op::Expand {}, &[kept, shape])?])
 }
 
 // Softmax and norms.
 
 fn softmax_of(c: &mut Ctx, log: bool) -> R<Vec<ValueId>> {
+    along_axis(c, |c, x, axis| softmax_along(c, x, axis, log))
+}
+
+/// A function of the lines along the node's axis. Before opset 13 it is one of all axes from that axis on.
+fn along_axis(c: &mut Ctx, f: impl Fn(&mut Ctx, ValueId, i64) -> R<ValueId>) -> R<Vec<ValueId>> {
     let coerced = c.opset < 13;
     let axis = c.attrs.int("axis")?.unwrap_or(if coerced { 1 } else { -1 });
     let x = c.x(0)?;
     c.floats_only(x)?;
     let last = axis == -1 || c.dims(x).is_some_and(|d| axis.checked_add(1) == i64::try_from(d.len()).ok());
     if !coerced || last {
-        return Ok(vec![softmax_along(c, x, axis, log)?]);
+        return Ok(vec![f(c, x, axis)?]);
     }
     // Before opset 13: over all axes from `axis` on together.
     let axis = match c.dims(x) {
@@ -660,7 +680,7 @@ fn softmax_of(c: &mut Ctx, log: bool) -> R<Vec<ValueId>> {
     };
     let shape = c.op(Op::Shape { start: 0, end: i64::MAX }, &[x])?;
     let flat = c.op(Op::Flatten { axis }, &[x])?;
-    let y = softmax_along(c, flat, 1, log)?;
+    let y = f(c, flat, 1)?;
     Ok(vec![c.op(Op::Reshape { allow_zero: true }, &[y, shape])?])
 }
 
@@ -785,54 +805,6 @@ fn instance_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
     let bias = on_channels(c, bias, rank)?;
     let y = c.bin(B::Mul, y, scale)?;
     Ok(vec![c.bin(B::Add, y, bias)?])
-}
-
-// Reductions.
-
-fn reduced_axes(c: &mut Ctx, x: ValueId) -> R<Option<Vec<i64>>> {
-    let axes = c.ints_from("axes", 1)?.filter(|a| !a.is_empty());
-    let noop = c.attrs.flag("noop_with_empty_axes", false)?;
-    let rank = c.dims(x).map(|d| d.len());
-    match axes {
-        Some(axes) => Ok(Some(c.axes_from_end(&axes, rank)?)),
-        None if noop => Ok(None),
-        None => Ok(Some((0..c.rank(x)? as i64).collect())),
-    }
-}
-
-fn reduce(c: &mut Ctx, f: Rf, before: Option<U>, after: Option<U>) -> R<Vec<ValueId>> {
-    let keepdims = c.attrs.flag("keepdims", true)?;
-    let mut x = c.x(0)?;
-    if c.elem(x) == Elem::Bool {
-        return Err(Ctx::form("the operand is bool and must be a number"));
-    }
-    let axes = reduced_axes(c, x)?;
-    if let Some(u) = before {
-        x = c.un(u, x)?;
-    }
-    if let Some(axes) = axes {
-        x = c.op(Op::Reduce { f, axes, keepdims }, &[x])?;
-    }
-    if let Some(u) = after {
-        c.floats_only(x)?;
-        x = c.un(u, x)?;
-    }
-    Ok(vec![x])
-}
-
-fn reduce_square(c: &mut Ctx, after: Option<U>) -> R<Vec<ValueId>> {
-    let keepdims = c.attrs.flag("keepdims", true)?;
-    let x = c.x(0)?;
-    let axes = reduced_axes(c, x)?;
-    let mut x = c.bin(B::Mul, x, x)?;
-    if let Some(axes) = axes {
-        x = c.op(Op::Reduce { f: Rf::Sum, axes, keepdims }, &[x])?;
-    }
-    if let Some(u) = after {
-        c.floats_only(x)?;
-        x = c.un(u, x)?;
-    }
-    Ok(vec![x])
 }
 
 fn global_pool(c: &mut Ctx, f: Rf) -> R<Vec<ValueId>> {
@@ -1013,68 +985,6 @@ fn slice(c: &mut Ctx) -> R<Vec<ValueId>> {
     Ok(vec![c.op(Op::Slice {}, &[x, starts, ends, axes, steps])?])
 }
 
-fn split(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let axis = c.attrs.int("axis")?.unwrap_or(0);
-    let declared = c.attrs.int("num_outputs")?;
-    let sizes = c.ints_from("split", 1)?;
-    let x = c.x(0)?;
-    let n = c.output_count();
-    if n == 0 {
-        return Err(Diagnostic::error(&E0107, "the node has no outputs").into());
-    }
-    if let Some(sizes) = sizes {
-        if sizes.len() != n {
-            return Err(Diagnostic::error(&E0107, format!("{} sizes for {n} outputs", sizes.len())).into());
-        }
-        return c.many(Op::Split { axis, sizes }, &[x]);
-    }
-    let parts = n as i64;
-    if declared.is_some_and(|d| d != parts) {
-        return Err(Ctx::value_of("num_outputs", declared, &format!("the number of outputs, {parts}")));
-    }
-    if declared.is_none() {
-        // Only num_outputs allows a smaller last piece.
-        if let Some(d) = c.dims(x) {
-            let at = pfmc_ir::tensor::axis(axis, d.len()).map_err(Ctx::form)?;
-            if d[at].as_ref().and_then(Dim::value).is_some_and(|l| l % parts != 0) {
-                return Err(Ctx::form(format!("axis {axis} does not divide into {parts} equal pieces")));
-            }
-        }
-    }
-    if n > 4096 {
-        return Err(Ctx::form(format!("{n} pieces; supported are 4096")));
-    }
-    c.many(Op::SplitEqual { axis, parts }, &[x])
-}
-
-fn squeeze(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let axes = c.ints_from("axes", 1)?;
-    let x = c.x(0)?;
-    let axes = match axes {
-        Some(a) => {
-            let rank = c.dims(x).map(|d| d.len());
-            c.axes_from_end(&a, rank)?
-        }
-        None => {
-            let rank = c.rank(x)?;
-            let lengths: Option<Vec<i64>> = (0..rank).map(|i| c.length(x, i)).collect();
-            let lengths =
-                lengths.ok_or_else(|| Ctx::form("axes are left out and not every length is known"))?;
-            (0..).zip(lengths).filter(|(_, l)| *l == 1).map(|(i, _)| i).collect()
-        }
-    };
-    Ok(vec![c.op(Op::Squeeze { axes }, &[x])?])
-}
-
-fn unsqueeze(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let axes = c.ints_from("axes", 1)?;
-    let axes = axes.ok_or_else(|| Diagnostic::error(&E0107, "the node has no axes"))?;
-    let x = c.x(0)?;
-    let rank = c.dims(x).map(|d| d.len() + axes.len());
-    let axes = c.axes_from_end(&axes, rank)?;
-    Ok(vec![c.op(Op::Unsqueeze { axes }, &[x])?])
-}
-
 fn expand(c: &mut Ctx) -> R<Vec<ValueId>> {
     let x = c.x(0)?;
     let shape = c.i64_input(1)?;
@@ -1153,6 +1063,10 @@ fn scalar_input(c: &mut Ctx, i: usize) -> R<ValueId> {
     match c.dims(v).map(|d| d.len()) {
         Some(0) => Ok(v),
         Some(1) => c.op(Op::Squeeze { axes: vec![0] }, &[v]),
+        None => {
+            let none = c.vector(Vec::new());
+            c.op(Op::Reshape { allow_zero: true }, &[v, none])
+        }
         _ => Err(Fault::shape(Diagnostic::error(&E0106, format!("input {i} must be a scalar")))),
     }
 }
