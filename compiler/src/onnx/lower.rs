@@ -165,6 +165,16 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
     /// The elements of an integer input that is constant, or whose elements inference knows.
     /// `None` when it is left out.
     pub(super) fn ints(&mut self, i: usize, what: &str) -> R<Option<Vec<i64>>> {
+        match self.known_ints(i, what)? {
+            None if self.has(i) => {
+                Err(Self::form(format!("{what} (input {i}, {:?}) must be constant", self.inputs[i])))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// As [`Ctx::ints`], and `None` too when the elements are not known before the model runs.
+    pub(super) fn known_ints(&mut self, i: usize, what: &str) -> R<Option<Vec<i64>>> {
         if !self.has(i) {
             return Ok(None);
         }
@@ -179,10 +189,7 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         }
         let v = self.x(i)?;
         let fact = self.imp.scope.facts.get(v).and_then(|f| f.value.clone());
-        let numbers: Option<Vec<i64>> = fact.and_then(|f| f.iter().map(|d| d.as_ref()?.value()).collect());
-        numbers
-            .map(Some)
-            .ok_or_else(|| Self::form(format!("{what} (input {i}, {:?}) must be constant", self.inputs[i])))
+        Ok(fact.and_then(|f| f.iter().map(|d| d.as_ref()?.value()).collect()))
     }
 
     /// The element of a constant float or integer input of one element; `None` when it is left out.
@@ -225,12 +232,15 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         self.op(Op::Slice {}, &[v, bounds[0], bounds[1], bounds[2], bounds[3]])
     }
 
-    /// Attribute `name`, or input `i` where the opset has it as one.
-    pub(super) fn ints_from(&mut self, name: &str, i: usize) -> R<Option<Vec<i64>>> {
-        match self.attrs.ints(name)? {
-            Some(v) => Ok(Some(v)),
-            None => self.ints(i, name),
-        }
+    /// Attribute `name`, or input `i` where the opset has it as one: its elements when they are known,
+    /// else the operand, as i64; neither when it is left out.
+    pub(super) fn ints_or_value(&mut self, name: &str, i: usize) -> R<(Option<Vec<i64>>, Option<ValueId>)> {
+        let known = match self.attrs.ints(name)? {
+            Some(v) => Some(v),
+            None => self.known_ints(i, name)?,
+        };
+        let computed = if known.is_none() && self.has(i) { Some(self.i64_input(i)?) } else { None };
+        Ok((known, computed))
     }
 
     /// What is known of a value.
@@ -434,6 +444,19 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
     /// Length of an axis, when it is a number.
     pub(super) fn length(&self, v: ValueId, axis: usize) -> Option<i64> {
         self.dims(v)?.get(axis)?.as_ref().and_then(Dim::value)
+    }
+
+    /// Length of an axis as an i64 scalar, computed when the model runs where it is not known.
+    pub(super) fn length_of(&mut self, v: ValueId, axis: i64) -> R<ValueId> {
+        let end = if axis == -1 { i64::MAX } else { axis.saturating_add(1) };
+        let shape = self.op(Op::Shape { start: axis, end }, &[v])?;
+        self.op(Op::Squeeze { axes: vec![0] }, &[shape])
+    }
+
+    /// The numbers from 0 up to an i64 scalar: [n].
+    pub(super) fn count_to(&mut self, n: ValueId) -> R<ValueId> {
+        let (zero, one) = (self.int_scalar(0), self.int_scalar(1));
+        self.op(Op::Range {}, &[zero, n, one])
     }
 
     /// Says that the constant input `i`, if it is one, was learned though it is made of integers.

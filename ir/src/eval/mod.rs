@@ -5,14 +5,22 @@
 //! divided over outputs, never over a sum, and floating-point products use fused multiply-adds in
 //! ascending order of k. Unfit inputs are errors, never panics.
 
+mod attention;
+mod boxes;
 mod conv;
 mod elementwise;
 mod gather;
 pub(crate) mod integer;
 mod layout;
 pub mod matmul;
+mod pool;
 mod quantise;
 mod reduce;
+mod resample;
+mod scatter;
+mod select;
+mod signal;
+mod transposed;
 mod walk;
 
 use rayon::prelude::*;
@@ -20,6 +28,7 @@ use rayon::prelude::*;
 use crate::elem::Elem;
 use crate::op::Op;
 use crate::tensor::{Data, Element, Tensor, count};
+use crate::windows;
 
 /// Most bytes one output may have.
 const MAX_BYTES: usize = 1 << 40;
@@ -89,8 +98,38 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         | Op::FixedLookup { .. } => {
             return Err("is not computed from its inputs alone".into());
         }
+        Op::Pool { f, kernel, strides, pads, dilations, ceil, auto } => {
+            pool::pool(&x[0], *f, &windows::spans(kernel, strides, pads, dilations, false)?, *ceil, *auto)?
+        }
+        Op::MaxPoolIndexed { kernel, strides, pads, dilations, ceil, auto, column_major } => {
+            let spans = windows::spans(kernel, strides, pads, dilations, false)?;
+            return pool::indexed(&x[0], &spans, *ceil, *auto, *column_major);
+        }
+        Op::MaxUnpool { kernel, strides, pads } => {
+            let spans = windows::spans(kernel, strides, pads, &vec![1; kernel.len()], false)?;
+            pool::unpool(&x[0], &x[1], x.get(2), &spans)?
+        }
+        Op::ConvTranspose { .. } => transposed::conv_transpose(op, x)?,
+        Op::DeformConv { .. } => transposed::deform_conv(op, x)?,
+        Op::Col2Im { strides, pads, dilations } => {
+            transposed::col2im(&x[0], &x[1], &x[2], (strides, pads, dilations))?
+        }
+        Op::Pad { mode, axes } => resample::pad(&x[0], &x[1], x.get(2), *mode, axes)?,
+        Op::Resize { .. } => resample::resize(op, x)?,
+        Op::GridSample { mode, border, align_corners } => {
+            resample::grid_sample(&x[0], &x[1], *mode, *border, *align_corners)?
+        }
+        Op::AffineGrid { align_corners } => resample::affine_grid(&x[0], &x[1], *align_corners)?,
+        Op::RoiAlign { .. } => boxes::roi_align(op, x)?,
+        Op::MaxRoiPool { height, width, scale } => {
+            boxes::max_roi_pool(&x[0], &x[1], (*height, *width), *scale)?
+        }
+        Op::NonMaxSuppression { center } => boxes::non_max_suppression(x, *center)?,
         Op::Split { axis, sizes } => return layout::split(&x[0], *axis, sizes),
         Op::SplitEqual { axis, parts } => return layout::split_equal(&x[0], *axis, *parts),
+        Op::SplitAt { axis, parts } => return layout::split_at(&x[0], &x[1], *axis, *parts),
+        Op::TopK { axis, largest } => return select::top_k(&x[0], &x[1], *axis, *largest),
+        Op::Unique { axis, sorted } => return select::unique(&x[0], *axis, *sorted),
         Op::Unary(f) => elementwise::unary(*f, &x[0])?,
         Op::Binary(f) => elementwise::binary(*f, &x[0], &x[1])?,
         Op::Reduce { f, axes, keepdims } => reduce::reduce(*f, &x[0], axes, *keepdims)?,
@@ -105,6 +144,12 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         Op::Where {} => elementwise::select(&x[0], &x[1], &x[2])?,
         Op::Softmax { axis } => reduce::softmax(&x[0], *axis)?,
         Op::LayerNorm { axis, epsilon } => reduce::layer_norm(&x[0], &x[1], x.get(2), *axis, *epsilon)?,
+        Op::RmsNorm { axis, epsilon } => reduce::rms_norm(&x[0], &x[1], *axis, *epsilon)?,
+        Op::Rotary { interleaved, dim } => attention::rotary(&x[0], &x[1], &x[2], *interleaved, *dim)?,
+        Op::Attention { scale, causal, softcap } => {
+            let how = attention::How { scale: *scale, causal: *causal, softcap: *softcap };
+            attention::attention(&x[0], &x[1], &x[2], x.get(3), &how)?
+        }
         Op::MatMul {} => matmul::matmul(&x[0], &x[1])?,
         Op::Conv { strides, pads, dilations, groups } => {
             let geometry = conv::Geometry { strides, pads, dilations };
@@ -126,7 +171,21 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         Op::GatherElements { axis } => gather::gather_elements(&x[0], &x[1], *axis)?,
         Op::GatherNd { batch_dims } => gather::gather_nd(&x[0], &x[1], *batch_dims)?,
         Op::Range {} => elementwise::range(&x[0], &x[1], &x[2])?,
-        Op::CumSum { exclusive, reverse } => reduce::cumsum(&x[0], &x[1], *exclusive, *reverse)?,
+        Op::CumSum { exclusive, reverse } => reduce::running(&x[0], &x[1], false, *exclusive, *reverse)?,
+        Op::CumProd { exclusive, reverse } => reduce::running(&x[0], &x[1], true, *exclusive, *reverse)?,
+        Op::ReduceOver { f, keepdims, noop } => reduce::reduce_over(*f, &x[0], &x[1], *keepdims, *noop)?,
+        Op::SqueezeAt {} => layout::squeeze_at(&x[0], x.get(1))?,
+        Op::UnsqueezeAt {} => layout::unsqueeze(&x[0], &indices(&x[1])?)?,
+        Op::ArgReduce { axis, keepdims, largest, last } => {
+            select::arg_reduce(&x[0], *axis, *keepdims, *largest, *last)?
+        }
+        Op::ScatterElements { axis, f } => scatter::scatter_elements(&x[0], &x[1], &x[2], *axis, *f)?,
+        Op::ScatterNd { f } => scatter::scatter_nd(&x[0], &x[1], &x[2], *f)?,
+        Op::NonZero {} => select::non_zero(&x[0])?,
+        Op::BitCast { to } => elementwise::bit_cast(&x[0], *to)?,
+        Op::Det {} => matmul::det(&x[0])?,
+        Op::Dft { inverse, onesided } => signal::dft(&x[0], &x[1], x.get(2), *inverse, *onesided)?,
+        Op::MelWeights { to } => signal::mel_weights(x, *to)?,
         Op::Trilu { upper } => layout::trilu(&x[0], &x[1], *upper)?,
     };
     Ok(vec![one])
@@ -242,6 +301,10 @@ macro_rules! for_elem {
         $crate::eval::for_elem!($tensor,
             [F32 f32, F64 f64, I64 i64, I32 i32, I16 i16, I8 i8, U64 u64, U32 u32, U16 u16, U8 u8],
             $t => $body)
+    };
+    (integer $tensor:expr, $t:ident => $body:expr) => {
+        $crate::eval::for_elem!($tensor,
+            [I64 i64, I32 i32, I16 i16, I8 i8, U64 u64, U32 u32, U16 u16, U8 u8], $t => $body)
     };
     (float $tensor:expr, $t:ident => $body:expr) => {
         $crate::eval::for_elem!($tensor, [F32 f32, F64 f64], $t => $body)

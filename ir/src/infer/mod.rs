@@ -6,6 +6,10 @@
 mod region;
 
 pub use region::join;
+mod attention;
+mod spatial;
+
+mod general;
 
 use crate::codes::E0301;
 use crate::diag::{Diagnostic, Diagnostics};
@@ -322,7 +326,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             one(Fact::of(x[0].ty.clone()))
         }
-        Op::LayerNorm { axis, .. } => {
+        Op::LayerNorm { axis, .. } | Op::RmsNorm { axis, .. } => {
             if let Some(d) = x[0].dims() {
                 let a = norm_axis(*axis, d.len())?;
                 for f in &x[1..] {
@@ -333,6 +337,8 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             one(Fact::of(x[0].ty.clone()))
         }
+        Op::Rotary { dim, .. } => one(attention::rotary(x, *dim)?),
+        Op::Attention { .. } => one(attention::attention(x)?),
         Op::Reduce { f, axes, keepdims } => {
             let shape = match x[0].dims() {
                 None => None,
@@ -586,6 +592,21 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             one(typed(elem, Some(vec![n])))
         }
         Op::CumSum { .. } => one(Fact::of(x[0].ty.clone())),
+        Op::CumProd { .. }
+        | Op::ReduceOver { .. }
+        | Op::SqueezeAt {}
+        | Op::UnsqueezeAt {}
+        | Op::SplitAt { .. }
+        | Op::ArgReduce { .. }
+        | Op::TopK { .. }
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. }
+        | Op::NonZero {}
+        | Op::Unique { .. }
+        | Op::BitCast { .. }
+        | Op::Det {}
+        | Op::Dft { .. }
+        | Op::MelWeights { .. } => general::general(op, x),
         Op::Trilu { .. } => {
             if x[0].dims().is_some_and(|d| d.len() < 2) {
                 return Err("needs rank 2 or more".into());
@@ -593,6 +614,19 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             one(Fact::of(x[0].ty.clone()))
         }
         Op::If { .. } | Op::Loop { .. } => Err("needs its regions".into()),
+        Op::Pool { .. }
+        | Op::MaxPoolIndexed { .. }
+        | Op::MaxUnpool { .. }
+        | Op::ConvTranspose { .. }
+        | Op::DeformConv { .. }
+        | Op::Col2Im { .. }
+        | Op::Pad { .. }
+        | Op::Resize { .. }
+        | Op::GridSample { .. }
+        | Op::AffineGrid { .. }
+        | Op::RoiAlign { .. }
+        | Op::MaxRoiPool { .. }
+        | Op::NonMaxSuppression { .. } => spatial::infer(op, x),
         Op::FixedLinear { k, n, .. } => {
             if elem != Elem::F32 {
                 return Err("needs f32".into());
