@@ -176,7 +176,7 @@ pub(super) fn rectangles<T>(
 }
 
 /// Adds `a` `[m][k]` times `b` `[k][n]` to `out` `[m][n]`.
-fn product<T: MulAdd>(a: &[T], b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
+pub(super) fn product<T: MulAdd>(a: &[T], b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
     let serial = out.len().saturating_mul(k) <= SERIAL;
     let compute = |(row, first, mut out): (usize, usize, Vec<&mut [T]>)| {
         let a = &a[row * k..(row + out.len()) * k];
