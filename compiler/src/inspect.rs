@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::compile::open_target;
 use crate::onnx;
 use crate::partition::partition;
-use crate::passes::{apply, bind, fix, fold};
+use crate::passes::{apply, bind, canonicalise, fix, fold};
 use crate::targets::BACKENDS;
 
 /// A description of a model.
@@ -29,6 +29,8 @@ pub struct Inspection {
     pub open_dimensions: Vec<String>,
     /// Operators of the source and how often each occurs.
     pub operators: BTreeMap<String, u64>,
+    /// Blocks recovered from their parts, and how often each occurs.
+    pub recovered: BTreeMap<String, u64>,
     /// Layers that would be fixed.
     pub layers: Vec<Layer>,
     /// Elements of those layers.
@@ -68,6 +70,7 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
     let outputs = graph.outputs().iter().map(|(name, v)| format!("{name}: {}", typed(*v))).collect();
     let open_dimensions = bind::open_dimensions(&graph).into_iter().collect();
     apply(&fold::Fold, &mut graph)?;
+    let recovered = apply(&canonicalise::Canonicalise, &mut graph)?.stats;
     let (found, _) = fix::fix(&mut graph)?;
     let mut tiles = BTreeMap::new();
     for backend in BACKENDS {
@@ -106,6 +109,7 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
         outputs,
         open_dimensions,
         operators: model.op_counts,
+        recovered,
         fixed_parameters: layers.iter().map(|l| u64::from(l.k) * u64::from(l.n)).sum(),
         layers,
         tiles,
