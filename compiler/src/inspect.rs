@@ -6,6 +6,7 @@ use std::path::Path;
 use pfmc_ir::diag::Diagnostics;
 use serde::Serialize;
 
+use crate::blocks::{Group, blocks};
 use crate::compile::open_target;
 use crate::onnx;
 use crate::partition::partition;
@@ -31,6 +32,8 @@ pub struct Inspection {
     pub operators: BTreeMap<String, u64>,
     /// Blocks recovered from their parts, and how often each occurs.
     pub recovered: BTreeMap<String, u64>,
+    /// The model as its blocks, in order of execution; repeated ones once.
+    pub blocks: Vec<Group>,
     /// Layers that would be fixed.
     pub layers: Vec<Layer>,
     /// Elements of those layers.
@@ -72,6 +75,7 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
     apply(&fold::Fold, &mut graph)?;
     let recovered = apply(&canonicalise::Canonicalise, &mut graph)?.stats;
     let (found, _) = fix::fix(&mut graph)?;
+    let blocks = blocks(&graph);
     let mut tiles = BTreeMap::new();
     for backend in BACKENDS {
         let target = open_target(backend.name(), None)?.target;
@@ -110,6 +114,7 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
         open_dimensions,
         operators: model.op_counts,
         recovered,
+        blocks,
         fixed_parameters: layers.iter().map(|l| u64::from(l.k) * u64::from(l.n)).sum(),
         layers,
         tiles,

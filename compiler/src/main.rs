@@ -429,6 +429,9 @@ fn print_inspection(i: &inspect::Inspection) -> Result<(), Diagnostics> {
         say!("  {target:<12} {tiles} tiles");
     }
     say!("  host         {}", count(&i.host_operations));
+    for group in &i.blocks {
+        say!("  {:<12} {}", group.title(), group.parts.join(" + "));
+    }
     say!("");
     say!("  {:>8} {:>8} {:>12}  layer", "inputs", "outputs", "weights");
     for l in &i.layers {

@@ -31,9 +31,8 @@ pub(super) fn rotary(
         let fits = t.shape().split_last().filter(|(n, before)| {
             (**n == dim || **n == dim / 2) && broadcast(lead, before).ok().as_deref() == Some(lead)
         });
-        let (&n, before) = fits.ok_or_else(|| {
-            format!("cos or sin {:?} for {dim} elements of x {:?}", t.shape(), x.shape())
-        })?;
+        let (&n, before) = fits
+            .ok_or_else(|| format!("cos or sin {:?} for {dim} elements of x {:?}", t.shape(), x.shape()))?;
         if t.elem() != x.elem() {
             return Err(format!("x is {}, cos or sin is {}", x.elem(), t.elem()));
         }
@@ -183,7 +182,6 @@ pub(super) fn attention(
     })
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
@@ -221,7 +219,9 @@ mod tests {
     #[test]
     fn attention_is_softmax_between_two_products() {
         let mut numbers = Numbers(21);
-        for (b, h, g, s, t_len, d, e) in [(2, 4, 2, 5, 7, 8, 6), (1, 3, 1, 70, 70, 4, 4), (2, 2, 2, 1, 9, 3, 5)] {
+        for (b, h, g, s, t_len, d, e) in
+            [(2, 4, 2, 5, 7, 8, 6), (1, 3, 1, 70, 70, 4, 4), (2, 2, 2, 1, 9, 3, 5)]
+        {
             let (q, k) = (numbers.tensor(&[b, h, s, d]), numbers.tensor(&[b, g, t_len, d]));
             let v = numbers.tensor(&[b, g, t_len, e]);
             let (kk, vv) = (repeat(&k, h / g), repeat(&v, h / g));
@@ -233,7 +233,8 @@ mod tests {
                 // Query i of s sees the keys up to i + t - s.
                 let sees = |i: usize, j: usize| j <= i + t_len - s;
                 let bools: Vec<bool> = (0..s * t_len).map(|p| sees(p / t_len, p % t_len)).collect();
-                let hidden: Vec<f32> = bools.iter().map(|&b| if b { 0.0 } else { f32::NEG_INFINITY }).collect();
+                let hidden: Vec<f32> =
+                    bools.iter().map(|&b| if b { 0.0 } else { f32::NEG_INFINITY }).collect();
                 let want = by_parts(&q, &kk, &vv, &t(&[s, t_len], &hidden), 0.25, cap);
                 close(&run(op(true), &[q.clone(), k.clone(), v.clone()]), &want);
                 close(&run(op(false), &[q.clone(), k.clone(), v.clone(), t(&[s, t_len], &bools)]), &want);
@@ -285,7 +286,8 @@ mod tests {
     #[test]
     fn rms_norm_and_activations_equal_their_formulas() {
         // Mean square of (3, 4) is 12.5.
-        let got = run(Op::RmsNorm { axis: -1, epsilon: 0.0 }, &[t(&[1, 2], &[3f32, 4.0]), t(&[2], &[1f32, 2.0])]);
+        let got =
+            run(Op::RmsNorm { axis: -1, epsilon: 0.0 }, &[t(&[1, 2], &[3f32, 4.0]), t(&[2], &[1f32, 2.0])]);
         let root = 12.5f64.sqrt();
         close(&got, &t(&[1, 2], &[(3.0 / root) as f32, (8.0 / root) as f32]));
         let x = t(&[4], &[-4f32, -1.0, 0.0, 2.0]);

@@ -68,7 +68,16 @@ pub(super) static BLOCKS: &[OpInfo] = &[
     contrib(
         "FusedGemm",
         (2, 3),
-        &["activation", "activation_alpha", "activation_beta", "activation_gamma", "alpha", "beta", "transA", "transB"],
+        &[
+            "activation",
+            "activation_alpha",
+            "activation_beta",
+            "activation_gamma",
+            "alpha",
+            "beta",
+            "transA",
+            "transB",
+        ],
         "activations Relu, LeakyRelu, Sigmoid, Tanh, HardSigmoid",
         fused_gemm,
     ),
@@ -123,9 +132,13 @@ pub(super) static BLOCKS: &[OpInfo] = &[
         skip_norm(c, true)
     })
     .on(FLOATS),
-    contrib("SkipSimplifiedLayerNormalization", (3, 4), &["epsilon"], "lowered to sums and an RMS norm", |c| {
-        skip_norm(c, false)
-    })
+    contrib(
+        "SkipSimplifiedLayerNormalization",
+        (3, 4),
+        &["epsilon"],
+        "lowered to sums and an RMS norm",
+        |c| skip_norm(c, false),
+    )
     .on(FLOATS),
 ];
 
@@ -432,7 +445,9 @@ fn turn(
     interleaved: bool,
 ) -> R<ValueId> {
     let half = tables.iter().find_map(|&t| c.length(t, c.dims(t)?.len().checked_sub(1)?));
-    let dim = half.and_then(|h| h.checked_mul(2)).ok_or_else(|| Ctx::form("the length of cos and sin is not known"))?;
+    let dim = half
+        .and_then(|h| h.checked_mul(2))
+        .ok_or_else(|| Ctx::form("the length of cos and sin is not known"))?;
     let mut rows = tables;
     for t in &mut rows {
         if let Some(p) = positions {
@@ -895,7 +910,10 @@ fn group_query(c: &mut Ctx) -> R<Vec<ValueId>> {
     let plain = held.is_none() && window <= 0;
     if let Some([past_k, past_v]) = held {
         let total = c.i64_input(6)?;
-        let total = c.op(Op::Reduce { f: Rf::Max, axes: (0..c.rank(total)? as i64).collect(), keepdims: false }, &[total])?;
+        let total = c.op(
+            Op::Reduce { f: Rf::Max, axes: (0..c.rank(total)? as i64).collect(), keepdims: false },
+            &[total],
+        )?;
         let room = length_of(c, past_k, 2)?;
         let total = c.bin(B::Max, total, room)?;
         k = cache(c, past_k, k, before, total)?;

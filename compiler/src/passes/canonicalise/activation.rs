@@ -127,7 +127,7 @@ pub(super) fn recover(net: &mut Net, id: NodeId) -> Option<&'static str> {
             let (v, far) = reach[at];
             at += 1;
             if poly(net, v, x, Some(t), DEPTH).is_some_and(|p| equals(net, v, &p, &outer))
-                && net.same_shape(v, x)
+                && net.dims(v)?.len() == net.dims(x)?.len()
             {
                 net.become_of(v, Op::Unary(f), vec![x])?;
                 return Some(match f {

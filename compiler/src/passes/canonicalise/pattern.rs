@@ -89,16 +89,16 @@ impl Net<'_> {
         }
     }
 
-    /// The elements of a small constant.
+    /// The elements of a small constant that training did not produce: what a model learns must not
+    /// decide what it is compiled to.
     pub(super) fn tensor(&self, v: ValueId) -> Option<Tensor> {
         let (_, c) = self.0.constant(v)?;
-        if c.len() <= LOOK { c.tensor().ok() } else { None }
+        if c.len() <= LOOK && !c.learned { c.tensor().ok() } else { None }
     }
 
     /// The number that a constant of one element is.
     pub(super) fn number(&self, v: ValueId) -> Option<f64> {
-        let (_, c) = self.0.constant(v)?;
-        if c.len() == 1 { first(&c.tensor().ok()?) } else { None }
+        if self.0.constant(v)?.1.len() == 1 { first(&self.tensor(v)?) } else { None }
     }
 
     /// The number that all elements of a value are, through operations that only repeat or move them.
@@ -231,9 +231,8 @@ impl Net<'_> {
         while let Some(v) = todo.pop() {
             let Some(id) = self.node_of(v) else { continue };
             let Some(n) = self.0.node(id) else { continue };
-            let read = |v: &ValueId| {
-                !self.0.users(*v).is_empty() || self.0.outputs().iter().any(|(_, o)| o == v)
-            };
+            let read =
+                |v: &ValueId| !self.0.users(*v).is_empty() || self.0.outputs().iter().any(|(_, o)| o == v);
             if matches!(n.op, Op::Input {}) || n.outputs.iter().any(read) {
                 continue;
             }

@@ -76,10 +76,8 @@ pub(super) fn simplify(net: &mut Net, id: NodeId) -> Option<()> {
             }
             let inner = net.made(x)?;
             let Op::Transpose { perm: before } = &inner.op else { return None };
-            let joined: Vec<i64> = perm
-                .iter()
-                .map(|&p| before.get(usize::try_from(p).ok()?).copied())
-                .collect::<Option<_>>()?;
+            let joined: Vec<i64> =
+                perm.iter().map(|&p| before.get(usize::try_from(p).ok()?).copied()).collect::<Option<_>>()?;
             let source = inner.inputs[0];
             net.become_of(v, Op::Transpose { perm: joined }, vec![source])
         }
