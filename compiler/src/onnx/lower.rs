@@ -1,7 +1,7 @@
 //! What a lowering has at hand: the node's operands, attributes and helpers that emit operations.
 
 use half::{bf16, f16};
-use pfmc_ir::consts::Const;
+use pfmc_ir::consts::{Const, ConstSource};
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::ValueId;
@@ -380,6 +380,37 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         let found = Const::new(elem, shape.to_vec(), c.source.clone(), c.origin.clone(), learned);
         let found = found.map_err(|e| bad(format!("does not hold what the attributes say: {e}")))?;
         Ok(self.imp.constant("", found))
+    }
+
+    /// Entry `at` of input `i` along its first axis. That of a constant shares its bytes.
+    pub(super) fn entry(&mut self, i: usize, at: usize) -> R<ValueId> {
+        let part = self.constant(i).and_then(|c| {
+            let (count, shape) = c.shape.split_first()?;
+            let (ConstSource::Mapped(b) | ConstSource::External(b) | ConstSource::Derived(b)) = &c.source
+            else {
+                return None;
+            };
+            let len = c.elem.stored(pfmc_ir::tensor::count(shape)?)?;
+            if at >= *count || len.checked_mul(*count)? != b.len() {
+                return None;
+            }
+            let bytes = b.slice(len * at..len * (at + 1));
+            let source = match c.source {
+                ConstSource::Mapped(_) => ConstSource::Mapped(bytes),
+                ConstSource::External(_) => ConstSource::External(bytes),
+                _ => ConstSource::Derived(bytes),
+            };
+            let mut origin = c.origin.clone();
+            origin.tensor = origin.tensor.map(|t| format!("{t}[{at}]"));
+            Const::new(c.elem, shape.to_vec(), source, origin, c.learned).ok()
+        });
+        match part {
+            Some(c) => Ok(self.imp.constant("", c)),
+            None => {
+                let (v, at) = (self.x(i)?, self.int_scalar(at as i64));
+                self.op(Op::Gather { axis: 0 }, &[v, at])
+            }
+        }
     }
 
     /// A constant whose elements are all `code`.

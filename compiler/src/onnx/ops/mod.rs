@@ -1,6 +1,7 @@
 //! The table of operators: what is supported, and how each becomes operations of the graph.
 
 mod blocks;
+mod experts;
 mod quantised;
 
 use pfmc_ir::diag::Diagnostic;
@@ -158,7 +159,7 @@ const AXES: &str = "axes must be constant";
 const REDUCED: &str = "axes must be constant; all axes need a known rank";
 
 /// The tables of all topics.
-static TABLES: &[&[OpInfo]] = &[GENERAL, blocks::BLOCKS, quantised::QUANTISED];
+static TABLES: &[&[OpInfo]] = &[GENERAL, blocks::BLOCKS, experts::EXPERTS, quantised::QUANTISED];
 
 /// Every supported operator. The importer dispatches on it, and the documentation and `pfmc ops`
 /// print it.
