@@ -365,6 +365,9 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         ("parameters", grouped(m.model.parameters)),
         ("fixed weights", format!("{} in {layers} layers, {}", grouped(program.weights()), m.scheme)),
     ];
+    if let Some(found) = m.passes.iter().find_map(passes::canonicalise::recovered) {
+        rows.push(("recovered", found));
+    }
     if m.scheme != Scheme::Real {
         let bits = program.matrix_bits() as f64 / program.weights().max(1) as f64;
         rows.push(("bits a weight", format!("{bits:.3}, scales and units included")));

@@ -12,24 +12,48 @@ use crate::onnx::lower::{Ctx, R};
 /// Most experts.
 const MOST: i64 = 1024;
 
-pub(super) static EXPERTS: &[OpInfo] = &[contrib(
-    "MoE",
-    (5, 8),
-    &[
-        "activation_alpha",
-        "activation_beta",
-        "activation_type",
-        "k",
-        "normalize_routing_weights",
-        "swiglu_fusion",
-        "swiglu_limit",
-        "swiglu_limit_after_activation",
-        "use_sparse_mixer",
-    ],
-    "every expert is evaluated; activations relu, gelu (tanh), silu, swiglu, identity",
-    moe,
-)
-.on(FLOATS)];
+pub(super) static EXPERTS: &[OpInfo] = &[
+    contrib(
+        "QMoE",
+        (7, 14),
+        &[
+            "activation_alpha",
+            "activation_beta",
+            "activation_type",
+            "block_size",
+            "expert_weight_bits",
+            "k",
+            "normalize_routing_weights",
+            "quant_type",
+            "swiglu_fusion",
+            "swiglu_limit",
+            "swiglu_limit_after_activation",
+            "use_sparse_mixer",
+            "weights_prepacked",
+        ],
+        "as MoE; constant integer weights of 4 or 8 bits",
+        qmoe,
+    )
+    .on(FLOATS),
+    contrib(
+        "MoE",
+        (5, 8),
+        &[
+            "activation_alpha",
+            "activation_beta",
+            "activation_type",
+            "k",
+            "normalize_routing_weights",
+            "swiglu_fusion",
+            "swiglu_limit",
+            "swiglu_limit_after_activation",
+            "use_sparse_mixer",
+        ],
+        "every expert is evaluated; activations relu, gelu (tanh), silu, swiglu, identity",
+        moe,
+    )
+    .on(FLOATS),
+];
 
 /// What follows an expert's first product.
 struct Activation {
@@ -71,9 +95,47 @@ fn columns(c: &mut Ctx, x: ValueId, from: i64, to: i64, step: i64) -> R<ValueId>
     c.op(Op::Slice {}, &[x, from, to, axis, step])
 }
 
-/// x times the transpose of expert `e`'s weights (input `w`), plus its bias (input `b`).
-fn product(c: &mut Ctx, x: ValueId, (w, b): (usize, usize), e: usize) -> R<ValueId> {
-    let w = c.entry(w, e)?;
+/// Inputs of one product of all experts.
+#[derive(Clone, Copy)]
+struct Layer {
+    weights: usize,
+    bias: usize,
+    /// Scales and zero points of integer weights.
+    quantised: Option<(usize, usize)>,
+}
+
+/// Integer weights.
+#[derive(Clone, Copy)]
+struct Packing {
+    elem: Elem,
+    /// Elements along a row that share a scale; 0 for all.
+    block: i64,
+}
+
+/// x times the transpose of expert `e`'s weights, plus its bias.
+fn product(c: &mut Ctx, x: ValueId, layer: Layer, packing: Packing, e: usize) -> R<ValueId> {
+    let b = layer.bias;
+    let w = match layer.quantised {
+        None => c.entry(layer.weights, e)?,
+        Some((scale, zero)) => {
+            let (elem, block) = (packing.elem, packing.block);
+            let w = c.packed_entry(layer.weights, e, elem)?;
+            let scale = c.entry(scale, e)?;
+            let zero = if c.has(zero) {
+                c.packed_entry(zero, e, elem)?
+            } else {
+                let shape: Option<Vec<usize>> = c
+                    .dims(scale)
+                    .and_then(|d| d.iter().map(|d| usize::try_from(d.as_ref()?.value()?).ok()).collect());
+                let shape = shape.ok_or_else(|| Ctx::form("the shape of the scales must be known"))?;
+                let middle = c.splat(elem, &shape, 1 << (elem.bits() - 1))?;
+                c.make(&middle, false)
+            };
+            let to = c.elem(x);
+            let axis = i64::from(block > 0);
+            c.op(Op::Dequantize { axis, block, to }, &[w, scale, zero])?
+        }
+    };
     let w = c.op(Op::Transpose { perm: vec![1, 0] }, &[w])?;
     let y = c.op(Op::MatMul {}, &[x, w])?;
     if !c.has(b) {
@@ -140,6 +202,32 @@ impl Activation {
 }
 
 fn moe(c: &mut Ctx) -> R<Vec<ValueId>> {
+    let plain = |weights, bias| Layer { weights, bias, quantised: None };
+    mixture(c, [plain(2, 3), plain(4, 5), plain(6, 7)], Packing { elem: Elem::F32, block: 0 })
+}
+
+fn qmoe(c: &mut Ctx) -> R<Vec<ValueId>> {
+    let elem = match c.attrs.int("expert_weight_bits")?.unwrap_or(4) {
+        4 => Elem::U4,
+        8 => Elem::U8,
+        other => return Err(Ctx::value_of("expert_weight_bits", other, "4, 8")),
+    };
+    match c.attrs.string("quant_type")?.as_deref() {
+        None | Some("" | "int") => {}
+        Some(other) => return Err(Ctx::value_of("quant_type", other, "int")),
+    }
+    match c.attrs.int("weights_prepacked")? {
+        None | Some(0 | -1) => {}
+        Some(v) => return Err(Ctx::value_of("weights_prepacked", v, "0")),
+    }
+    let block = c.attrs.int("block_size")?.unwrap_or(0).max(0);
+    let layer =
+        |weights: usize, zero| Layer { weights, bias: weights + 2, quantised: Some((weights + 1, zero)) };
+    mixture(c, [layer(2, 11), layer(5, 12), layer(8, 13)], Packing { elem, block })
+}
+
+/// The sum of all experts, of which `layers` are the first product, the last, and the one beside the first.
+fn mixture(c: &mut Ctx, layers: [Layer; 3], packing: Packing) -> R<Vec<ValueId>> {
     let k = c.attrs.int("k")?.unwrap_or(1);
     let normalised = c.attrs.flag("normalize_routing_weights", false)?;
     if c.attrs.flag("use_sparse_mixer", false)? {
@@ -165,10 +253,12 @@ fn moe(c: &mut Ctx) -> R<Vec<ValueId>> {
     let mut sum: Option<ValueId> = None;
     for e in 0..experts {
         let at = usize::try_from(e).unwrap_or(0);
-        let h = product(c, tokens, (2, 3), at)?;
-        let beside = if c.has(6) { Some(product(c, tokens, (6, 7), at)?) } else { None };
+        let [first, last, beside] = layers;
+        let h = product(c, tokens, first, packing, at)?;
+        let gated = c.has(beside.weights);
+        let beside = if gated { Some(product(c, tokens, beside, packing, at)?) } else { None };
         let h = activation.apply(c, h, beside)?;
-        let y = product(c, h, (4, 5), at)?;
+        let y = product(c, h, last, packing, at)?;
         let own = columns(c, gate, e, e + 1, 1)?;
         let y = c.bin(B::Mul, y, own)?;
         sum = Some(match sum {

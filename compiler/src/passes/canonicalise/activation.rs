@@ -97,8 +97,11 @@ fn below(net: &Net, v: ValueId) -> Vec<ValueId> {
     all
 }
 
+/// Coefficients that are not zero.
+type Terms = Vec<((u8, u8), f64)>;
+
 /// The functions looked for: what t is, what its operand is as a polynomial in x, and the result.
-fn known(t: U) -> Option<(U, Vec<((u8, u8), f64)>, Vec<((u8, u8), f64)>)> {
+fn known(t: U) -> Option<(U, Terms, Terms)> {
     let half = vec![((1, 0), 0.5), ((1, 1), 0.5)];
     let root = (2.0 / std::f64::consts::PI).sqrt();
     Some(match t {

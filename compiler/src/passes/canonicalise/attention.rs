@@ -33,9 +33,10 @@ struct Scores {
     masks: Vec<Mask>,
 }
 
-fn scores(net: &Net, mut v: ValueId) -> Option<Scores> {
+/// Reads at most `depth` operations.
+fn scores(net: &Net, mut v: ValueId, depth: usize) -> Option<Scores> {
     let (mut scale, mut softcap, mut masks) = (1.0, 0.0, Vec::new());
-    for _ in 0..12 {
+    for left in (0..depth).rev() {
         let n = net.made(v)?;
         match n.op {
             Op::MatMul {} => {
@@ -56,7 +57,7 @@ fn scores(net: &Net, mut v: ValueId) -> Option<Scores> {
             }
             Op::Binary(B::Add) if scale == 1.0 && softcap == 0.0 => {
                 // The side that leads to a product is the scores.
-                let leads = |v: ValueId| scores(net, v).is_some();
+                let leads = |v: ValueId| scores(net, v, left).is_some();
                 let (a, b) = (n.inputs[0], n.inputs[1]);
                 let (next, mask) = if leads(a) { (a, b) } else { (b, a) };
                 masks.push(Mask::Adds(mask));
@@ -249,7 +250,7 @@ pub(super) fn recover(net: &mut Net, id: NodeId) -> Option<&'static str> {
         return None;
     }
     let mut v = product.inputs[1];
-    let Scores { q, turned, mut scale, softcap, masks } = scores(net, from)?;
+    let Scores { q, turned, mut scale, softcap, masks } = scores(net, from, 10)?;
     let q = unscaled(net, q, &mut scale);
     let turned = unscaled(net, turned, &mut scale);
     // k is the operand of the transposition, which another one may have been joined with.

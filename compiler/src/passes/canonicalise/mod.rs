@@ -17,7 +17,7 @@ use pfmc_ir::graph::{Graph, NodeId};
 use pfmc_ir::infer;
 use pfmc_ir::shape::OpenType;
 
-use super::{Exactness, Pass, PassInfo, Stats};
+use super::{Exactness, Pass, PassInfo, PassRecord, Stats};
 use pattern::Net;
 
 /// What the pass is.
@@ -34,6 +34,17 @@ const ROUNDS: usize = 8;
 /// Recovers blocks. Sums may be taken in another order, so that results differ by rounding.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Canonicalise;
+
+/// The blocks that a record of this pass counts, in words; `None` for other passes, and where there are
+/// none.
+pub fn recovered(record: &PassRecord) -> Option<String> {
+    let of = |name: &&str| record.stats.get(*name).map(|n| format!("{n} {name}"));
+    let all: Vec<String> = BLOCKS.iter().filter_map(of).collect();
+    (record.name == INFO.name && !all.is_empty()).then(|| all.join(", "))
+}
+
+/// Names of the counts of blocks.
+pub const BLOCKS: [&str; 6] = ["attentions", "rotaries", "rms norms", "layer norms", "gelus", "silus"];
 
 /// Finds a block at a node and says what it was.
 type Recover = fn(&mut Net, NodeId) -> Option<&'static str>;

@@ -103,8 +103,11 @@ impl Net<'_> {
 
     /// The number that all elements of a value are, through operations that only repeat or move them.
     pub(super) fn splat(&self, v: ValueId) -> Option<f64> {
-        let mut v = v;
-        for _ in 0..16 {
+        self.splat_within(v, 16)
+    }
+
+    fn splat_within(&self, mut v: ValueId, depth: usize) -> Option<f64> {
+        for left in (0..depth).rev() {
             if let Some(t) = self.tensor(v) {
                 return uniform(&t);
             }
@@ -112,7 +115,7 @@ impl Net<'_> {
             v = match &n.op {
                 Op::Expand {} | Op::Reshape { .. } | Op::Unsqueeze { .. } | Op::Squeeze { .. } => n.inputs[0],
                 Op::Transpose { .. } | Op::Slice {} => n.inputs[0],
-                Op::Where {} => match self.splat(n.inputs[0])? {
+                Op::Where {} => match self.splat_within(n.inputs[0], left / 2)? {
                     0.0 => n.inputs[2],
                     _ => n.inputs[1],
                 },
