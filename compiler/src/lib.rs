@@ -15,3 +15,4 @@ pub mod run;
 pub mod source;
 pub mod targets;
 pub mod verify;
+pub mod view;

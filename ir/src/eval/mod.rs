@@ -15,6 +15,7 @@ mod quantise;
 mod reduce;
 mod walk;
 
+pub use quantise::Granularity;
 use rayon::prelude::*;
 
 use crate::elem::Elem;
