@@ -3,7 +3,7 @@
 use pfmc_ir::diag::Diagnostic;
 
 use super::codes::E0105;
-use super::proto::{AttributeProto, NodeProto, TensorProto, text};
+use super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, text};
 
 /// The attributes of a node that have not been read yet.
 pub(super) struct Attrs<'m> {
@@ -114,5 +114,16 @@ impl<'m> Attrs<'m> {
     /// Integers.
     pub(super) fn ints(&mut self, name: &str) -> Result<Option<Vec<i64>>, Diagnostic> {
         Ok(self.take(name, 7)?.map(|a| a.ints.clone()))
+    }
+
+    /// Strings.
+    pub(super) fn strings(&mut self, name: &str) -> Result<Option<Vec<String>>, Diagnostic> {
+        Ok(self.take(name, 8)?.map(|a| a.strings.iter().map(text).collect()))
+    }
+
+    /// A graph, which must be there.
+    pub(super) fn graph(&mut self, name: &str) -> Result<&'m GraphProto, Diagnostic> {
+        let found = self.take(name, 5)?.and_then(|a| a.g.as_ref());
+        found.ok_or_else(|| Diagnostic::error(&E0105, format!("attribute {name} is missing")))
     }
 }

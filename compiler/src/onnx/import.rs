@@ -3,17 +3,19 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 
+use bytes::Bytes;
 use pfmc_ir::consts::Const;
-use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::diag::{Diagnostic, Diagnostics, Severity};
 use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::{Graph, ValueId};
-use pfmc_ir::infer::Facts;
+use pfmc_ir::infer::{Fact, Facts};
 use pfmc_ir::op::Op;
 use pfmc_ir::origin::Origin;
 use pfmc_ir::shape::{Dim, OpenType};
 
 use super::codes::{E0103, E0104, E0105, E0106, E0107, E0108, E0112, E0114, E0115, E0117};
 use super::files::Files;
+use super::functions;
 use super::lower::{Ctx, Fault};
 use super::ops::{self, MAX_OPSET, MIN_OPSET, OpInfo};
 use super::proto::{DimensionValue, GraphProto, ModelProto, NodeProto, ValueInfoProto, elem_name, text};
@@ -41,22 +43,40 @@ pub(super) enum Slot {
     Constant(Box<Const>),
 }
 
-/// The graph under construction.
-pub(super) struct Importer<'f> {
+/// A graph or region under construction.
+#[derive(Default)]
+pub(super) struct Scope {
     pub graph: Graph<OpenType>,
     pub facts: Facts,
-    pub files: &'f mut Files,
-    pub problems: Diagnostics,
     slots: HashMap<String, Slot>,
     /// Values that stand for something that could not be imported.
     poisoned: HashSet<ValueId>,
+    /// The names that are read, in subgraphs too; reading includes being an output.
+    reads: HashSet<String>,
+    /// Names of the values around a region that it reads, in the order of its inputs for them.
+    captured: Vec<String>,
+}
+
+/// A region, with the names of what it reads besides its own inputs.
+pub(super) struct Region {
+    pub graph: Graph<OpenType>,
+    /// The last inputs, in order.
+    pub captured: Vec<String>,
+}
+
+/// The model under construction.
+pub(super) struct Importer<'f> {
+    /// The graph or region that nodes are added to.
+    pub scope: Scope,
+    /// What is around it, outermost first.
+    outer: Vec<Scope>,
+    pub files: &'f mut Files,
+    pub problems: Diagnostics,
     opsets: BTreeMap<String, i64>,
     /// Names of dimensions given out, by what they stand for.
     dims: BTreeMap<String, String>,
     /// Those names.
     symbols: BTreeSet<String>,
-    /// How often each name is read; reading includes being a graph output.
-    reads: HashMap<String, usize>,
 }
 
 /// Name of a node for messages and origins.
@@ -72,7 +92,7 @@ fn domain_of(n: &NodeProto) -> String {
     standard(&text(&n.domain))
 }
 
-fn standard(domain: &str) -> String {
+pub(super) fn standard(domain: &str) -> String {
     if domain == "ai.onnx" { String::new() } else { domain.to_owned() }
 }
 
@@ -85,44 +105,63 @@ pub(super) fn import(model: &ModelProto, files: &mut Files) -> Result<Imported, 
     let empty = GraphProto::default();
     let g = model.graph.as_ref().unwrap_or(&empty);
     let mut imp = Importer {
-        graph: Graph::new(),
-        facts: Facts::default(),
+        scope: Scope::default(),
+        outer: Vec::new(),
         files,
         problems: Diagnostics::new(),
-        slots: HashMap::new(),
-        poisoned: HashSet::new(),
         opsets: BTreeMap::new(),
         dims: BTreeMap::new(),
         symbols: BTreeSet::new(),
-        reads: HashMap::new(),
     };
     let opset = imp.opsets(model);
     imp.features(model, g);
-    let functions: BTreeSet<(String, String)> =
-        model.functions.iter().map(|f| (standard(&text(&f.domain)), text(&f.name))).collect();
-    let known: Vec<Option<&OpInfo>> = g.node.iter().map(|n| imp.preflight(n, &functions, 0)).collect();
-
+    let inlined = functions::inline(model, g, &mut imp.problems);
+    let g = inlined.as_ref().unwrap_or(g);
     let mut op_counts = BTreeMap::new();
     for n in &g.node {
-        *op_counts.entry(full_name(&domain_of(n), &text(&n.op_type))).or_insert(0) += 1;
-        for i in &n.input {
-            *imp.reads.entry(text(i)).or_insert(0) += 1;
-        }
+        imp.preflight(n, &mut op_counts, 0);
     }
-    for o in &g.output {
-        *imp.reads.entry(text(&o.name)).or_insert(0) += 1;
-    }
-
+    read_names(g, &mut imp.scope.reads);
     imp.sources(g);
-    for at in imp.order(g) {
-        if let Some(n) = g.node.get(at) {
-            imp.node(n, known.get(at).copied().flatten());
-        }
-    }
+    imp.nodes(g);
     imp.outputs(g);
     imp.declared(g);
     let ((), warnings) = imp.problems.into_result(())?;
-    Ok(Imported { graph: imp.graph, opset, warnings, op_counts })
+    Ok(Imported { graph: imp.scope.graph, opset, warnings, op_counts })
+}
+
+/// The graphs among a node's attributes.
+fn subgraphs(n: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    n.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs))
+}
+
+/// The names that a graph and its subgraphs read.
+fn read_names(g: &GraphProto, names: &mut HashSet<String>) {
+    for n in &g.node {
+        names.extend(n.input.iter().map(text));
+        for inner in subgraphs(n) {
+            read_names(inner, names);
+        }
+    }
+    names.extend(g.output.iter().map(|o| text(&o.name)));
+}
+
+/// The names that a node's subgraphs read and do not define themselves.
+fn free_names(n: &NodeProto) -> HashSet<Bytes> {
+    let mut free = HashSet::new();
+    for g in subgraphs(n) {
+        let mut names: HashSet<Bytes> = g.output.iter().map(|o| o.name.clone()).collect();
+        for n in &g.node {
+            names.extend(n.input.iter().cloned());
+            names.extend(free_names(n));
+        }
+        let own = g.input.iter().map(|i| &i.name).chain(g.initializer.iter().map(|t| &t.name));
+        for name in own.chain(g.node.iter().flat_map(|n| &n.output)) {
+            names.remove(name);
+        }
+        free.extend(names);
+    }
+    free
 }
 
 impl Importer<'_> {
@@ -156,33 +195,12 @@ impl Importer<'_> {
         refuse(g.sparse_initializer.len(), "sparse tensors");
     }
 
-    /// Finds what translates a node, and reports it where nothing does. Subgraphs are searched too.
-    fn preflight(
-        &mut self,
-        n: &NodeProto,
-        functions: &BTreeSet<(String, String)>,
-        depth: usize,
-    ) -> Option<&'static OpInfo> {
-        for a in &n.attribute {
-            let bodies = a.g.iter().chain(&a.graphs);
-            for inner in bodies.flat_map(|g| &g.node) {
-                if depth < MAX_DEPTH {
-                    self.preflight(inner, functions, depth + 1);
-                }
-            }
-        }
+    /// What translates a node.
+    fn known(&self, n: &NodeProto) -> Result<&'static OpInfo, Diagnostic> {
         let (domain, op) = (domain_of(n), text(&n.op_type));
-        let origin = Origin::node(node_name(n));
         let shown = full_name(&domain, &op);
-        if functions.contains(&(domain.clone(), op.clone())) {
-            let d = Diagnostic::error(&E0114, format!("{shown} is a local function of the model"))
-                .help("inline the functions with onnx.inliner.inline_local_functions");
-            self.problems.push(d.at(&origin));
-            return None;
-        }
         let opset = self.opsets.get(&domain).copied();
-        let found = ops::find(&domain, &op);
-        let Some(info) = found else {
+        let Some(info) = ops::find(&domain, &op) else {
             let version = opset.map_or_else(|| "no version".into(), |v| format!("opset {v}"));
             let mut d = Diagnostic::error(&E0104, format!("operator {shown} ({version}) is not supported"));
             if !n.attribute.is_empty() {
@@ -192,36 +210,212 @@ impl Importer<'_> {
             if let Some(help) = ops::nearest(&domain, &op) {
                 d = d.help(help);
             }
-            self.problems.push(d.at(&origin));
-            return None;
+            return Err(d);
         };
         if domain.is_empty() {
             let v = opset.unwrap_or(0);
             if (MIN_OPSET..=MAX_OPSET).contains(&v) && v < info.since {
                 let message =
                     format!("operator {shown} exists from opset {} on; the model has opset {v}", info.since);
-                self.problems.push(Diagnostic::error(&E0104, message).at(&origin));
-                return None;
-            }
-        }
-        for a in &n.attribute {
-            let name = text(&a.name);
-            if !info.attributes.contains(&name.as_str()) {
-                let known = match info.attributes {
-                    [] => "it has none".to_owned(),
-                    all => format!("supported: {}", all.join(", ")),
-                };
-                let message = format!("operator {shown} has an attribute {name} that is not supported");
-                self.problems.push(Diagnostic::error(&E0105, message).note(known).at(&origin));
+                return Err(Diagnostic::error(&E0104, message));
             }
         }
         let given = n.input.iter().rposition(|i| !i.is_empty()).map_or(0, |i| i + 1);
         if given < info.inputs.0 || given > info.inputs.1 {
             let message = format!("operator {shown} has {given} inputs and takes {}", info.input_range());
-            self.problems.push(Diagnostic::error(&E0107, message).at(&origin));
+            return Err(Diagnostic::error(&E0107, message));
+        }
+        Ok(info)
+    }
+
+    /// Reports a node that nothing translates, and attributes that its translation does not know.
+    /// Counts operators, in subgraphs too.
+    fn preflight(&mut self, n: &NodeProto, counts: &mut BTreeMap<String, u64>, depth: usize) {
+        let shown = full_name(&domain_of(n), &text(&n.op_type));
+        let origin = Origin::node(node_name(n));
+        if depth >= MAX_DEPTH {
+            let message = format!("subgraphs are nested more than {MAX_DEPTH} deep");
+            self.problems.push(Diagnostic::error(&E0114, message).at(&origin));
+            return;
+        }
+        for inner in subgraphs(n).flat_map(|g| &g.node) {
+            self.preflight(inner, counts, depth + 1);
+        }
+        match self.known(n) {
+            Err(d) => self.problems.push(d.at(&origin)),
+            Ok(info) => {
+                for name in n.attribute.iter().map(|a| text(&a.name)) {
+                    if !info.attributes.contains(&name.as_str()) {
+                        let known = match info.attributes {
+                            [] => "it has none".to_owned(),
+                            all => format!("supported: {}", all.join(", ")),
+                        };
+                        let message =
+                            format!("operator {shown} has an attribute {name} that is not supported");
+                        self.problems.push(Diagnostic::error(&E0105, message).note(known).at(&origin));
+                    }
+                }
+            }
+        }
+        *counts.entry(shown).or_insert(0) += 1;
+    }
+
+    /// Adds the nodes of a graph.
+    fn nodes(&mut self, g: &GraphProto) {
+        for n in self.order(g).into_iter().filter_map(|at| g.node.get(at)) {
+            let info = self.known(n).ok();
+            self.node(n, info);
+        }
+    }
+
+    /// Enters a new region inside the present graph.
+    fn enter(&mut self) {
+        self.outer.push(std::mem::take(&mut self.scope));
+    }
+
+    /// Leaves the region entered last.
+    fn leave(&mut self) -> Region {
+        let around = self.outer.pop().unwrap_or_default();
+        let inner = std::mem::replace(&mut self.scope, around);
+        Region { graph: inner.graph, captured: inner.captured }
+    }
+
+    /// Adds an input of a region.
+    fn parameter(&mut self, name: &str, fact: Fact, poisoned: bool) -> ValueId {
+        let v = self.scope.graph.add_input(name, fact.ty.clone());
+        self.scope.facts.set(v, fact);
+        if poisoned {
+            self.scope.poisoned.insert(v);
+        }
+        self.scope.slots.insert(name.to_owned(), Slot::Value(v));
+        v
+    }
+
+    /// Makes a name of the graphs around a region known in it: a constant as one of its own, another
+    /// value as an input.
+    fn capture(&mut self, name: &str) -> bool {
+        let Some(found) = self.outer.iter().rposition(|s| s.slots.contains_key(name)) else { return false };
+        let holder = &self.outer[found];
+        let v = match holder.slots.get(name) {
+            Some(Slot::Constant(c)) => {
+                self.scope.slots.insert(name.to_owned(), Slot::Constant(c.clone()));
+                return true;
+            }
+            Some(Slot::Value(v)) => *v,
+            None => return false,
+        };
+        if let Some((_, c)) = holder.graph.constant(v) {
+            self.scope.slots.insert(name.to_owned(), Slot::Constant(Box::new(c.clone())));
+            return true;
+        }
+        let fact = holder.facts.get(v).cloned().unwrap_or(Fact::of(OpenType::unknown(Elem::F32)));
+        let poisoned = holder.poisoned.contains(&v);
+        // Every region between takes it in and hands it on.
+        let depth = self.outer.len();
+        for level in found + 1..=depth {
+            if level < depth {
+                std::mem::swap(&mut self.scope, &mut self.outer[level]);
+            }
+            self.parameter(name, fact.clone(), poisoned);
+            self.scope.captured.push(name.to_owned());
+            if level < depth {
+                std::mem::swap(&mut self.scope, &mut self.outer[level]);
+            }
+        }
+        true
+    }
+
+    /// Imports a subgraph whose own inputs have these types; `captured` are inputs that it gets besides
+    /// whether or not it reads them. `None` when there were problems, which are recorded.
+    pub(super) fn subgraph(
+        &mut self,
+        g: &GraphProto,
+        given: &[OpenType],
+        captured: &[String],
+    ) -> Option<Region> {
+        let before = self.problems.0.len();
+        let own: Vec<String> = g.input.iter().map(|i| text(&i.name)).collect();
+        let facts: Vec<(String, Option<Fact>)> = captured
+            .iter()
+            .map(|name| (name.clone(), self.known_value(name).and_then(|v| self.scope.facts.get(v).cloned())))
+            .collect();
+        if own.len() != given.len() {
+            let message = format!("a subgraph has {} inputs where {} are given", own.len(), given.len());
+            self.problems.push(Diagnostic::error(&E0107, message));
             return None;
         }
-        Some(info)
+        self.enter();
+        read_names(g, &mut self.scope.reads);
+        for (name, ty) in own.iter().zip(given) {
+            if !self.taken(name, "subgraph input") {
+                self.parameter(name, Fact::of(ty.clone()), false);
+            }
+        }
+        for (name, fact) in facts {
+            let unknown = || Fact::of(OpenType::unknown(Elem::F32));
+            self.parameter(&name, fact.unwrap_or_else(unknown), false);
+            self.scope.captured.push(name);
+        }
+        self.initializers(g);
+        self.nodes(g);
+        let mut used = BTreeSet::new();
+        for (i, o) in g.output.iter().enumerate() {
+            let name = text(&o.name);
+            let v = self.value(&name, &Origin::tensor(&name));
+            let unique = if used.insert(name.clone()) { name } else { format!("{name}#{i}") };
+            self.scope.graph.add_output(&unique, v);
+        }
+        let bad = self.problems.0[before..].iter().any(|d| d.severity == Severity::Error)
+            || !self.scope.poisoned.is_empty();
+        let region = self.leave();
+        (!bad).then_some(region)
+    }
+
+    /// Builds a region by emitting operations: `f` gets the values of its inputs and gives its outputs.
+    pub(super) fn built<'s, S>(
+        state: &'s mut S,
+        importer: impl Fn(&mut S) -> &mut Self,
+        inputs: Vec<(String, Fact)>,
+        f: impl FnOnce(&mut S, Vec<ValueId>) -> Result<Vec<(String, ValueId)>, Fault>,
+    ) -> Result<Graph<OpenType>, Fault> {
+        let imp = importer(state);
+        imp.enter();
+        let values = inputs.into_iter().map(|(name, fact)| imp.parameter(&name, fact, false)).collect();
+        let outputs = f(state, values);
+        let imp = importer(state);
+        for (name, v) in outputs.iter().flatten() {
+            imp.scope.graph.add_output(name, *v);
+        }
+        let region = imp.leave();
+        outputs.map(|_| region.graph)
+    }
+
+    /// Adds what a region computes to the present graph, with `args` in place of its inputs.
+    pub(super) fn inline(&mut self, part: &Graph<OpenType>, args: &[ValueId]) -> Result<Vec<ValueId>, Fault> {
+        let lost = || Fault::hard(Diagnostic::error(&E0107, "a subgraph reads what is not there"));
+        let mut map: HashMap<ValueId, ValueId> =
+            part.inputs().iter().copied().zip(args.iter().copied()).collect();
+        for id in part.order().ok_or_else(lost)? {
+            let Some(node) = part.node(id) else { continue };
+            let made = match &node.op {
+                Op::Input {} => continue,
+                Op::Constant { id } => {
+                    let c = part.consts.get(*id).ok_or_else(lost)?.clone();
+                    vec![self.constant("", c)]
+                }
+                op => {
+                    let mut op = op.clone();
+                    for slot in op.regions_mut() {
+                        let region = part.region(*slot).ok_or_else(lost)?.clone();
+                        *slot = self.scope.graph.add_region(region);
+                    }
+                    let inputs = node.inputs.iter().map(|v| map.get(v).copied()).collect::<Option<_>>();
+                    self.add(op, inputs.ok_or_else(lost)?, &node.origin)?
+                }
+            };
+            map.extend(node.outputs.iter().copied().zip(made));
+        }
+        part.outputs().iter().map(|(_, v)| map.get(v).copied().ok_or_else(lost)).collect()
     }
 
     /// Graph inputs and initializers.
@@ -239,17 +433,22 @@ impl Importer<'_> {
             if self.taken(&name, "input") {
                 continue;
             }
-            let v = self.graph.add_input(&name, ty);
+            let v = self.scope.graph.add_input(&name, ty);
             self.learn(v);
-            self.slots.insert(name, Slot::Value(v));
+            self.scope.slots.insert(name, Slot::Value(v));
         }
+        self.initializers(g);
+    }
+
+    /// Makes the names of initializers known.
+    fn initializers(&mut self, g: &GraphProto) {
         for t in &g.initializer {
             let name = text(&t.name);
             if self.taken(&name, "initializer") {
                 continue;
             }
             // One that nothing reads is not part of what the model computes.
-            if !self.reads.contains_key(&name) {
+            if !self.scope.reads.contains(&name) {
                 continue;
             }
             let origin = Origin::tensor(&name);
@@ -261,23 +460,23 @@ impl Importer<'_> {
     pub(super) fn tensor(&mut self, name: String, t: &super::proto::TensorProto, origin: &Origin) {
         match tensor::constant(t, origin, self.files) {
             Ok(c) => {
-                self.slots.insert(name, Slot::Constant(Box::new(c)));
+                self.scope.slots.insert(name, Slot::Constant(Box::new(c)));
             }
             Err(d) => {
                 self.problems.push(d);
                 let v = self.poison(&name);
-                self.slots.insert(name, Slot::Value(v));
+                self.scope.slots.insert(name, Slot::Value(v));
             }
         }
     }
 
     /// Makes a name stand for a constant.
     pub(super) fn bind_const(&mut self, name: String, c: Const) {
-        self.slots.insert(name, Slot::Constant(Box::new(c)));
+        self.scope.slots.insert(name, Slot::Constant(Box::new(c)));
     }
 
     fn taken(&mut self, name: &str, what: &str) -> bool {
-        let taken = self.slots.contains_key(name);
+        let taken = self.scope.slots.contains_key(name);
         if taken {
             let message = format!("{what} {name:?} has the name of something else");
             self.problems.push(Diagnostic::error(&E0107, message).at(&Origin::tensor(name)));
@@ -344,7 +543,7 @@ impl Importer<'_> {
         for (at, n) in g.node.iter().enumerate() {
             for o in n.output.iter().filter(|o| !o.is_empty()) {
                 let name = text(o);
-                let twice = producer.contains_key(&o[..]) || self.slots.contains_key(&name);
+                let twice = producer.contains_key(&o[..]) || self.scope.slots.contains_key(&name);
                 if twice {
                     let message = format!("value {name:?} is produced twice");
                     self.problems.push(Diagnostic::error(&E0107, message).at(&Origin::node(node_name(n))));
@@ -357,7 +556,8 @@ impl Importer<'_> {
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); g.node.len()];
         let mut sorted = true;
         for (at, n) in g.node.iter().enumerate() {
-            for i in &n.input {
+            let inner = free_names(n);
+            for i in n.input.iter().chain(&inner) {
                 if let Some(&p) = producer.get(&i[..]) {
                     waiting[at] += 1;
                     readers[p].push(at);
@@ -389,7 +589,7 @@ impl Importer<'_> {
                 for o in n.output.iter().filter(|o| !o.is_empty()) {
                     let name = text(o);
                     let v = self.poison(&name);
-                    self.slots.entry(name).or_insert(Slot::Value(v));
+                    self.scope.slots.entry(name).or_insert(Slot::Value(v));
                 }
             }
         } else if !sorted {
@@ -401,42 +601,52 @@ impl Importer<'_> {
 
     /// A value that stands for something that could not be imported.
     fn poison(&mut self, name: &str) -> ValueId {
-        let v = self.graph.add_input(name, OpenType::unknown(Elem::F32));
+        let v = self.scope.graph.add_input(name, OpenType::unknown(Elem::F32));
         self.learn(v);
-        self.poisoned.insert(v);
+        self.scope.poisoned.insert(v);
         v
     }
 
     /// Records what an input or constant is.
     fn learn(&mut self, v: ValueId) {
-        let Some(id) = self.graph.value(v).map(|v| v.node) else { return };
-        if let Some(fact) = self.facts.node(&self.graph, id).ok().and_then(|f| f.into_iter().next()) {
-            self.facts.set(v, fact);
+        let Some(id) = self.scope.graph.value(v).map(|v| v.node) else { return };
+        if let Some(fact) =
+            self.scope.facts.node(&self.scope.graph, id).ok().and_then(|f| f.into_iter().next())
+        {
+            self.scope.facts.set(v, fact);
         }
     }
 
     /// Whether something a value depends on could not be imported.
     pub(super) fn is_poisoned(&self, v: ValueId) -> bool {
-        self.poisoned.contains(&v)
+        self.scope.poisoned.contains(&v)
+    }
+
+    /// Looks for a name in the graphs around, where the present one does not have it.
+    pub(super) fn find(&mut self, name: &str) {
+        if !self.scope.slots.contains_key(name) {
+            self.capture(name);
+        }
     }
 
     /// The value of a name, made when it is a constant not read before.
     pub(super) fn value(&mut self, name: &str, reader: &Origin) -> ValueId {
-        match self.slots.remove(name) {
+        self.find(name);
+        match self.scope.slots.remove(name) {
             Some(Slot::Value(v)) => {
-                self.slots.insert(name.to_owned(), Slot::Value(v));
+                self.scope.slots.insert(name.to_owned(), Slot::Value(v));
                 v
             }
             Some(Slot::Constant(c)) => {
                 let v = self.constant(name, *c);
-                self.slots.insert(name.to_owned(), Slot::Value(v));
+                self.scope.slots.insert(name.to_owned(), Slot::Value(v));
                 v
             }
             None => {
                 let message = format!("value {name:?} is read and nothing produces it");
                 self.problems.push(Diagnostic::error(&E0107, message).at(reader));
                 let v = self.poison(name);
-                self.slots.insert(name.to_owned(), Slot::Value(v));
+                self.scope.slots.insert(name.to_owned(), Slot::Value(v));
                 v
             }
         }
@@ -444,26 +654,26 @@ impl Importer<'_> {
 
     /// The constant a name is, whether or not a node made it a value.
     pub(super) fn known_constant(&self, name: &str) -> Option<&Const> {
-        match self.slots.get(name)? {
+        match self.scope.slots.get(name)? {
             Slot::Constant(c) => Some(c),
-            Slot::Value(v) => self.graph.constant(*v).map(|(_, c)| c),
+            Slot::Value(v) => self.scope.graph.constant(*v).map(|(_, c)| c),
         }
     }
 
     /// The constant a name is, to change.
     pub(super) fn constant_mut(&mut self, name: &str) -> Option<&mut Const> {
-        match self.slots.get_mut(name)? {
+        match self.scope.slots.get_mut(name)? {
             Slot::Constant(c) => Some(c),
             Slot::Value(v) => {
-                let id = self.graph.constant(*v)?.0;
-                self.graph.consts.get_mut(id)
+                let id = self.scope.graph.constant(*v)?.0;
+                self.scope.graph.consts.get_mut(id)
             }
         }
     }
 
     /// The value of a name, if it is one already.
     pub(super) fn known_value(&self, name: &str) -> Option<ValueId> {
-        match self.slots.get(name)? {
+        match self.scope.slots.get(name)? {
             Slot::Value(v) => Some(*v),
             Slot::Constant(_) => None,
         }
@@ -471,7 +681,7 @@ impl Importer<'_> {
 
     /// Adds a constant value.
     pub(super) fn constant(&mut self, name: &str, c: Const) -> ValueId {
-        let v = self.graph.add_const(name, c);
+        let v = self.scope.graph.add_const(name, c);
         self.learn(v);
         v
     }
@@ -485,13 +695,16 @@ impl Importer<'_> {
     ) -> Result<Vec<ValueId>, Fault> {
         let unknown = OpenType::unknown(Elem::F32);
         let named = vec![(String::new(), unknown); op.outputs()];
-        let outputs = self.graph.add(op, inputs, named, origin.clone());
-        let id = outputs.first().and_then(|v| self.graph.value(*v)).map(|v| v.node);
+        let outputs = self.scope.graph.add(op, inputs, named, origin.clone());
+        let id = outputs.first().and_then(|v| self.scope.graph.value(*v)).map(|v| v.node);
         let Some(id) = id else {
             return Err(Fault::hard(Diagnostic::error(&E0107, "the node makes nothing")));
         };
-        let facts =
-            self.facts.node(&self.graph, id).map_err(|e| Fault::shape(Diagnostic::error(&E0112, e)))?;
+        let facts = self
+            .scope
+            .facts
+            .node(&self.scope.graph, id)
+            .map_err(|e| Fault::shape(Diagnostic::error(&E0112, e)))?;
         for (v, fact) in outputs.iter().zip(facts) {
             if fact.ty.shape.as_ref().is_some_and(|s| s.len() > MAX_RANK) {
                 return Err(Fault::shape(Diagnostic::error(
@@ -504,10 +717,10 @@ impl Importer<'_> {
                 let message = format!("a result would have shape {}", fact.ty);
                 return Err(Fault::shape(Diagnostic::error(&E0112, message)));
             }
-            if let Some(value) = self.graph.value_mut(*v) {
+            if let Some(value) = self.scope.graph.value_mut(*v) {
                 value.ty.clone_from(&fact.ty);
             }
-            self.facts.set(*v, fact);
+            self.scope.facts.set(*v, fact);
         }
         Ok(outputs)
     }
@@ -548,28 +761,28 @@ impl Importer<'_> {
         origin: &Origin,
     ) {
         for (i, name) in outputs.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
-            if self.slots.contains_key(name) {
+            if self.scope.slots.contains_key(name) {
                 // A constant that the lowering bound itself, or a name reported as produced twice.
                 continue;
             }
             match values.get(i) {
                 Some(&v) => {
-                    if let Some(value) = self.graph.value_mut(v).filter(|v| v.name.is_empty()) {
+                    if let Some(value) = self.scope.graph.value_mut(v).filter(|v| v.name.is_empty()) {
                         value.name.clone_from(name);
                     }
                     if poisoned {
-                        self.poisoned.insert(v);
+                        self.scope.poisoned.insert(v);
                     }
-                    self.slots.insert(name.clone(), Slot::Value(v));
+                    self.scope.slots.insert(name.clone(), Slot::Value(v));
                 }
                 None => {
-                    if self.reads.contains_key(name) {
+                    if self.scope.reads.contains(name) {
                         let message =
                             format!("output {i} ({name:?}) of {} is used and not supported", info.name);
                         self.problems.push(Diagnostic::error(&E0106, message).at(origin));
                     }
                     let one = [name.clone()];
-                    if self.reads.contains_key(name) {
+                    if self.scope.reads.contains(name) {
                         self.give_up(&one);
                     }
                 }
@@ -579,9 +792,9 @@ impl Importer<'_> {
 
     fn give_up(&mut self, outputs: &[String]) {
         for name in outputs.iter().filter(|n| !n.is_empty()) {
-            if !self.slots.contains_key(name) {
+            if !self.scope.slots.contains_key(name) {
                 let v = self.poison(name);
-                self.slots.insert(name.clone(), Slot::Value(v));
+                self.scope.slots.insert(name.clone(), Slot::Value(v));
             }
         }
     }
@@ -597,7 +810,7 @@ impl Importer<'_> {
                 continue;
             }
             let v = self.value(&name, &origin);
-            self.graph.add_output(&name, v);
+            self.scope.graph.add_output(&name, v);
         }
         if g.output.is_empty() {
             self.problems.push(Diagnostic::error(&E0107, "the model has no outputs"));
@@ -612,7 +825,7 @@ impl Importer<'_> {
         for info in g.value_info.iter().chain(&g.output) {
             let name = text(&info.name);
             let Some(v) = self.known_value(&name) else { continue };
-            let Some(found) = self.graph.value(v).map(|v| v.ty.clone()) else { continue };
+            let Some(found) = self.scope.graph.value(v).map(|v| v.ty.clone()) else { continue };
             let Some(t) = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { continue };
             let Some(elem) = tensor::elem_type(t.elem_type) else { continue };
             let shape = t.shape.as_ref().map(|s| {

@@ -4,17 +4,18 @@ use half::{bf16, f16};
 use pfmc_ir::consts::Const;
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
-use pfmc_ir::graph::ValueId;
-use pfmc_ir::op::{BinaryFn, Op, ReduceFn, UnaryFn};
+use pfmc_ir::graph::{Graph, ValueId};
+use pfmc_ir::infer::Fact;
+use pfmc_ir::op::{BinaryFn, Op, ReduceFn, RegionId, UnaryFn};
 use pfmc_ir::origin::Origin;
 use pfmc_ir::shape::{Dim, OpenDim, OpenType};
 use pfmc_ir::tensor::{Data, Tensor};
 
 use super::attrs::Attrs;
 use super::codes::{E0105, E0106, E0107, E0108};
-use super::import::Importer;
+use super::import::{Importer, Region};
 use super::ops::OpInfo;
-use super::proto::{NodeProto, TensorProto, text};
+use super::proto::{GraphProto, NodeProto, TensorProto, text};
 use super::tensor;
 
 /// Why a node could not be lowered.
@@ -69,6 +70,9 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
             inputs.pop();
         }
         let outputs = n.output.iter().map(text).collect();
+        for name in &inputs {
+            imp.find(name);
+        }
         let poisoned = inputs.iter().any(|i| imp.known_value(i).is_some_and(|v| imp.is_poisoned(v)));
         Ctx { imp, inputs, outputs, attrs: Attrs::new(n), opset, origin, poisoned }
     }
@@ -174,7 +178,7 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
             }
         }
         let v = self.x(i)?;
-        let fact = self.imp.facts.get(v).and_then(|f| f.value.clone());
+        let fact = self.imp.scope.facts.get(v).and_then(|f| f.value.clone());
         let numbers: Option<Vec<i64>> = fact.and_then(|f| f.iter().map(|d| d.as_ref()?.value()).collect());
         numbers
             .map(Some)
@@ -196,6 +200,31 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         }
     }
 
+    /// The element of an input of one element that is constant or that inference knows.
+    pub(super) fn number_if_constant(&mut self, i: usize) -> Option<f64> {
+        let fact = self.known(i).and_then(|v| self.imp.scope.facts.get(v)).and_then(|f| f.value.clone());
+        let followed = fact.and_then(|v| <[_; 1]>::try_from(v).ok()).and_then(|[d]| d?.value());
+        let constant = self.constant(i).filter(|c| c.len() == 1).and_then(|c| first(&c.tensor().ok()?));
+        constant.or(followed.map(|v| v as f64))
+    }
+
+    /// The value an input is, unless it is left out or a constant that no node read yet.
+    fn known(&self, i: usize) -> Option<ValueId> {
+        self.imp.known_value(self.inputs.get(i)?)
+    }
+
+    /// `length - 1 - at`, for i64 scalars: an index counted from the end.
+    pub(super) fn last_less(&mut self, length: ValueId, at: ValueId) -> R<ValueId> {
+        let last = self.with(BinaryFn::Sub, length, 1.0)?;
+        self.bin(BinaryFn::Sub, last, at)
+    }
+
+    /// A value with the elements of an axis in reverse order.
+    pub(super) fn reversed(&mut self, v: ValueId, axis: i64) -> R<ValueId> {
+        let bounds = [-1, i64::MIN + 1, axis, -1].map(|n| self.vector(vec![n]));
+        self.op(Op::Slice {}, &[v, bounds[0], bounds[1], bounds[2], bounds[3]])
+    }
+
     /// Attribute `name`, or input `i` where the opset has it as one.
     pub(super) fn ints_from(&mut self, name: &str, i: usize) -> R<Option<Vec<i64>>> {
         match self.attrs.ints(name)? {
@@ -206,7 +235,7 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
 
     /// What is known of a value.
     pub(super) fn ty(&self, v: ValueId) -> OpenType {
-        self.imp.graph.value(v).map_or_else(|| OpenType::unknown(Elem::F32), |v| v.ty.clone())
+        self.imp.scope.graph.value(v).map_or_else(|| OpenType::unknown(Elem::F32), |v| v.ty.clone())
     }
 
     /// Element type.
@@ -222,6 +251,53 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
     /// Rank, which must be known.
     pub(super) fn rank(&self, v: ValueId) -> R<usize> {
         self.dims(v).map(|d| d.len()).ok_or_else(|| Self::form("the rank of the operand is not known"))
+    }
+
+    /// Imports a subgraph; see [`Importer::subgraph`].
+    pub(super) fn subgraph(&mut self, g: &GraphProto, given: &[OpenType], captured: &[String]) -> R<Region> {
+        // The subgraph's own problems say what is wrong.
+        let region = self.imp.subgraph(g, given, captured);
+        self.poisoned |= region.is_none();
+        region.ok_or_else(|| Self::form("a subgraph could not be imported"))
+    }
+
+    /// As [`Ctx::subgraph`], but nothing is recorded where it fails.
+    pub(super) fn try_subgraph(&mut self, g: &GraphProto, given: &[OpenType]) -> Option<Region> {
+        let before = self.imp.problems.0.len();
+        let region = self.imp.subgraph(g, given, &[]);
+        self.imp.problems.0.truncate(before);
+        region
+    }
+
+    /// A region made of what `f` emits. `inputs` are its inputs' names and what is known of them; `f`
+    /// gets their values and gives the named outputs.
+    pub(super) fn region(
+        &mut self,
+        inputs: Vec<(String, Fact)>,
+        f: impl FnOnce(&mut Self, Vec<ValueId>) -> R<Vec<(String, ValueId)>>,
+    ) -> R<RegionId> {
+        let graph = Importer::built(self, |c| c.imp, inputs, f)?;
+        Ok(self.add_region(graph))
+    }
+
+    /// Makes a graph a region of the present one.
+    pub(super) fn add_region(&mut self, graph: Graph) -> RegionId {
+        self.imp.scope.graph.add_region(graph)
+    }
+
+    /// Adds what a region computes to the present graph.
+    pub(super) fn inline(&mut self, part: &Graph, args: &[ValueId]) -> R<Vec<ValueId>> {
+        self.imp.inline(part, args)
+    }
+
+    /// The values of names that a region captured.
+    pub(super) fn named(&mut self, names: &[String]) -> Vec<ValueId> {
+        names.iter().map(|n| self.imp.value(n, &self.origin)).collect()
+    }
+
+    /// What is known of a value.
+    pub(super) fn fact(&self, v: ValueId) -> Fact {
+        self.imp.scope.facts.get(v).cloned().unwrap_or_else(|| Fact::of(self.ty(v)))
     }
 
     /// Emits an operation of one result.
@@ -289,7 +365,7 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         match self.elem(v) {
             Elem::I64 => Ok(v),
             e if e.is_int() => {
-                let known = self.imp.graph.constant(v).and_then(|(_, c)| c.tensor().ok());
+                let known = self.imp.scope.graph.constant(v).and_then(|(_, c)| c.tensor().ok());
                 match known
                     .filter(|t| t.len() <= 4096)
                     .and_then(|t| Some((integers(&t)?, t.shape().to_vec())))

@@ -6,6 +6,7 @@
 mod attrs;
 pub mod codes;
 mod files;
+mod functions;
 mod import;
 mod lower;
 mod ops;

@@ -3,7 +3,7 @@
 //! Names and payloads are [`Bytes`]: decoding a mapped file leaves every weight where it is in the
 //! map. Fields that have no influence on a model's meaning (documentation, metadata) are absent
 //! and skipped by the decoder. Fields that would change the meaning but are not supported
-//! (sparse tensors, training, functions) are present, so that they can be refused.
+//! (sparse tensors, training) are present, so that they can be refused.
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
@@ -42,15 +42,36 @@ pub struct OperatorSetIdProto {
     pub version: i64,
 }
 
-/// Name of a local function; its body is not read.
+/// A local function: an operator that the model defines itself.
 #[derive(Clone, PartialEq, Message)]
 pub struct FunctionProto {
     /// Name.
     #[prost(bytes = "bytes", tag = "1")]
     pub name: Bytes,
+    /// Names of its inputs.
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub input: Vec<Bytes>,
+    /// Names of its outputs.
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub output: Vec<Bytes>,
+    /// Names of attributes without default.
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    pub attribute: Vec<Bytes>,
+    /// Nodes.
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<NodeProto>,
+    /// Operator sets its nodes use.
+    #[prost(message, repeated, tag = "9")]
+    pub opset_import: Vec<OperatorSetIdProto>,
     /// Domain.
     #[prost(bytes = "bytes", tag = "10")]
     pub domain: Bytes,
+    /// Attributes with their defaults.
+    #[prost(message, repeated, tag = "11")]
+    pub attribute_proto: Vec<AttributeProto>,
+    /// Which of several functions of one name.
+    #[prost(bytes = "bytes", tag = "13")]
+    pub overload: Bytes,
 }
 
 /// A graph.

@@ -81,6 +81,15 @@ pub fn bind(
             }
         }
     }
+    for region in graph.regions_mut() {
+        region.each_mut(&mut |region| {
+            for v in region.inputs().to_vec() {
+                let dims = region.value_mut(v).map(|v| v.ty.shape.iter_mut().flatten());
+                // What overflows inside a region is not known there.
+                dims.into_iter().flatten().for_each(|d| *d = d.as_ref().and_then(|d| d.bind(bindings)));
+            }
+        });
+    }
     let mut records = Vec::new();
     if !bindings.is_empty() {
         let bound = bindings.len() as u64;

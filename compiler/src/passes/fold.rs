@@ -2,8 +2,9 @@
 
 use pfmc_ir::consts::Const;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::elem::Elem;
 use pfmc_ir::eval;
-use pfmc_ir::graph::{Graph, NodeId};
+use pfmc_ir::graph::{Graph, NodeId, ValueId};
 use pfmc_ir::infer::{Fact, Facts};
 use pfmc_ir::op::Op;
 use pfmc_ir::shape::Knowledge;
@@ -19,7 +20,7 @@ pub static INFO: PassInfo = PassInfo {
 };
 
 /// Evaluates nodes whose inputs are constants, replaces integer tensors whose elements inference
-/// knows, refines types on the way, and removes what nothing needs.
+/// knows, takes branches whose condition is known, refines types on the way, and removes what nothing needs.
 ///
 /// Learned constants of rank 2 and more stay as they are: weights are not copied, and what is fixed
 /// does not depend on whether shapes are bound.
@@ -31,6 +32,9 @@ impl Fold {
     pub const RESULT_MAX: usize = 1 << 20;
 }
 
+/// Most times that branches are taken one after the other.
+const MAX_ROUNDS: usize = 64;
+
 /// The value of a node that depends on constants only, and whether training produced it.
 fn evaluate<T: Knowledge>(
     graph: &Graph<T>,
@@ -38,7 +42,9 @@ fn evaluate<T: Knowledge>(
     facts: &[Fact],
 ) -> Result<Option<(Vec<Tensor>, bool)>, String> {
     let Some(node) = graph.node(id) else { return Ok(None) };
-    if matches!(node.op, Op::Input {} | Op::Constant { .. }) || node.op.matrix().is_some() {
+    if matches!(node.op, Op::Input {} | Op::Constant { .. } | Op::If { .. } | Op::Loop { .. })
+        || node.op.matrix().is_some()
+    {
         return Ok(None);
     }
     if let [fact] = facts {
@@ -71,7 +77,7 @@ fn evaluate<T: Knowledge>(
 /// How many elements a range of constant operands has; its shape follows from its values alone.
 fn range_length(operands: &[Tensor]) -> Option<f64> {
     let number = |t: &Tensor| {
-        let t = eval::eval(&Op::Cast { to: pfmc_ir::elem::Elem::F64 }, std::slice::from_ref(t)).ok()?;
+        let t = eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok()?;
         t.first()?.as_slice::<f64>().ok()?.first().copied()
     };
     let [start, limit, delta] = operands else { return None };
@@ -84,55 +90,95 @@ impl<T: Knowledge> Pass<T> for Fold {
     }
 
     fn run(&self, graph: &mut Graph<T>) -> Result<Stats, Diagnostics> {
-        let mut facts = Facts::default();
-        let mut bad = Diagnostics::new();
         let mut folded = 0;
-        for id in graph.order().unwrap_or_default() {
-            let Some(node) = graph.node(id) else { continue };
-            if node.inputs.iter().any(|v| facts.get(*v).is_none()) {
-                continue;
+        let mut branches = 0;
+        for region in graph.regions_mut() {
+            // What is wrong in a region may be wrong where nothing takes it: execution tells.
+            if let Ok(stats) = self.run(region) {
+                folded += stats.get("folded").copied().unwrap_or(0);
+                branches += stats.get("branches").copied().unwrap_or(0);
             }
-            let (outputs, origin) = (node.outputs.clone(), node.origin.clone());
-            let error = |e: String| Diagnostic::error(&crate::codes::E0202, e).at(&origin);
-            let found = match facts.node(graph, id) {
-                Ok(found) => found,
-                Err(e) => {
-                    bad.push(error(e));
-                    continue;
-                }
-            };
-            match evaluate(graph, id, &found) {
-                Err(e) => bad.push(error(e)),
-                Ok(Some((tensors, learned))) => {
-                    folded += 1;
-                    for (v, tensor) in outputs.into_iter().zip(tensors) {
-                        let name = graph.value(v).map(|v| v.name.clone()).unwrap_or_default();
-                        let new = graph.add_const(&name, Const::derived(&tensor, origin.clone(), learned));
-                        graph.replace_uses(v, new);
-                        let producer = graph.value(new).map(|v| v.node);
-                        if let Some(fact) = producer.and_then(|p| facts.node(graph, p).ok()?.pop()) {
-                            facts.set(new, fact);
-                        }
-                    }
-                }
-                Ok(None) => {
-                    for (v, fact) in outputs.into_iter().zip(found) {
-                        if let (Some(ty), Some(value)) = (T::from_open(fact.ty.clone()), graph.value_mut(v)) {
-                            value.ty = ty;
-                        }
-                        facts.set(v, fact);
-                    }
-                }
+        }
+        // Taking a branch makes more known, so that it can decide others.
+        for _ in 0..MAX_ROUNDS {
+            let (more, taken) = sweep(graph)?;
+            folded += more;
+            branches += taken;
+            if taken == 0 {
+                break;
             }
         }
         let dead = graph.remove_dead() as u64;
-        if bad.has_errors() {
-            return Err(bad);
-        }
         Ok(Stats::from([
             ("folded".into(), folded),
+            ("branches".into(), branches),
             ("removed".into(), dead),
             ("nodes".into(), graph.node_count() as u64),
         ]))
     }
+}
+
+/// The branch of an `if` whose condition is known.
+fn branch<T: Knowledge>(graph: &Graph<T>, facts: &Facts, id: NodeId) -> Option<(Graph, Vec<ValueId>)> {
+    let node = graph.node(id)?;
+    let Op::If { then_region, else_region, .. } = node.op else { return None };
+    let (condition, args) = node.inputs.split_first()?;
+    let known = facts.get(*condition)?.value.as_ref()?.first()?.as_ref()?.value()?;
+    let region = graph.region(if known != 0 { then_region } else { else_region })?;
+    Some((region.clone(), args.to_vec()))
+}
+
+/// Goes through a graph once: how many values it folded and how many branches it took.
+fn sweep<T: Knowledge>(graph: &mut Graph<T>) -> Result<(u64, u64), Diagnostics> {
+    let mut facts = Facts::default();
+    let mut bad = Diagnostics::new();
+    let (mut folded, mut branches) = (0, 0);
+    for id in graph.order().unwrap_or_default() {
+        let Some(node) = graph.node(id) else { continue };
+        if node.inputs.iter().any(|v| facts.get(*v).is_none()) {
+            continue;
+        }
+        let (outputs, origin) = (node.outputs.clone(), node.origin.clone());
+        if let Some((region, args)) = branch(graph, &facts, id)
+            && let Some(made) = graph.splice(&region, &args)
+        {
+            for (old, new) in outputs.into_iter().zip(made) {
+                graph.replace_uses(old, new);
+            }
+            branches += 1;
+            continue;
+        }
+        let error = |e: String| Diagnostic::error(&crate::codes::E0202, e).at(&origin);
+        let found = match facts.node(graph, id) {
+            Ok(found) => found,
+            Err(e) => {
+                bad.push(error(e));
+                continue;
+            }
+        };
+        match evaluate(graph, id, &found) {
+            Err(e) => bad.push(error(e)),
+            Ok(Some((tensors, learned))) => {
+                folded += 1;
+                for (v, tensor) in outputs.into_iter().zip(tensors) {
+                    let name = graph.value(v).map(|v| v.name.clone()).unwrap_or_default();
+                    let new = graph.add_const(&name, Const::derived(&tensor, origin.clone(), learned));
+                    graph.replace_uses(v, new);
+                    let producer = graph.value(new).map(|v| v.node);
+                    if let Some(fact) = producer.and_then(|p| facts.node(graph, p).ok()?.pop()) {
+                        facts.set(new, fact);
+                    }
+                }
+            }
+            Ok(None) => {
+                for (v, fact) in outputs.into_iter().zip(found) {
+                    if let (Some(ty), Some(value)) = (T::from_open(fact.ty.clone()), graph.value_mut(v)) {
+                        value.ty = ty;
+                    }
+                    facts.set(v, fact);
+                }
+            }
+        }
+    }
+    if bad.has_errors() { Err(bad) } else { Ok((folded, branches)) }
 }

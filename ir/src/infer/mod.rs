@@ -5,19 +5,21 @@
 
 mod region;
 
+pub use region::join;
+
 use crate::codes::E0301;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::elem::Elem;
 use crate::graph::{Graph, NodeId, ValueId};
-use crate::op::{Op, ReduceFn};
+use crate::op::{Op, ReduceFn, UnaryFn};
 use crate::shape::{Dim, Knowledge, OpenDim, OpenType};
 use crate::tensor::axis as norm_axis;
 
 /// Longest integer tensor whose elements are followed.
 const MAX_FOLLOWED: usize = 64;
 
-/// What is known of a value: its type and, for integer tensors of rank 0 or 1 and at most 64
-/// elements, its elements.
+/// What is known of a value: its type and, for i64 and bool tensors of rank 0 or 1 and at most 64
+/// elements, its elements; those of bool are 0 and 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
     /// Type.
@@ -73,15 +75,18 @@ impl Facts {
             Op::Constant { id } => {
                 let c = graph.consts.get(*id).ok_or("no such constant")?;
                 let mut fact = Fact::of(OpenType::fixed(c.elem, &c.shape));
-                if c.elem == Elem::I64
-                    && c.shape.len() <= 1
+                if c.shape.len() <= 1
                     && c.len() <= MAX_FOLLOWED
                     && let Some(bytes) = c.bytes()
                 {
-                    let values = bytes
-                        .chunks_exact(8)
-                        .map(|b| b.try_into().ok().map(|b| Dim::known(i64::from_le_bytes(b))));
-                    fact.value = Some(values.collect());
+                    let long = |b: &[u8]| b.try_into().ok().map(|b| Dim::known(i64::from_le_bytes(b)));
+                    fact.value = match c.elem {
+                        Elem::I64 => Some(bytes.chunks_exact(8).map(long).collect()),
+                        Elem::Bool => {
+                            Some(bytes.iter().map(|&b| Some(Dim::known(i64::from(b != 0)))).collect())
+                        }
+                        _ => None,
+                    };
                 }
                 Ok(vec![fact])
             }
@@ -271,10 +276,18 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
     let one = |fact: Fact| Ok(vec![fact]);
     match op {
         Op::Input {} | Op::Constant { .. } => Err("has no operands to infer from".into()),
-        Op::Unary(_) => one(Fact::of(x[0].ty.clone())),
+        Op::Unary(f) => {
+            let mut fact = Fact::of(x[0].ty.clone());
+            if let (UnaryFn::Not, Some(v)) = (f, &x[0].value) {
+                let not = |d: &OpenDim| Some(Dim::known(i64::from(d.as_ref()?.value()? == 0)));
+                fact.value = Some(v.iter().map(not).collect());
+            }
+            one(fact)
+        }
         Op::Cast { to } => {
             // Elements are followed as i64 only: a narrower type would wrap.
-            let value = x[0].value.clone().filter(|_| *to == Elem::I64 && elem == Elem::I64);
+            let kept = *to == elem || (*to == Elem::I64 && elem == Elem::Bool);
+            let value = x[0].value.clone().filter(|_| kept);
             one(Fact { ty: OpenType { elem: *to, shape: x[0].ty.shape.clone() }, value })
         }
         Op::Quantize { to, .. } | Op::Dequantize { to, .. } => {
@@ -609,7 +622,8 @@ fn with_dim(elem: Elem, dims: &[OpenDim], axis: usize, dim: OpenDim) -> Fact {
 
 fn binary_value(f: crate::op::BinaryFn, a: &Fact, b: &Fact) -> Option<Vec<OpenDim>> {
     use crate::op::BinaryFn as B;
-    if a.ty.elem != Elem::I64 || f.is_comparison() {
+    let logical = matches!(f, B::And | B::Or | B::Xor | B::Equal);
+    if a.ty.elem != Elem::I64 && !(logical && a.ty.elem == Elem::Bool) {
         return None;
     }
     let (x, y) = (a.value.as_ref()?, b.value.as_ref()?);
@@ -631,6 +645,23 @@ fn binary_value(f: crate::op::BinaryFn, a: &Fact, b: &Fact) -> Option<Vec<OpenDi
                 (Some(p), Some(q)) => p.checked_div(q).map(Dim::known),
                 _ => p.div(&q),
             },
+            // Equal polynomials are equal numbers; different ones may be.
+            B::Equal if p == q => Some(Dim::known(1)),
+            f if f.is_comparison() || logical => {
+                let (p, q) = (p.value()?, q.value()?);
+                let holds = match f {
+                    B::Equal => p == q,
+                    B::Greater => p > q,
+                    B::GreaterEqual => p >= q,
+                    B::Less => p < q,
+                    B::LessEqual => p <= q,
+                    B::And => p != 0 && q != 0,
+                    B::Or => p != 0 || q != 0,
+                    B::Xor => (p != 0) != (q != 0),
+                    _ => return None,
+                };
+                Some(Dim::known(i64::from(holds)))
+            }
             B::Max => Some(Dim::known(p.value()?.max(q.value()?))),
             B::Min => Some(Dim::known(p.value()?.min(q.value()?))),
             _ => None,

@@ -72,6 +72,11 @@ pub(super) fn infer(op: &Op, regions: &[Graph<OpenType>], x: &[&Fact]) -> Result
             if condition.ty.elem != Elem::Bool {
                 return Err("the condition must be bool".into());
             }
+            // The other branch may contradict what is known of its inputs.
+            let taken = condition.value.as_ref().and_then(|v| v.first()?.as_ref()?.value());
+            if let Some(taken) = taken {
+                return outputs(region(if taken != 0 { then_region } else { else_region })?, given);
+            }
             join_all(&outputs(region(then_region)?, given)?, &outputs(region(else_region)?, given)?)
         }
         Op::Loop { body, carried, .. } => {

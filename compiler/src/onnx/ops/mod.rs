@@ -1,6 +1,8 @@
 //! The table of operators: what is supported, and how each becomes operations of the graph.
 
+mod control;
 mod quantised;
+mod recurrent;
 
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
@@ -87,10 +89,6 @@ pub(in crate::onnx) fn nearest(domain: &str, name: &str) -> Option<String> {
         return Some(format!("{name} is supported in {d}"));
     }
     let text = match name {
-        "If" | "Loop" | "Scan" => {
-            "export without control flow; constant conditions fold with onnxslim or onnxruntime"
-        }
-        "LSTM" | "GRU" | "RNN" => "recurrent layers have no translation yet; unrolled exports do",
         "Einsum" => "write the product as Transpose, Reshape and MatMul",
         "Attention" | "MultiHeadAttention" | "GroupQueryAttention" | "RotaryEmbedding" => {
             "export attention decomposed into MatMul, Softmax and MatMul"
@@ -157,7 +155,7 @@ const AXES: &str = "axes must be constant";
 const REDUCED: &str = "axes must be constant; all axes need a known rank";
 
 /// The tables of all topics.
-static TABLES: &[&[OpInfo]] = &[GENERAL, quantised::QUANTISED];
+static TABLES: &[&[OpInfo]] = &[GENERAL, control::CONTROL, quantised::QUANTISED, recurrent::RECURRENT];
 
 /// Every supported operator. The importer dispatches on it, and the documentation and `pfmc ops`
 /// print it.
