@@ -20,3 +20,4 @@ pub mod tensor;
 pub mod text;
 pub mod tile;
 pub mod verify;
+pub(crate) mod windows;

@@ -28,6 +28,8 @@ pub enum Attr {
     Ints(Vec<i64>),
     /// `0.5f`, shortest form that reads back to the same f32.
     Float(f32),
+    /// `[0.5f, 2.0f]`
+    Floats(Vec<f32>),
     /// A bare word.
     Word(String),
 }
@@ -38,6 +40,10 @@ impl fmt::Display for Attr {
             Attr::Int(v) => write!(f, "{v}"),
             Attr::Ints(v) => write!(f, "{v:?}"),
             Attr::Float(v) => write!(f, "{v:?}f"),
+            Attr::Floats(v) => {
+                let shown: Vec<String> = v.iter().map(|v| format!("{v:?}f")).collect();
+                write!(f, "[{}]", shown.join(", "))
+            }
             Attr::Word(v) => f.write_str(v),
         }
     }
@@ -73,6 +79,20 @@ impl AttrValue for f32 {
     }
     fn from_attr(attr: Attr) -> Option<Self> {
         if let Attr::Float(v) = attr { Some(v) } else { None }
+    }
+}
+
+impl AttrValue for Vec<f32> {
+    fn to_attr(&self) -> Attr {
+        Attr::Floats(self.clone())
+    }
+    fn from_attr(attr: Attr) -> Option<Self> {
+        match attr {
+            Attr::Floats(v) => Some(v),
+            // An empty list has no kind of its own in the text form.
+            Attr::Ints(v) if v.is_empty() => Some(Vec::new()),
+            _ => None,
+        }
     }
 }
 
@@ -177,6 +197,72 @@ functions!(
         Min "reduce_min" "Smallest" Prod "reduce_prod" "Product"
     }
 );
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($body:tt)* })*) => {$(
+        functions!($(#[$doc])* $name { $($body)* });
+
+        impl AttrValue for $name {
+            fn to_attr(&self) -> Attr { Attr::Word(self.name().to_owned()) }
+            fn from_attr(attr: Attr) -> Option<Self> {
+                match attr {
+                    Attr::Word(w) => $name::ALL.iter().copied().find(|v| v.name() == w),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+words! {
+    /// What a pooling does with the elements of a window.
+    PoolFn {
+        Max "max" "Largest that is not padding" Mean "mean" "Mean of those that are not padding"
+        MeanPadded "mean_padded" "Mean, padding counting as zeros" Sum "sum" "Sum"
+    }
+    /// Where the padding of windows comes from.
+    AutoPad {
+        Given "given" "The `pads` attribute"
+        Upper "same_upper" "As much as ceil(length / stride) windows need, the larger half at the end"
+        Lower "same_lower" "As much as ceil(length / stride) windows need, the larger half at the begin"
+    }
+    /// What padding is filled with.
+    PadMode {
+        Constant "constant" "A number" Edge "edge" "The nearest element"
+        Reflect "reflect" "Mirrored at the outermost elements, which are not repeated"
+        Wrap "wrap" "Periodic continuation"
+    }
+    /// How values between elements are found.
+    Interpolation {
+        Nearest "nearest" "The nearest element" Linear "linear" "Between 2 neighbours an axis"
+        Cubic "cubic" "Between 4 neighbours an axis (Keys 1981)"
+    }
+    /// Where the elements of a resized axis lie on the original one; see the ONNX operator Resize.
+    Coordinates {
+        HalfPixel "half_pixel" "Both axes cover the same span"
+        HalfPixelSymmetric "half_pixel_symmetric" "As `half_pixel`, centred when the scaled length is no integer"
+        PytorchHalfPixel "pytorch_half_pixel" "As `half_pixel`; a result of length 1 lies at the begin"
+        AlignCorners "align_corners" "The first and last elements coincide"
+        Asymmetric "asymmetric" "Position divided by the scale"
+        TfHalfPixel "tf_half_pixel_for_nn" "Position and a half, divided by the scale (before opset 13)"
+        CropAndResize "tf_crop_and_resize" "A region of interest is resized"
+    }
+    /// Which element is the nearest.
+    NearestFn {
+        PreferFloor "round_prefer_floor" "Nearest, ties to the lower"
+        PreferCeil "round_prefer_ceil" "Nearest, ties to the higher"
+        Floor "floor" "The lower" Ceil "ceil" "The higher"
+        Simple "simple" "The lower where the axis grows, the higher where it shrinks (before opset 11)"
+    }
+    /// How sizes of a resize bind.
+    AspectRatio {
+        Stretch "stretch" "Each as it is" NotLarger "not_larger" "One scale; no axis is larger"
+        NotSmaller "not_smaller" "One scale; no axis is smaller"
+    }
+    /// What lies beyond the elements of an axis that is sampled.
+    Border {
+        Zeros "zeros" "Zeros" Edge "border" "The nearest element" Reflection "reflection" "Mirrored"
+    }
+}
 
 impl BinaryFn {
     /// Whether the result is bool whatever the inputs are.
@@ -314,6 +400,19 @@ ops! {
     Trilu "trilu" (2..=2 => 1) "x, k (i64 scalar): keeps the upper or lower triangle of the last two axes." { upper: bool }
     If "if" (1..=usize::MAX => 0) "Condition (bool scalar), then what both regions read: the outputs of one of two regions, which compute `results` values each." { then_region: RegionId, else_region: RegionId, results: i64 }
     Loop "loop" (2..=usize::MAX => 0) "Trip count (i64 scalar), condition (bool scalar), `carried` values, then what the body reads besides. The body takes the iteration (i64 scalar), the condition and the same values, and gives the next condition, the next carried values and elements of scans. Results: the carried values, then each scan's elements along a new first axis." { body: RegionId, carried: i64, results: i64 }
+    Pool "pool" (1..=1 => 1) "x [B, C, spatial]: `f` over windows of `kernel`, which leave padding out. `pads` are begins then ends and hold for `auto = given`; `ceil` keeps a last window that reaches beyond the padding." { f: PoolFn, kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64>, ceil: bool, auto: AutoPad }
+    MaxPoolIndexed "max_pool_indexed" (1..=1 => 2) "As `pool` of `max`, and the position of each result in the flat x; with `column_major` as if the first spatial axis ran fastest." { kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64>, ceil: bool, auto: AutoPad, column_major: bool }
+    MaxUnpool "max_unpool" (2..=3 => 1) "x, indices of `max_pool_indexed`, optional output shape (i64): zeros but for x's elements at the indices, which count in the shape that windows and x imply." { kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64> }
+    ConvTranspose "conv_transpose" (2..=3 => 1) "x [B, C, spatial], w [C, O / groups, kernel], optional bias [O]: the gradient of a convolution. Ends of `pads` may be negative. With `output` lengths, `pads` follow from them, the larger half at the end for `auto = same_upper`, else at the begin." { strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64>, groups: i64, output_padding: Vec<i64>, output: Vec<i64>, auto: AutoPad }
+    DeformConv "deform_conv" (3..=5 => 1) "x [B, C, H, W], w, offsets [B, offset_groups * kernel * 2, out], bias if `biased`, optional mask [B, offset_groups * kernel, out]: a convolution whose taps are moved and read by linear interpolation." { strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64>, groups: i64, offset_groups: i64, biased: bool }
+    Col2Im "col2im" (3..=3 => 1) "x [B, C * block, L], image shape (i64), block shape (i64): sums blocks into images [B, C, image]." { strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64> }
+    Pad "pad" (2..=3 => 1) "x, pads (i64: begins then ends of `axes`; negative ones cut), number to fill with, by default 0. No `axes`: all." { mode: PadMode, axes: Vec<i64> }
+    Resize "resize" (1..=3 => 1) "x, then sizes (i64) or scales (f64) of `axes` unless `scales` is given, then the region (f64, starts then ends of `axes`) for tf_crop_and_resize. No `axes`: all. See the ONNX operator." { mode: Interpolation, coordinates: Coordinates, nearest: NearestFn, cubic: f32, exclude_outside: bool, extrapolation: f32, antialias: bool, aspect: AspectRatio, axes: Vec<i64>, scales: Vec<f32> }
+    GridSample "grid_sample" (2..=2 => 1) "x [B, C, spatial], grid [B, out, rank], coordinates from -1 to 1, last axis first: [B, C, out]." { mode: Interpolation, border: Border, align_corners: bool }
+    AffineGrid "affine_grid" (2..=2 => 1) "theta [B, 2, 3] or [B, 3, 4], size (i64: B, C, spatial): the grid of an affine map, [B, spatial, 2 or 3]." { align_corners: bool }
+    RoiAlign "roi_align" (3..=3 => 1) "x [B, C, H, W], boxes [n, 4], batch indices [n]: means or maxima of linearly interpolated samples of `height` by `width` bins. `sampling` 0: as many samples an axis as a bin is long." { max: bool, half_pixel: bool, height: i64, width: i64, sampling: i64, scale: f32 }
+    MaxRoiPool "max_roi_pool" (2..=2 => 1) "x [B, C, H, W], boxes [n, 5] of batch index and corners: maxima of `height` by `width` bins; empty bins give 0." { height: i64, width: i64, scale: f32 }
+    NonMaxSuppression "non_max_suppression" (4..=5 => 1) "boxes [B, n, 4], scores [B, classes, n], most boxes a class (i64), overlap, optional least score: [selected, 3] of batch, class and box." { center: bool }
     FixedLinear "fixed_linear" (1..=1 => 1) "x [.., k] times a fixed matrix [k, n]. With codes: int8 activations a row and exact integer sums; see `numerics`." { matrix: MatrixId, k: i64, n: i64 }
     FixedLookup "fixed_lookup" (1..=1 => 1) "Indices (i64) to columns of a fixed matrix [k, n]: [.., k]. An embedding table stored with one column an entry, which a tied output product shares." { matrix: MatrixId, k: i64, n: i64 }
 }
@@ -345,7 +444,8 @@ impl Op {
             | Op::Gather { .. }
             | Op::GatherElements { .. }
             | Op::GatherNd { .. }
-            | Op::Trilu { .. } => 0..1,
+            | Op::Trilu { .. }
+            | Op::Pad { .. } => 0..1,
             Op::Concat { .. } => 0..operands,
             Op::Where {} => 1..operands,
             _ => 0..0,

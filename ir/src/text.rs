@@ -319,7 +319,14 @@ impl<'a> Line<'a> {
         self.expect("=")?;
         let rest = self.rest();
         let attr = if rest.starts_with('[') {
-            Attr::Ints(self.list("[", "]", Line::number)?)
+            let words = self.list("[", "]", |l| Ok(l.word()?.to_owned()))?;
+            let ints: Option<Vec<i64>> = words.iter().map(|w| w.parse().ok()).collect();
+            let float = |w: &String| w.strip_suffix('f').and_then(|w| w.parse().ok());
+            match (ints, words.iter().map(float).collect()) {
+                (Some(v), _) => Attr::Ints(v),
+                (None, Some(v)) => Attr::Floats(v),
+                (None, None) => return Err(format!("{words:?} is no list of numbers")),
+            }
         } else {
             let word = self.word()?;
             if let Ok(i) = word.parse() {

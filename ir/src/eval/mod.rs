@@ -5,14 +5,18 @@
 //! divided over outputs, never over a sum, and floating-point products use fused multiply-adds in
 //! ascending order of k. Unfit inputs are errors, never panics.
 
+mod boxes;
 mod conv;
 mod elementwise;
 mod gather;
 pub(crate) mod integer;
 mod layout;
 pub mod matmul;
+mod pool;
 mod quantise;
 mod reduce;
+mod resample;
+mod transposed;
 mod walk;
 
 pub use quantise::Granularity;
@@ -21,6 +25,7 @@ use rayon::prelude::*;
 use crate::elem::Elem;
 use crate::op::Op;
 use crate::tensor::{Data, Element, Tensor, count};
+use crate::windows;
 
 /// Most bytes one output may have.
 const MAX_BYTES: usize = 1 << 40;
@@ -90,6 +95,33 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         | Op::FixedLookup { .. } => {
             return Err("is not computed from its inputs alone".into());
         }
+        Op::Pool { f, kernel, strides, pads, dilations, ceil, auto } => {
+            pool::pool(&x[0], *f, &windows::spans(kernel, strides, pads, dilations, false)?, *ceil, *auto)?
+        }
+        Op::MaxPoolIndexed { kernel, strides, pads, dilations, ceil, auto, column_major } => {
+            let spans = windows::spans(kernel, strides, pads, dilations, false)?;
+            return pool::indexed(&x[0], &spans, *ceil, *auto, *column_major);
+        }
+        Op::MaxUnpool { kernel, strides, pads } => {
+            let spans = windows::spans(kernel, strides, pads, &vec![1; kernel.len()], false)?;
+            pool::unpool(&x[0], &x[1], x.get(2), &spans)?
+        }
+        Op::ConvTranspose { .. } => transposed::conv_transpose(op, x)?,
+        Op::DeformConv { .. } => transposed::deform_conv(op, x)?,
+        Op::Col2Im { strides, pads, dilations } => {
+            transposed::col2im(&x[0], &x[1], &x[2], (strides, pads, dilations))?
+        }
+        Op::Pad { mode, axes } => resample::pad(&x[0], &x[1], x.get(2), *mode, axes)?,
+        Op::Resize { .. } => resample::resize(op, x)?,
+        Op::GridSample { mode, border, align_corners } => {
+            resample::grid_sample(&x[0], &x[1], *mode, *border, *align_corners)?
+        }
+        Op::AffineGrid { align_corners } => resample::affine_grid(&x[0], &x[1], *align_corners)?,
+        Op::RoiAlign { .. } => boxes::roi_align(op, x)?,
+        Op::MaxRoiPool { height, width, scale } => {
+            boxes::max_roi_pool(&x[0], &x[1], (*height, *width), *scale)?
+        }
+        Op::NonMaxSuppression { center } => boxes::non_max_suppression(x, *center)?,
         Op::Split { axis, sizes } => return layout::split(&x[0], *axis, sizes),
         Op::SplitEqual { axis, parts } => return layout::split_equal(&x[0], *axis, *parts),
         Op::Unary(f) => elementwise::unary(*f, &x[0])?,

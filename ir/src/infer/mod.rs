@@ -4,6 +4,7 @@
 //! Inference never guesses: what it cannot derive is unknown. What contradicts is an error.
 
 mod region;
+mod spatial;
 
 pub use region::join;
 
@@ -593,6 +594,19 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             one(Fact::of(x[0].ty.clone()))
         }
         Op::If { .. } | Op::Loop { .. } => Err("needs its regions".into()),
+        Op::Pool { .. }
+        | Op::MaxPoolIndexed { .. }
+        | Op::MaxUnpool { .. }
+        | Op::ConvTranspose { .. }
+        | Op::DeformConv { .. }
+        | Op::Col2Im { .. }
+        | Op::Pad { .. }
+        | Op::Resize { .. }
+        | Op::GridSample { .. }
+        | Op::AffineGrid { .. }
+        | Op::RoiAlign { .. }
+        | Op::MaxRoiPool { .. }
+        | Op::NonMaxSuppression { .. } => spatial::infer(op, x),
         Op::FixedLinear { k, n, .. } => {
             if elem != Elem::F32 {
                 return Err("needs f32".into());

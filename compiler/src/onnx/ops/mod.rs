@@ -3,6 +3,7 @@
 mod control;
 mod quantised;
 mod recurrent;
+mod spatial;
 
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
@@ -93,15 +94,8 @@ pub(in crate::onnx) fn nearest(domain: &str, name: &str) -> Option<String> {
         "Attention" | "MultiHeadAttention" | "GroupQueryAttention" | "RotaryEmbedding" => {
             "export attention decomposed into MatMul, Softmax and MatMul"
         }
-        "QGemm"
-        | "QLinearAdd"
-        | "QLinearMul"
-        | "QLinearSigmoid"
-        | "QLinearConcat"
-        | "QAttention"
-        | "QLinearGlobalAveragePool"
-        | "QLinearSoftmax"
-        | "QLinearLeakyRelu" => {
+        "QGemm" | "QLinearAdd" | "QLinearMul" | "QLinearSigmoid" | "QLinearConcat" | "QAttention"
+        | "QLinearSoftmax" | "QLinearLeakyRelu" => {
             "quantise in the QDQ form (QuantFormat.QDQ), or give pfmc the model in float32"
         }
         _ => {
@@ -155,7 +149,8 @@ const AXES: &str = "axes must be constant";
 const REDUCED: &str = "axes must be constant; all axes need a known rank";
 
 /// The tables of all topics.
-static TABLES: &[&[OpInfo]] = &[GENERAL, control::CONTROL, quantised::QUANTISED, recurrent::RECURRENT];
+static TABLES: &[&[OpInfo]] =
+    &[GENERAL, control::CONTROL, quantised::QUANTISED, recurrent::RECURRENT, spatial::SPATIAL];
 
 /// Every supported operator. The importer dispatches on it, and the documentation and `pfmc ops`
 /// print it.
@@ -176,7 +171,7 @@ static GENERAL: &[OpInfo] = &[
         7,
         (5, 5),
         &["epsilon", "momentum", "spatial", "training_mode"],
-        "inference only; folded to a product and a sum when its statistics are constant",
+        "folded to a product and a sum when its statistics are constant; training mode from opset 14",
         batch_norm,
     ),
     op("Cast", 7, (1, 1), &["to", "saturate", "round_mode"], "between all numbers and bool", cast),
@@ -194,7 +189,7 @@ static GENERAL: &[OpInfo] = &[
         constant,
     ),
     op("ConstantOfShape", 9, (1, 1), &["value"], "lowered to expand", constant_of_shape),
-    op("Conv", 7, (2, 3), CONV, "auto_pad SAME needs known lengths or stride 1", conv),
+    op("Conv", 7, (2, 3), CONV, "", conv),
     op("Cos", 7, (1, 1), NO, "", |c| float_unary(c, U::Cos)).on(FLOATS),
     op("CumSum", 11, (2, 2), &["exclusive", "reverse"], "", cumsum),
     op("Div", 7, (2, 2), NO, "", |c| binary(c, B::Div)),
@@ -746,10 +741,8 @@ fn on_channels(c: &mut Ctx, v: ValueId, rank: usize) -> R<ValueId> {
 fn batch_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
     let epsilon = f64::from(c.attrs.float("epsilon")?.unwrap_or(1e-5));
     // The momentum only steers training.
-    c.attrs.float("momentum")?;
-    if c.attrs.flag("training_mode", false)? {
-        return Err(Ctx::value_of("training_mode", 1, "0"));
-    }
+    let momentum = f64::from(c.attrs.float("momentum")?.unwrap_or(0.9));
+    let training = c.attrs.flag("training_mode", false)?;
     if !c.attrs.flag("spatial", true)? {
         return Err(Ctx::value_of("spatial", 0, "1"));
     }
@@ -758,6 +751,9 @@ fn batch_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
     let rank = c.rank(x)?;
     if rank < 2 {
         return Err(Ctx::form("the operand needs a channel axis"));
+    }
+    if training {
+        return spatial::batch_norm_training(c, rank, epsilon, momentum);
     }
     let known: Option<Vec<Vec<f64>>> = (1..5)
         .map(|i| {
@@ -927,70 +923,14 @@ fn conv(c: &mut Ctx) -> R<Vec<ValueId>> {
 
 /// A convolution of the operands given, with the node's attributes.
 fn conv_of(c: &mut Ctx, inputs: &[ValueId]) -> R<ValueId> {
-    let auto_pad = c.attrs.string("auto_pad")?.unwrap_or_else(|| "NOTSET".into());
-    let (strides, dilations) = (c.attrs.ints("strides")?, c.attrs.ints("dilations")?);
-    let (pads, declared) = (c.attrs.ints("pads")?, c.attrs.ints("kernel_shape")?);
     let groups = c.attrs.int("group")?.unwrap_or(1);
     let (x, w) = (inputs[0], inputs[1]);
-    let rank = match (c.dims(x), c.dims(w)) {
-        (Some(d), _) | (None, Some(d)) => d.len(),
-        _ => return Err(Ctx::form("neither operand's rank is known")),
-    };
-    let Some(spatial) = rank.checked_sub(2).filter(|s| *s > 0) else {
-        return Err(Ctx::form("the operand needs batch, channel and spatial axes"));
-    };
-    let kernel: Option<Vec<i64>> = (0..spatial).map(|i| c.length(w, i + 2)).collect();
-    if let (Some(k), Some(d)) = (&kernel, &declared)
-        && k != d
-    {
-        return Err(Ctx::value_of("kernel_shape", d, &format!("the weight's, {k:?}")));
-    }
-    let sized = |name: &str, list: Option<Vec<i64>>, len: usize, default: i64| match list {
-        None => Ok(vec![default; len]),
-        Some(l) if l.len() == len && l.iter().all(|v| (default..=i64::from(i32::MAX)).contains(v)) => Ok(l),
-        Some(l) => Err(Ctx::value_of(name, l, &format!("{len} numbers of at least {default}"))),
-    };
-    let strides = sized("strides", strides, spatial, 1)?;
-    let dilations = sized("dilations", dilations, spatial, 1)?;
-    let explicit = pads.is_some();
-    let mut pads = sized("pads", pads, 2 * spatial, 0)?;
-    match auto_pad.as_str() {
-        "NOTSET" => {}
-        // The explicit list is void with any other value.
-        "VALID" | "SAME_UPPER" | "SAME_LOWER" if explicit && pads.iter().any(|p| *p != 0) => {
-            return Err(Ctx::value_of("auto_pad", auto_pad, "NOTSET where pads are given"));
-        }
-        "VALID" => {}
-        "SAME_UPPER" | "SAME_LOWER" => {
-            let kernel = kernel.or(declared).ok_or_else(|| Ctx::form("the kernel's size is not known"))?;
-            if kernel.len() != spatial {
-                return Err(Ctx::value_of("kernel_shape", kernel, &format!("{spatial} numbers")));
-            }
-            for i in 0..spatial {
-                let extent = kernel[i].checked_sub(1).and_then(|k| k.checked_mul(dilations[i]));
-                let extent = extent.ok_or_else(|| Ctx::form("the kernel is too large"))?;
-                let total = if strides[i] == 1 {
-                    extent
-                } else {
-                    let n = c.length(x, i + 2).ok_or_else(|| {
-                        Ctx::form(format!(
-                            "auto_pad {auto_pad} needs the length of axis {} at stride {}",
-                            i + 2,
-                            strides[i]
-                        ))
-                    })?;
-                    let rest = (n - 1).checked_rem(strides[i]).unwrap_or(0);
-                    (extent - rest).max(0)
-                };
-                let (small, large) = (total / 2, total - total / 2);
-                let (begin, end) = if auto_pad == "SAME_UPPER" { (small, large) } else { (large, small) };
-                pads[i] = begin;
-                pads[i + spatial] = end;
-            }
-        }
-        _ => return Err(Ctx::value_of("auto_pad", auto_pad, "NOTSET, VALID, SAME_UPPER, SAME_LOWER")),
-    }
-    c.op(Op::Conv { strides, pads, dilations, groups }, inputs)
+    let (spatial, kernel) = spatial::conv_kernel(c, x, w)?;
+    let mut g = spatial::Geometry::read(c, spatial)?;
+    let x = g.settle(c, x, kernel)?;
+    let inputs = [&[x], &inputs[1..]].concat();
+    let spatial::Geometry { strides, pads, dilations, .. } = g;
+    c.op(Op::Conv { strides, pads, dilations, groups }, &inputs)
 }
 
 // Constants and shapes.
