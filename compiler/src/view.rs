@@ -31,7 +31,11 @@ enum Function {
     /// Both operands have the result's shape.
     Binary(BinaryFn),
     /// Codes, scales, optional zero points; see [`pfmc_ir::op::Op::Dequantize`].
-    Dequantize { by: Granularity, axis: i64, block: i64 },
+    Dequantize {
+        by: Granularity,
+        axis: i64,
+        block: i64,
+    },
     Concat(usize),
 }
 
@@ -373,8 +377,7 @@ impl View {
         }
         let mut view = self.clone();
         let stride = self.strides[axis];
-        view.offset =
-            self.offset.checked_add_signed(stride.checked_mul(isize::try_from(start).ok()?)?)?;
+        view.offset = self.offset.checked_add_signed(stride.checked_mul(isize::try_from(start).ok()?)?)?;
         view.strides[axis] = stride.checked_mul(step)?;
         view.shape[axis] = count;
         Some(view)

@@ -25,6 +25,8 @@ use crate::view::{MatrixView, View};
 /// Most matrices one product or convolution becomes: one an element of a batch of weights, or one a
 /// group.
 pub const BANK_MAX: usize = 4096;
+/// Most elements of the constant that puts the products of a transposed convolution in their places.
+const PLACES_MAX: usize = 1 << 20;
 /// Most matrices of which data choose one; all of them are multiplied with.
 pub const CHOICE_MAX: usize = 64;
 
@@ -88,7 +90,8 @@ impl Scope {
         if let Some(value) = &self.facts.get(v)?.value {
             return value.iter().map(|d| d.as_ref()?.value()).collect();
         }
-        let (_, c) = graph.constant(v).filter(|(_, c)| c.elem.is_int() && c.shape.len() < 2 && c.len() <= 64)?;
+        let (_, c) =
+            graph.constant(v).filter(|(_, c)| c.elem.is_int() && c.shape.len() < 2 && c.len() <= 64)?;
         let t = eval::eval(&Op::Cast { to: Elem::I64 }, &[c.tensor().ok()?]).ok()?;
         Some(t.first()?.as_slice::<i64>().ok()?.to_vec())
     }
@@ -159,7 +162,8 @@ impl Scope {
             let length = i64::try_from(view.shape()[at]).ok()?;
             let start = if start < 0 { start.saturating_add(length) } else { start };
             let start = start.clamp(0, if step < 0 { length - 1 } else { length });
-            view = view.slice(at, usize::try_from(start).ok()?, isize::try_from(step).ok()?, *lengths.get(at)?)?;
+            view =
+                view.slice(at, usize::try_from(start).ok()?, isize::try_from(step).ok()?, *lengths.get(at)?)?;
         }
         Some(view)
     }
@@ -301,7 +305,13 @@ impl Fix {
     }
 
     /// x `[.., k]` times a matrix.
-    fn linear(&mut self, graph: &mut Graph<OpenType>, x: ValueId, w: &View, origin: &Origin) -> Option<ValueId> {
+    fn linear(
+        &mut self,
+        graph: &mut Graph<OpenType>,
+        x: ValueId,
+        w: &View,
+        origin: &Origin,
+    ) -> Option<ValueId> {
         let (matrix, k, n) = self.matrix(w, origin)?;
         Self::op(graph, Op::FixedLinear { matrix, k, n }, &[x], origin)
     }
@@ -440,8 +450,10 @@ impl Fix {
         let rank = choice.rank as i64;
         let mut index = Self::op(graph, Op::Cast { to: Elem::I64 }, &[choice.index], origin)?;
         index = Self::op(graph, Op::Unsqueeze { axes: vec![rank, rank + 1] }, &[index], origin)?;
-        let (zero, length) =
-            (Self::constant(graph, &Tensor::scalar(0i64)), Self::constant(graph, &Tensor::scalar(experts as i64)));
+        let (zero, length) = (
+            Self::constant(graph, &Tensor::scalar(0i64)),
+            Self::constant(graph, &Tensor::scalar(experts as i64)),
+        );
         let below = Self::op(graph, Op::Binary(BinaryFn::Less), &[index, zero], origin)?;
         let wrapped = Self::op(graph, Op::Binary(BinaryFn::Add), &[index, length], origin)?;
         index = Self::op(graph, Op::Where {}, &[below, wrapped, index], origin)?;
@@ -462,7 +474,13 @@ impl Fix {
     }
 
     /// Entries of a table along an axis.
-    fn lookup(&mut self, graph: &mut Graph<OpenType>, node: &Node, axis: i64, scope: &Scope) -> Option<ValueId> {
+    fn lookup(
+        &mut self,
+        graph: &mut Graph<OpenType>,
+        node: &Node,
+        axis: i64,
+        scope: &Scope,
+    ) -> Option<ValueId> {
         let table = scope.weights(node.inputs[0])?;
         let (elem, origin, indices) = (table.elem(), &node.origin, node.inputs[1]);
         let rank = table.shape().len();
@@ -516,7 +534,8 @@ impl Fix {
         }
         let p = Precision::new(graph, x, elem, w, k)?;
         let x = Self::single(graph, x, elem, origin)?;
-        let kernel: Vec<i64> = window[1..].iter().map(|&d| i64::try_from(d)).collect::<Result<_, _>>().ok()?;
+        let kernel: Vec<i64> =
+            window[1..].iter().map(|&d| i64::try_from(d)).collect::<Result<_, _>>().ok()?;
         let last = rank as i64 - 1;
         let points = kernel.iter().chain(strides).all(|&v| v == 1) && pads.iter().all(|&p| p == 0);
         let patches = if points {
@@ -525,23 +544,10 @@ impl Fix {
             Op::Patches { kernel, strides: strides.clone(), pads: pads.clone(), dilations: dilations.clone() }
         };
         let x = Self::op(graph, patches, &[x], origin)?;
-        let xs = match groups {
-            1 => vec![x],
-            _ => {
-                let sizes = vec![i64::try_from(k).ok()?; groups];
-                Self::insert(graph, Op::Split { axis: last, sizes }, &[x], origin)
-            }
-        };
         let each = outputs / groups;
-        let mut parts = Vec::new();
-        for (g, x) in xs.into_iter().enumerate() {
-            let w = w.slice(0, g * each, 1, each)?.reshape(&[each, k])?.transpose(&[1, 0])?;
-            parts.push(self.linear(graph, x, &w, origin)?);
-        }
-        let mut y = match parts[..] {
-            [y] => y,
-            _ => Self::op(graph, Op::Concat { axis: last }, &parts, origin)?,
-        };
+        let mut y = self.groups(graph, x, (groups, last), origin, &|g| {
+            w.slice(0, g * each, 1, each)?.reshape(&[each, k])?.transpose(&[1, 0])
+        })?;
         self.rounds |= p.rounds;
         y = Self::back(graph, y, &p, origin)?;
         if let Some(&bias) = node.inputs.get(2) {
@@ -549,6 +555,72 @@ impl Fix {
         }
         let perm = [0, last].into_iter().chain(1..last).collect();
         Self::op(graph, Op::Transpose { perm }, &[y], origin)
+    }
+
+    /// A transposed convolution: x over channels times one matrix a group, `[C / groups, O / groups * taps]`,
+    /// whose results a transposed convolution with a one for each tap puts in their places.
+    fn conv_transpose(&mut self, graph: &mut Graph<OpenType>, node: &Node, scope: &Scope) -> Option<ValueId> {
+        let Op::ConvTranspose { groups, .. } = node.op else { return None };
+        let (x, w, origin) = (node.inputs[0], scope.weights(node.inputs[1])?, &node.origin);
+        let elem = scope.elem(x)?;
+        let groups = usize::try_from(groups).ok().filter(|g| (1..=BANK_MAX).contains(g))?;
+        let [channels, per_group, ref kernel @ ..] = *w.shape() else { return None };
+        let (rank, taps) = (w.shape().len(), count(kernel)?);
+        let outputs = per_group.checked_mul(groups)?;
+        let places = outputs.checked_mul(taps)?;
+        places.checked_mul(taps).filter(|n| *n <= PLACES_MAX)?;
+        if rank < 3 || !channels.is_multiple_of(groups) {
+            return None;
+        }
+        let k = channels / groups;
+        let p = Precision::new(graph, x, elem, w, k)?;
+        let x = Self::single(graph, x, elem, origin)?;
+        let last = rank as i64 - 1;
+        let perm = std::iter::once(0).chain(2..=last).chain([1]).collect();
+        let x = Self::op(graph, Op::Transpose { perm }, &[x], origin)?;
+        let y = self.groups(graph, x, (groups, last), origin, &|g| {
+            w.slice(0, g * k, 1, k)?.reshape(&[k, per_group * taps])
+        })?;
+        let perm = [0, last].into_iter().chain(1..last).collect();
+        let y = Self::op(graph, Op::Transpose { perm }, &[y], origin)?;
+        let mut ones = vec![0f32; places * taps];
+        for (place, row) in ones.chunks_exact_mut(taps).enumerate() {
+            row[place % taps] = 1.0;
+        }
+        let shape = [&[places, 1], kernel].concat();
+        let ones = Self::constant(graph, &Tensor::new(shape, ones).ok()?);
+        let mut op = node.op.clone();
+        if let Op::ConvTranspose { groups, .. } = &mut op {
+            *groups = i64::try_from(outputs).ok()?;
+        }
+        self.rounds |= p.rounds;
+        let y = Self::op(graph, op, &[y, ones], origin)?;
+        let y = Self::back(graph, y, &p, origin)?;
+        let Some(&bias) = node.inputs.get(2) else { return Some(y) };
+        let bias = Self::op(graph, Op::Unsqueeze { axes: (1..last).collect() }, &[bias], origin)?;
+        Self::op(graph, Op::Binary(BinaryFn::Add), &[y, bias], origin)
+    }
+
+    /// Cuts the last axis, `last`, of x into groups, multiplies each with the matrix `of` it, and joins
+    /// the results.
+    fn groups(
+        &mut self,
+        graph: &mut Graph<OpenType>,
+        x: ValueId,
+        (groups, last): (usize, i64),
+        origin: &Origin,
+        of: &dyn Fn(usize) -> Option<View>,
+    ) -> Option<ValueId> {
+        if groups == 1 {
+            return self.linear(graph, x, &of(0)?, origin);
+        }
+        let sizes = vec![i64::try_from(of(0)?.shape()[0]).ok()?; groups];
+        let xs = Self::insert(graph, Op::Split { axis: last, sizes }, &[x], origin);
+        let mut parts = Vec::new();
+        for (g, x) in xs.into_iter().enumerate() {
+            parts.push(self.linear(graph, x, &of(g)?, origin)?);
+        }
+        Self::op(graph, Op::Concat { axis: last }, &parts, origin)
     }
 
     /// Rewrites a graph, some of whose inputs are views of constants.
@@ -573,6 +645,7 @@ impl Fix {
                 Op::MatMul {} => ("products", self.matmul(graph, &node, &scope)),
                 Op::Gather { axis } => ("", self.lookup(graph, &node, *axis, &scope)),
                 Op::Conv { .. } => ("convolutions", self.conv(graph, &node, &scope)),
+                Op::ConvTranspose { .. } => ("convolutions", self.conv_transpose(graph, &node, &scope)),
                 Op::If { .. } | Op::Loop { .. } => {
                     self.regions(graph, &node, &scope, &runs)?;
                     continue;
@@ -640,7 +713,8 @@ impl Fix {
             let users: Vec<NodeId> =
                 g.nodes().filter(|(_, n)| n.op.matrix().is_some()).map(|(id, _)| id).collect();
             for id in users {
-                if let Some((Op::FixedLinear { matrix, .. } | Op::FixedLookup { matrix, .. }, _)) = g.op_mut(id)
+                if let Some((Op::FixedLinear { matrix, .. } | Op::FixedLookup { matrix, .. }, _)) =
+                    g.op_mut(id)
                     && let Some(m) = new.get(matrix)
                 {
                     *matrix = *m;
