@@ -44,6 +44,8 @@ enum Function {
 #[derive(Debug, Clone)]
 pub struct View {
     source: Arc<Source>,
+    /// Type of the elements, which holds every value of the source's.
+    elem: Elem,
     shape: Vec<usize>,
     /// Source elements between neighbours along each axis; 0 along an axis that is repeated.
     strides: Vec<isize>,
@@ -145,14 +147,23 @@ fn binary(f: BinaryFn, elem: Elem, a: f64, b: f64) -> f64 {
     }
 }
 
-impl Source {
-    fn elem(&self) -> Elem {
-        match self {
-            Source::Stored(c) => c.elem,
-            Source::Computed { elem, .. } => *elem,
+/// Whether every value of one type is one of the other.
+fn holds(to: Elem, from: Elem) -> bool {
+    match to {
+        Elem::F64 => !matches!(from, Elem::I64 | Elem::U64),
+        Elem::F32 => from.bits() <= 16,
+        Elem::I32 => {
+            (from.is_int() && from.bits() <= 16) || matches!(from, Elem::I4 | Elem::U4 | Elem::I2 | Elem::U2)
         }
+        _ => false,
     }
+}
 
+/// Most bytes of a constant that are told from others' by what they are, not by where they are: small
+/// constants are copied when passes compute them.
+const BY_CONTENT: usize = 4096;
+
+impl Source {
     fn shape(&self) -> &[usize] {
         match self {
             Source::Stored(c) => &c.shape,
@@ -234,8 +245,13 @@ impl Source {
     fn key(&self, out: &mut Vec<u64>) {
         match self {
             Source::Stored(c) => {
-                let bytes = c.bytes().map_or((0, 0), |b| (b.as_ptr() as u64, b.len() as u64));
-                out.extend([0, bytes.0, bytes.1, c.elem as u64]);
+                let bytes = c.bytes().map(|b| &b[..]).unwrap_or_default();
+                out.extend([0, c.elem as u64, bytes.len() as u64]);
+                if bytes.len() <= BY_CONTENT && !c.learned {
+                    out.extend(bytes.iter().map(|&b| u64::from(b)));
+                } else {
+                    out.push(bytes.as_ptr() as u64);
+                }
             }
             Source::Computed { f, elem, shape, operands, .. } => {
                 let f = match f {
@@ -264,6 +280,7 @@ impl View {
     pub fn of(c: &Const) -> Option<View> {
         let fits = !matches!(c.elem, Elem::I64 | Elem::U64 | Elem::Bool);
         (fits && c.bytes().is_some() && !c.is_empty()).then(|| View {
+            elem: c.elem,
             shape: c.shape.clone(),
             strides: row_major(&c.shape),
             offset: 0,
@@ -281,7 +298,7 @@ impl View {
 
     /// Element type.
     pub fn elem(&self) -> Elem {
-        self.source.elem()
+        self.elem
     }
 
     /// Whether training produced a constant behind it.
@@ -303,6 +320,7 @@ impl View {
         };
         count(&shape).filter(|n| *n > 0 && isize::try_from(*n).is_ok() && size <= SIZE_MAX)?;
         Some(View {
+            elem,
             strides: row_major(&shape),
             offset: 0,
             learned: operands.iter().any(|v| v.learned),
@@ -401,12 +419,10 @@ impl View {
     /// As elements of another type, as [`pfmc_ir::op::Op::Cast`] converts: to floats, and of narrower
     /// integers to i32.
     pub fn cast(&self, to: Elem) -> Option<View> {
-        let from = self.elem();
-        if from == to {
-            return Some(self.clone());
+        if self.elem == to || holds(to, self.elem) {
+            return Some(View { elem: to, ..self.clone() });
         }
-        let widens = to == Elem::I32 && self.integral && !from.is_float() && from.bits() <= 16;
-        if self.repeats() || !(to.is_float() || widens) {
+        if self.repeats() || !to.is_float() {
             return None;
         }
         View::computed(Function::Cast, to, self.shape.clone(), vec![self.clone()])

@@ -25,6 +25,8 @@ use crate::view::{MatrixView, View};
 /// Most matrices one product or convolution becomes: one an element of a batch of weights, or one a
 /// group.
 pub const BANK_MAX: usize = 4096;
+/// Most uses of matrices in one program; what would need more stays on the host.
+const USES_MAX: usize = 1 << 20;
 /// Most elements of the constant that puts the products of a transposed convolution in their places.
 const PLACES_MAX: usize = 1 << 20;
 /// Most matrices of which data choose one; all of them are multiplied with.
@@ -197,7 +199,7 @@ impl Scope {
 /// a zero point.
 fn small_integers(graph: &Graph<OpenType>, mut v: ValueId) -> bool {
     let bounded = |c: &Const| {
-        let t = c.tensor().ok().filter(|t| t.len() <= 1 << 16);
+        let t = Some(c).filter(|c| c.len() <= 1 << 12).and_then(|c| c.tensor().ok());
         let t = t.and_then(|t| eval::eval(&Op::Cast { to: Elem::F64 }, &[t]).ok());
         let values = t.as_ref().and_then(|t| t.first()?.as_slice::<f64>().ok());
         values.is_some_and(|v| v.iter().all(|v| v.fract() == 0.0 && v.abs() <= 255.0))
@@ -243,6 +245,8 @@ struct Fix {
     known: BTreeMap<Vec<u64>, MatrixId>,
     stats: Stats,
     rounds: bool,
+    /// Products made so far.
+    uses: usize,
 }
 
 /// How the elements of a product are to be taken.
@@ -304,6 +308,13 @@ impl Fix {
         Some((matrix, k, n))
     }
 
+    /// Makes room for the products with `matrices` matrices.
+    fn reserve(&mut self, matrices: usize, most: usize) -> Option<()> {
+        let uses = self.uses.checked_add(matrices).filter(|u| matrices <= most && *u <= USES_MAX)?;
+        self.uses = uses;
+        Some(())
+    }
+
     /// x `[.., k]` times a matrix.
     fn linear(
         &mut self,
@@ -344,11 +355,9 @@ impl Fix {
         origin: &Origin,
     ) -> Option<ValueId> {
         let rank = w.shape().len();
+        self.reserve(count(&w.shape()[..rank - 2])?, BANK_MAX)?;
         if rank == 2 {
             return self.linear(graph, x, w, origin);
-        }
-        if count(&w.shape()[..rank - 2])? > BANK_MAX {
-            return None;
         }
         let mut dims = dims.filter(|d| !d.is_empty())?;
         let vector = dims.len() == 1;
@@ -447,6 +456,7 @@ impl Fix {
         origin: &Origin,
     ) -> Option<ValueId> {
         let &[experts, k, n] = choice.bank.shape() else { return None };
+        self.reserve(experts, CHOICE_MAX)?;
         let rank = choice.rank as i64;
         let mut index = Self::op(graph, Op::Cast { to: Elem::I64 }, &[choice.index], origin)?;
         index = Self::op(graph, Op::Unsqueeze { axes: vec![rank, rank + 1] }, &[index], origin)?;
@@ -526,7 +536,7 @@ impl Fix {
         let Op::Conv { strides, pads, dilations, groups } = &node.op else { return None };
         let (x, w, origin) = (node.inputs[0], scope.weights(node.inputs[1])?, &node.origin);
         let elem = scope.elem(x)?;
-        let groups = usize::try_from(*groups).ok().filter(|g| (1..=BANK_MAX).contains(g))?;
+        let groups = usize::try_from(*groups).ok().filter(|g| *g > 0)?;
         let [outputs, ref window @ ..] = *w.shape() else { return None };
         let (rank, k) = (w.shape().len(), count(window)?);
         if rank < 3 || strides.len() + 2 != rank || !outputs.is_multiple_of(groups) {
@@ -563,7 +573,7 @@ impl Fix {
         let Op::ConvTranspose { groups, .. } = node.op else { return None };
         let (x, w, origin) = (node.inputs[0], scope.weights(node.inputs[1])?, &node.origin);
         let elem = scope.elem(x)?;
-        let groups = usize::try_from(groups).ok().filter(|g| (1..=BANK_MAX).contains(g))?;
+        let groups = usize::try_from(groups).ok().filter(|g| *g > 0)?;
         let [channels, per_group, ref kernel @ ..] = *w.shape() else { return None };
         let (rank, taps) = (w.shape().len(), count(kernel)?);
         let outputs = per_group.checked_mul(groups)?;
@@ -611,6 +621,7 @@ impl Fix {
         origin: &Origin,
         of: &dyn Fn(usize) -> Option<View>,
     ) -> Option<ValueId> {
+        self.reserve(groups, BANK_MAX)?;
         if groups == 1 {
             return self.linear(graph, x, &of(0)?, origin);
         }
