@@ -51,7 +51,8 @@ pub struct View {
     strides: Vec<isize>,
     offset: usize,
     learned: bool,
-    integral: bool,
+    /// Least and largest element, or bounds of them, when all are integers.
+    range: Option<(f64, f64)>,
 }
 
 /// A matrix `[k, n]` as a strided view: element (k, n) is the source's element
@@ -159,9 +160,28 @@ fn holds(to: Elem, from: Elem) -> bool {
     }
 }
 
-/// Most bytes of a constant that are told from others' by what they are, not by where they are: small
-/// constants are copied when passes compute them.
+/// Most bytes of a constant that is told from others by what they are, not by where they are (passes
+/// copy small constants), and most elements that are looked at when a view is made.
 const BY_CONTENT: usize = 4096;
+
+/// Bounds of a constant's elements, when it is known that all are integers: of few elements by
+/// looking at them, of others by their type.
+fn range(c: &Const) -> Option<(f64, f64)> {
+    if c.len() <= BY_CONTENT {
+        let all = stored(c, &(0..c.len()).collect::<Vec<_>>())?;
+        let whole = all.iter().all(|v| v.is_finite() && v.fract() == 0.0);
+        let bounds = || all.iter().fold((f64::MAX, f64::MIN), |(lo, hi), &v| (lo.min(v), hi.max(v)));
+        return whole.then(bounds);
+    }
+    let bits = c.elem.bits() as i32;
+    match c.elem {
+        Elem::U32 | Elem::U16 | Elem::U8 | Elem::U4 | Elem::U2 => Some((0.0, 2f64.powi(bits) - 1.0)),
+        Elem::I32 | Elem::I16 | Elem::I8 | Elem::I4 | Elem::I2 => {
+            Some((-(2f64.powi(bits - 1)), 2f64.powi(bits - 1) - 1.0))
+        }
+        _ => None,
+    }
+}
 
 impl Source {
     fn shape(&self) -> &[usize] {
@@ -285,8 +305,7 @@ impl View {
             strides: row_major(&c.shape),
             offset: 0,
             learned: c.learned,
-            integral: !c.elem.is_float()
-                && (c.elem.is_int() || matches!(c.elem, Elem::I4 | Elem::U4 | Elem::I2 | Elem::U2)),
+            range: range(c),
             source: Arc::new(Source::Stored(c.clone())),
         })
     }
@@ -306,25 +325,34 @@ impl View {
         self.learned
     }
 
-    /// Whether its elements are integers, whatever their type.
-    pub fn integral(&self) -> bool {
-        self.integral
+    /// What no element exceeds in magnitude, when all are integers, whatever their type.
+    pub fn integers(&self) -> Option<f64> {
+        self.range.map(|(lo, hi)| lo.abs().max(hi.abs()))
     }
 
     fn computed(f: Function, elem: Elem, shape: Vec<usize>, operands: Vec<View>) -> Option<View> {
         let size = operands.iter().try_fold(1usize, |a, v| a.checked_add(v.source.size()))?;
-        let integral = match f {
-            Function::Dequantize { .. } => false,
-            Function::Binary(f) => f != BinaryFn::Div && operands.iter().all(|v| v.integral),
-            _ => operands.iter().all(|v| v.integral),
+        let ranges = || operands.iter().map(|v| v.range).collect::<Option<Vec<_>>>();
+        let range = match (&f, ranges().as_deref()) {
+            // Within 2^24 every float type but the 16-bit ones holds every integer.
+            (Function::Binary(f), Some(&[(a, b), (c, d)])) if !elem.is_half() => match f {
+                BinaryFn::Add => Some((a + c, b + d)),
+                BinaryFn::Sub => Some((a - d, b - c)),
+                _ => None,
+            },
+            (Function::Concat(_), Some(all)) => {
+                Some(all.iter().fold((f64::MAX, f64::MIN), |(lo, hi), &(a, b)| (lo.min(a), hi.max(b))))
+            }
+            _ => None,
         };
+        let range = range.filter(|(lo, hi)| *lo >= -16777216.0 && *hi <= 16777216.0);
         count(&shape).filter(|n| *n > 0 && isize::try_from(*n).is_ok() && size <= SIZE_MAX)?;
         Some(View {
             elem,
             strides: row_major(&shape),
             offset: 0,
             learned: operands.iter().any(|v| v.learned),
-            integral,
+            range,
             source: Arc::new(Source::Computed { f, elem, shape: shape.clone(), operands, size }),
             shape,
         })

@@ -264,8 +264,9 @@ impl Precision {
     /// one of small integers.
     fn new(graph: &Graph<OpenType>, x: ValueId, elem: Elem, weights: &View, k: usize) -> Option<Self> {
         let wide = matches!(elem, Elem::I32 | Elem::F64);
-        let integral = wide && weights.integral() && small_integers(graph, x);
-        let exact = integral && k.checked_mul(255 * 255).is_some_and(|m| m < 1 << 24);
+        let largest = weights.integers().filter(|_| wide && small_integers(graph, x));
+        let integral = largest.is_some();
+        let exact = largest.is_some_and(|w| w * 255.0 * (k as f64) < 16777216.0);
         (elem.is_float() || integral).then_some(Precision { elem, integral, rounds: wide && !exact })
     }
 }
