@@ -358,9 +358,14 @@ impl View {
         })
     }
 
+    /// Whether the elements along an axis are one element, repeated.
+    pub fn repeats_along(&self, axis: usize) -> bool {
+        self.shape.get(axis).is_some_and(|d| *d > 1) && self.strides.get(axis) == Some(&0)
+    }
+
     /// Whether an element appears more than once.
     fn repeats(&self) -> bool {
-        self.shape.iter().zip(&self.strides).any(|(&d, &s)| d > 1 && s == 0)
+        (0..self.shape.len()).any(|axis| self.repeats_along(axis))
     }
 
     /// Output axis i is axis `perm[i]`.

@@ -187,19 +187,20 @@ fn on_the_left() {
 #[test]
 fn in_batches_and_chosen_by_data() {
     let f = Fixed::model("fixed_bank");
-    assert_eq!(f.found.len(), 9);
+    assert_eq!(f.found.len(), 12);
+    f.is("matmul_y_repeated", 4, 3, |k, n| ramp(12, k * 3 + n));
     for node in ["matmul_y_each", "matmul_y_shared", "matmul_y_vector", "matmul_y_chosen"] {
         let experts = f.of_node(node);
-        assert_eq!(experts.len(), 3, "{node}");
+        assert_eq!(experts.len(), 4, "{node}");
         for (e, m) in experts.into_iter().enumerate() {
-            holds(m, node, 4, 2, |k, n| ramp(24, e * 8 + k * 2 + n));
+            holds(m, node, 4, 2, |k, n| ramp(32, e * 8 + k * 2 + n));
         }
     }
     for (e, m) in f.of_node("matmul_y_heads").into_iter().enumerate() {
         holds(m, "heads", 4, 3, |k, n| ramp(36, e * 12 + k * 3 + n));
     }
     for (e, m) in f.of_node("matmul_y_turned").into_iter().enumerate() {
-        holds(m, "turned", 4, 6, |k, n| ramp(72, e * 24 + n * 4 + k));
+        holds(m, "turned", 4, 6, |k, n| ramp(96, e * 24 + n * 4 + k));
     }
     assert!(!f.host.contains_key("fixed_lookup") && !f.host.contains_key("matmul"), "{:?}", f.host);
 }

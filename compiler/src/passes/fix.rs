@@ -371,7 +371,8 @@ impl Fix {
         if vector { Self::op(graph, Op::Squeeze { axes: vec![-2] }, &[y], origin) } else { Some(y) }
     }
 
-    /// One matrix an element of the batch, on the matching part of x, which has their rank at least.
+    /// One matrix an element of the batch, on the matching part of x, which has their rank at least;
+    /// one for all of x along an axis where the weights repeat.
     fn bank(
         &mut self,
         graph: &mut Graph<OpenType>,
@@ -386,6 +387,9 @@ impl Fix {
         };
         let length = w.shape()[axis];
         let at = dims.len() - rank + axis;
+        if w.repeats_along(axis) && dims[at] == Some(length) {
+            return self.bank(graph, x, dims, &w.slice(axis, 0, 1, 1)?, origin);
+        }
         let xs = match dims[at] {
             Some(1) => vec![x; length],
             Some(d) if d == length => {
