@@ -161,7 +161,6 @@ fn rare_forms_agree_with_onnxruntime() {
         "fixed_quantised",
         "fixed_regions",
         "fixed_tied",
-        "fixed_types",
         "fixed_views",
         "forms",
         "half_weights",
