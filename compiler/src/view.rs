@@ -613,3 +613,155 @@ impl MatrixView {
         Some(out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pfmc_ir::eval::eval;
+    use pfmc_ir::op::Op;
+    use pfmc_ir::origin::Origin;
+    use pfmc_ir::tensor::Tensor;
+
+    /// Pseudo-random numbers (splitmix64).
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) % n as u64) as usize
+        }
+    }
+
+    fn ints(values: &[usize]) -> Tensor {
+        Tensor::vector(values.iter().map(|&v| v as i64).collect())
+    }
+
+    fn same(view: &View, t: &Tensor) {
+        assert_eq!((view.shape(), view.elem()), (t.shape(), t.elem()));
+        let positions: Vec<usize> = (0..t.len()).collect();
+        let want = eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).unwrap().remove(0);
+        assert_eq!(view.read(&positions).unwrap(), want.as_slice::<f64>().unwrap());
+    }
+
+    /// One random step on a view and on its tensor; `None` when it is no view.
+    fn step(r: &mut Random, v: &View, t: &Tensor) -> Option<(View, Tensor)> {
+        let rank = t.rank();
+        let one = |op: Op, args: &[Tensor]| eval(&op, args).unwrap().remove(0);
+        match r.below(7) {
+            0 => {
+                let mut perm: Vec<i64> = (0..rank as i64).collect();
+                for i in (1..rank).rev() {
+                    perm.swap(i, r.below(i + 1));
+                }
+                Some((v.transpose(&perm)?, one(Op::Transpose { perm }, std::slice::from_ref(t))))
+            }
+            1 => {
+                // Cuts the number of elements into random factors.
+                let (mut rest, mut shape) = (t.len(), Vec::new());
+                while rest > 1 && shape.len() < 4 {
+                    let factors: Vec<usize> = (1..=rest).filter(|f| rest.is_multiple_of(*f)).collect();
+                    shape.push(factors[r.below(factors.len())]);
+                    rest /= shape.last().unwrap();
+                }
+                shape.push(rest);
+                let to = Op::Reshape { allow_zero: false };
+                Some((v.reshape(&shape)?, one(to, &[t.clone(), ints(&shape)])))
+            }
+            2 if rank > 0 => {
+                let axis = r.below(rank);
+                let length = t.shape()[axis];
+                let (a, b, by) = (r.below(length), r.below(length), 1 + r.below(3));
+                let (step, count) =
+                    if a <= b { (by as i64, (b - a) / by + 1) } else { (-(by as i64), (a - b) / by + 1) };
+                let end = if a <= b { b as i64 + 1 } else { b as i64 - 1 };
+                // Before the first element: far below, since -1 is the last one.
+                let end = if end < 0 { i64::MIN + 1 } else { end };
+                let list = |v: i64| Tensor::vector(vec![v]);
+                let args = [t.clone(), list(a as i64), list(end), list(axis as i64), list(step)];
+                Some((v.slice(axis, a, step as isize, count)?, one(Op::Slice {}, &args)))
+            }
+            3 => {
+                let to = [Elem::F32, Elem::F16, Elem::BF16, Elem::F64][r.below(4)];
+                Some((v.cast(to)?, one(Op::Cast { to }, std::slice::from_ref(t))))
+            }
+            4 => {
+                let f = [BinaryFn::Add, BinaryFn::Sub, BinaryFn::Mul][r.below(3)];
+                Some((View::binary(f, v, v)?, one(Op::Binary(f), &[t.clone(), t.clone()])))
+            }
+            5 if rank > 0 && t.len() < 200 => {
+                let axis = r.below(rank);
+                let op = Op::Concat { axis: axis as i64 };
+                Some((View::concat(&[v, v], axis)?, one(op, &[t.clone(), t.clone()])))
+            }
+            6 if rank > 0 && t.elem() != Elem::F64 => {
+                let (axis, block) = (r.below(rank), r.below(4));
+                let mut shape = t.shape().to_vec();
+                if block == 0 {
+                    shape = vec![shape[axis]]
+                } else {
+                    shape[axis] = shape[axis].div_ceil(block)
+                }
+                let n = count(&shape).unwrap();
+                let scale = Tensor::new(shape, (0..n).map(|_| 0.5 + r.below(4) as f32).collect()).unwrap();
+                let place = (axis as i64, block as i64);
+                let view = View::of(&Const::derived(&scale, Origin::default(), false)).unwrap();
+                let op = Op::Dequantize { axis: place.0, block: place.1, to: Elem::F16 };
+                Some((View::dequantize(v, &view, None, place, Elem::F16)?, one(op, &[t.clone(), scale])))
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn views_are_what_the_operations_compute() {
+        let (mut r, mut steps) = (Random(5), 0);
+        for _ in 0..400 {
+            let shape: Vec<usize> = (0..1 + r.below(4)).map(|_| 1 + r.below(5)).collect();
+            let n = count(&shape).unwrap();
+            let bytes: Vec<u8> = (0..n.div_ceil(2)).map(|_| r.below(256) as u8).collect();
+            let mut t = match r.below(3) {
+                0 => Tensor::from_le_bytes(Elem::I4, shape, &bytes).unwrap(),
+                1 => Tensor::new(shape, (0..n).map(|i| i as i8).collect()).unwrap(),
+                _ => Tensor::new(shape, (0..n).map(|i| i as f32 / 3.0).collect()).unwrap(),
+            };
+            // The odd nibble after the last code is no element.
+            t = Tensor::from_le_bytes(t.elem(), t.shape().to_vec(), &t.to_le_bytes()).unwrap();
+            let mut v = View::of(&Const::derived(&t, Origin::default(), true)).unwrap();
+            for _ in 0..8 {
+                if let Some((next, tensor)) = step(&mut r, &v, &t) {
+                    same(&next, &tensor);
+                    (v, t) = (next, tensor);
+                    steps += 1;
+                }
+            }
+            if let Some(m) = v.matrix() {
+                let part = m.read(0..m.k, m.n / 2..m.n).unwrap();
+                let all = m.read(0..m.k, 0..m.n).unwrap();
+                let rows = all.chunks_exact(m.n as usize).flat_map(|row| &row[m.n as usize / 2..]);
+                assert!(rows.eq(&part));
+                assert!(m.read(0..m.k + 1, 0..m.n).is_none());
+            }
+        }
+        assert!(steps > 1000, "{steps}");
+    }
+
+    #[test]
+    fn a_small_file_makes_no_large_matrix() {
+        let c = Const::derived(&Tensor::new(vec![1, 1], vec![1f32]).unwrap(), Origin::default(), true);
+        let wide = View::of(&c).unwrap().broadcast(&[1 << 20, 1 << 20]).unwrap();
+        assert!(wide.matrix().is_none() && wide.cast(Elem::F16).is_none());
+        let column = View::of(&c).unwrap().broadcast(&[1 << 20, 1]).unwrap();
+        assert!(View::binary(BinaryFn::Add, &column, &wide).is_none());
+        // Joined with itself again and again it stays below 64 copies.
+        let mut v = View::of(&c).unwrap();
+        let mut times = 0;
+        while let Some(next) = View::concat(&[&v, &v], 0) {
+            v = next;
+            times += 1;
+        }
+        assert!(times < 6, "{times}");
+    }
+}
