@@ -90,12 +90,14 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
         }
     }
     let mut host_operations = BTreeMap::new();
-    for (_, node) in graph.nodes() {
+    graph.each(&mut |graph| {
         use pfmc_ir::op::Op;
-        if node.op.matrix().is_none() && !matches!(node.op, Op::Input {} | Op::Constant { .. }) {
-            *host_operations.entry(node.op.name().to_owned()).or_default() += 1;
+        for (_, node) in graph.nodes() {
+            if node.op.matrix().is_none() && !matches!(node.op, Op::Input {} | Op::Constant { .. }) {
+                *host_operations.entry(node.op.name().to_owned()).or_default() += 1;
+            }
         }
-    }
+    });
     let layers: Vec<Layer> = found
         .into_iter()
         .map(|f| Layer {

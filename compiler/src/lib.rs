@@ -17,3 +17,4 @@ pub mod session;
 pub mod source;
 pub mod targets;
 pub mod verify;
+pub mod view;

@@ -3,13 +3,12 @@
 //!
 //! Inference never guesses: what it cannot derive is unknown. What contradicts is an error.
 
-mod region;
-
-pub use region::join;
 mod attention;
+mod general;
+mod region;
 mod spatial;
 
-mod general;
+pub use region::join;
 
 use crate::codes::E0301;
 use crate::diag::{Diagnostic, Diagnostics};
