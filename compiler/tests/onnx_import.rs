@@ -62,12 +62,13 @@ fn codes(d: &Diagnostics) -> Vec<&'static str> {
 }
 
 const WHOLE: [&str; 8] = ["bert", "gemma3_text", "gpt2", "gpt_neox", "kjv_lm", "llama", "qwen3", "vit"];
-const GOOD: [&str; 9] = [
+const GOOD: [&str; 10] = [
     "activations",
     "const_weights",
     "conv",
     "forms",
     "half_weights",
+    "image",
     "opset11",
     "opset7",
     "passthrough",

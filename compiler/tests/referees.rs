@@ -154,6 +154,7 @@ fn rare_forms_agree_with_onnxruntime() {
         "conv",
         "forms",
         "half_weights",
+        "image",
         "opset11",
         "opset7",
         "passthrough",
