@@ -70,6 +70,7 @@ const GOOD: [&str; 10] = [
     "forms",
     "function",
     "half_weights",
+    "image",
     "opset11",
     "opset7",
     "passthrough",

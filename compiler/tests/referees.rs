@@ -164,6 +164,7 @@ fn rare_forms_agree_with_onnxruntime() {
         "fixed_views",
         "forms",
         "half_weights",
+        "image",
         "opset11",
         "opset7",
         "passthrough",

@@ -9,7 +9,7 @@ use crate::op::Op;
 use crate::tensor::Tensor;
 
 /// Most samples of one box.
-const SAMPLES: f64 = (1u32 << 24) as f64;
+const SAMPLES: f64 = (1u32 << 21) as f64;
 
 /// The lengths of a result of `height` by `width` bins.
 fn bins(height: i64, width: i64) -> Result<(usize, usize), String> {

@@ -122,7 +122,7 @@ pub(super) fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                 return Err("the size needs batch and channels".into());
             };
             let rank = super::known(spatial.len());
-            of(elem, Some([&[batch.clone()], spatial, &[rank]].concat()))
+            of(elem, Some([std::slice::from_ref(batch), spatial, &[rank]].concat()))
         }
         Op::RoiAlign { height, width, .. } | Op::MaxRoiPool { height, width, .. } => {
             if *height < 1 || *width < 1 {
