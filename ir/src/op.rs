@@ -387,7 +387,9 @@ impl Op {
             | Op::UnsqueezeAt {}
             | Op::SplitAt { .. }
             | Op::Trilu { .. } => 0..1,
-            Op::ScatterElements { f: ScatterFn::Replace, .. } | Op::ScatterNd { f: ScatterFn::Replace } => 0..2,
+            Op::ScatterElements { f: ScatterFn::Replace, .. } | Op::ScatterNd { f: ScatterFn::Replace } => {
+                0..2
+            }
             Op::Concat { .. } => 0..operands,
             Op::Where {} => 1..operands,
             _ => 0..0,

@@ -88,7 +88,10 @@ pub(super) fn general(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
         }
         Op::SplitAt { axis, parts } => {
             integers(x[1], "sizes")?;
-            let n = usize::try_from(*parts).ok().filter(|n| (1..=4096).contains(n)).ok_or("bad number of parts")?;
+            let n = usize::try_from(*parts)
+                .ok()
+                .filter(|n| (1..=4096).contains(n))
+                .ok_or("bad number of parts")?;
             match x[1].numbers() {
                 Some(sizes) if sizes.len() != n => Err(format!("{} sizes of {n} pieces", sizes.len())),
                 Some(sizes) => infer(&Op::Split { axis: *axis, sizes }, &x[..1]),
@@ -207,9 +210,9 @@ pub(super) fn general(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                     shape[a] = match (given.as_ref().and_then(Dim::value), *onesided && !*inverse) {
                         (Some(n), true) => Some(Dim::known(n / 2 + 1)),
                         (None, true) => None,
-                        (_, false) if x.len() < 3 && half => d[a]
-                            .as_ref()
-                            .and_then(|d| d.sub(&Dim::known(1))?.mul(&Dim::known(2))),
+                        (_, false) if x.len() < 3 && half => {
+                            d[a].as_ref().and_then(|d| d.sub(&Dim::known(1))?.mul(&Dim::known(2)))
+                        }
                         (_, false) => given,
                     };
                 }

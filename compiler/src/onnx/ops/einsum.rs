@@ -54,8 +54,10 @@ fn spell((before, behind): (Vec<Label>, Option<Vec<Label>>), dots: usize) -> Vec
 }
 
 fn einsum(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let equation =
-        c.attrs.string("equation")?.ok_or_else(|| Diagnostic::error(&E0105, "attribute equation is missing"))?;
+    let equation = c
+        .attrs
+        .string("equation")?
+        .ok_or_else(|| Diagnostic::error(&E0105, "attribute equation is missing"))?;
     let bad = |why: &str| Ctx::form(format!("equation {equation:?} {why}"));
     let plain: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
     let (left, right) = match plain.split_once("->") {
@@ -84,7 +86,8 @@ fn einsum(c: &mut Ctx) -> R<Vec<ValueId>> {
         let rank = c.rank(v)?;
         let letters = spelled.0.len() + spelled.1.as_ref().map_or(0, Vec::len);
         let dots = rank.checked_sub(letters).filter(|d| *d == 0 || spelled.1.is_some());
-        let dots = dots.ok_or_else(|| bad(&format!("names the axes {part:?} of an operand of rank {rank}")))?;
+        let dots =
+            dots.ok_or_else(|| bad(&format!("names the axes {part:?} of an operand of rank {rank}")))?;
         most_dots = most_dots.max(dots);
         terms.push((v, spell(spelled, dots)));
     }
@@ -103,7 +106,9 @@ fn einsum(c: &mut Ctx) -> R<Vec<ValueId>> {
         }
     };
     let given: BTreeSet<Label> = terms.iter().flat_map(|t| t.1.iter().copied()).collect();
-    if output.iter().any(|l| !given.contains(l)) || output.iter().collect::<BTreeSet<_>>().len() < output.len() {
+    if output.iter().any(|l| !given.contains(l))
+        || output.iter().collect::<BTreeSet<_>>().len() < output.len()
+    {
         return Err(bad("has a result whose letters are not one each of the operands'"));
     }
     if given.iter().any(|l| matches!(l, Label::Dot(_)) && !output.contains(l)) {
@@ -138,8 +143,8 @@ fn arrange(c: &mut Ctx, (v, have): &Term, want: &[Label]) -> R<ValueId> {
 
 /// Takes the diagonal of axes that have one name.
 fn diagonals(c: &mut Ctx, term: &mut Term) -> R<()> {
-    while let Some((first, second)) = (0..term.1.len())
-        .find_map(|i| Some((i, (i + 1..term.1.len()).find(|&j| term.1[j] == term.1[i])?)))
+    while let Some((first, second)) =
+        (0..term.1.len()).find_map(|i| Some((i, (i + 1..term.1.len()).find(|&j| term.1[j] == term.1[i])?)))
     {
         let lengths = (c.length(term.0, first), c.length(term.0, second));
         if let (Some(a), Some(b)) = lengths

@@ -63,8 +63,7 @@ fn likelihood(c: &mut Ctx, log: ValueId) -> R<ValueId> {
         None | Some("mean") => match weight {
             None => over.fold(c, Rf::Mean, loss, false),
             Some(w) => {
-                let (sum, weights) =
-                    (over.fold(c, Rf::Sum, loss, false)?, over.fold(c, Rf::Sum, w, false)?);
+                let (sum, weights) = (over.fold(c, Rf::Sum, loss, false)?, over.fold(c, Rf::Sum, w, false)?);
                 c.bin(B::Div, sum, weights)
             }
         },

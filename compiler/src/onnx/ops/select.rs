@@ -20,7 +20,14 @@ pub(super) static SELECT: &[OpInfo] = &[
     op("EyeLike", 9, (1, 1), &["dtype", "k"], "lowered", eye_like),
     op("Hardmax", 7, (1, 1), &["axis"], "lowered to arg_reduce and a comparison", hardmax).on(FLOATS),
     op("NonZero", 9, (1, 1), &[], "", non_zero),
-    op("OneHot", 9, (3, 3), &["axis"], "lowered to comparisons; needs a known rank unless axis is -1", one_hot),
+    op(
+        "OneHot",
+        9,
+        (3, 3),
+        &["axis"],
+        "lowered to comparisons; needs a known rank unless axis is -1",
+        one_hot,
+    ),
     op("ReverseSequence", 10, (2, 2), &["batch_axis", "time_axis"], "lowered to gather_nd", reverse_sequence),
     op("Scatter", 9, (3, 3), &["axis"], "as ScatterElements; not after opset 10", scatter_elements),
     op(
@@ -39,7 +46,14 @@ pub(super) static SELECT: &[OpInfo] = &[
         "updates are applied in their order; reductions of numbers",
         scatter_nd,
     ),
-    op("TensorScatter", 24, (2, 3), &["axis", "mode"], "lowered to scatter_nd; needs a known rank", tensor_scatter),
+    op(
+        "TensorScatter",
+        24,
+        (2, 3),
+        &["axis", "mode"],
+        "lowered to scatter_nd; needs a known rank",
+        tensor_scatter,
+    ),
     op("TopK", 7, (1, 2), &["axis", "k", "largest", "sorted"], "always sorted", top_k).on(NUMBERS),
     op("Unique", 11, (1, 1), &["axis", "sorted"], "", unique),
 ];

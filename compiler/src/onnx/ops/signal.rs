@@ -16,7 +16,8 @@ const LENGTHS: &[Elem] = &[Elem::I32, Elem::I64];
 pub(super) static SIGNAL: &[OpInfo] = &[
     op("BlackmanWindow", 17, (1, 1), WINDOW, "lowered", |c| window(c, &[0.42, -0.5, 0.08])).on(LENGTHS),
     op("DFT", 17, (1, 3), &["axis", "inverse", "onesided"], "computed in f64", dft).on(FLOATS),
-    op("HammingWindow", 17, (1, 1), WINDOW, "lowered", |c| window(c, &[25.0 / 46.0, -21.0 / 46.0])).on(LENGTHS),
+    op("HammingWindow", 17, (1, 1), WINDOW, "lowered", |c| window(c, &[25.0 / 46.0, -21.0 / 46.0]))
+        .on(LENGTHS),
     op("HannWindow", 17, (1, 1), WINDOW, "lowered", |c| window(c, &[0.5, -0.5])).on(LENGTHS),
     op("MelWeightMatrix", 17, (5, 5), &["output_datatype"], "", mel).on(LENGTHS),
     op("STFT", 17, (2, 4), &["onesided"], "lowered to gather, mul and dft", stft).on(FLOATS),
