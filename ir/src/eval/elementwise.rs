@@ -185,10 +185,10 @@ fn bitwise(f: BinaryFn, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
         B::BitOr => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x | y)),
         B::BitXor => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x ^ y)),
         B::ShiftLeft => for_elem!(a, [U64 u64, U32 u32, U16 u16, U8 u8], T => {
-            zip(a, b, |x: T, y: T| u32::try_from(y).ok().and_then(|y| x.checked_shl(y)).unwrap_or(0))
+            zip(a, b, |x: T, y: T| if y < T::BITS as T { x << y } else { 0 })
         }),
         _ => for_elem!(a, [U64 u64, U32 u32, U16 u16, U8 u8], T => {
-            zip(a, b, |x: T, y: T| u32::try_from(y).ok().and_then(|y| x.checked_shr(y)).unwrap_or(0))
+            zip(a, b, |x: T, y: T| if y < T::BITS as T { x >> y } else { 0 })
         }),
     }
 }

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::walk::Walk;
-use super::{for_elem, pieces, zeros};
+use super::{Number, for_elem, pieces, zeros};
 use crate::tensor::{Element, Tensor, broadcast};
 
 /// Rows of the innermost block.
@@ -256,8 +256,8 @@ pub(super) fn det(x: &Tensor) -> Result<Tensor, String> {
             let mut a: Vec<f64> = Vec::with_capacity(size);
             for (i, o) in out.iter_mut().enumerate() {
                 a.clear();
-                a.extend(from[(start + i) * size..][..size].iter().map(|&v| f64::from(v)));
-                *o = eliminate(&mut a, n) as T;
+                a.extend(from[(start + i) * size..][..size].iter().map(|v| v.as_f64()));
+                *o = T::narrow(eliminate(&mut a, n));
             }
         })
     })
