@@ -391,4 +391,12 @@ mod tests {
         refused(Op::MatMul {}, &[a, t(&[3], &[0i64; 3])], "f32 and i64");
         refused(Op::MatMul {}, &[t(&[1], &[1u8]), t(&[1], &[1u8])], "does not take u8");
     }
+
+    #[test]
+    fn determinants_by_hand() {
+        let x = t(&[3, 2, 2], &[1f32, 2.0, 3.0, 4.0, 0.0, 1.0, 1.0, 0.0, 1.0, 2.0, 2.0, 4.0]);
+        assert_eq!(run(Op::Det {}, &[x]), t(&[3], &[-2f32, -1.0, 0.0]));
+        assert_eq!(run(Op::Det {}, &[t(&[0, 0], &[0f32; 0])]), Tensor::scalar(1f32));
+        refused(Op::Det {}, &[t(&[2, 3], &[0f32; 6])], "no square matrices");
+    }
 }
