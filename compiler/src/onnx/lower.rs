@@ -526,6 +526,13 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         Ok(self.imp.constant("", found))
     }
 
+    /// A constant under another shape, of the same bytes; `None` when the value is no constant.
+    pub(super) fn reshaped_constant(&mut self, v: ValueId, shape: Vec<usize>) -> Option<ValueId> {
+        let c = self.imp.scope.graph.constant(v)?.1;
+        let new = Const::new(c.elem, shape, c.source.clone(), c.origin.clone(), c.learned).ok()?;
+        Some(self.imp.constant("", new))
+    }
+
     /// A constant whose elements are all `code`.
     pub(super) fn splat(&self, elem: Elem, shape: &[usize], code: u8) -> R<Tensor> {
         let n =
