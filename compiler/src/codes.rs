@@ -42,6 +42,10 @@ pfmc_ir::codes! {
     E0901 "an evaluation cannot be made"
     "The text or the model does not fit what `pfmc eval` measures: one integer input of shape [batch, \
      sequence] and one output of logits over 256 byte values."
+    E0902 "a run cannot be made"
+    "What `pfmc run` was asked does not fit the model: a pair of --state that it does not have, a streamed \
+     input that is missing or has another number of steps, token ids that are not [batch, sequence], or \
+     no output of logits [batch, sequence, vocabulary]. `pfmc inspect` lists inputs and outputs."
 }
 
 /// Every code of every stage, in order.

@@ -1,5 +1,6 @@
 //! The pfmc compiler: ONNX front end, passes, partition, pipeline, verification, execution.
 
+pub mod blocks;
 pub mod codes;
 pub mod compile;
 pub mod contents;
@@ -12,6 +13,7 @@ pub mod onnx;
 pub mod partition;
 pub mod passes;
 pub mod run;
+pub mod session;
 pub mod source;
 pub mod targets;
 pub mod verify;

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use pfmc::compile::{self, Options};
+use pfmc::session::Session;
 use pfmc::{codes, evaluate, inspect, npz, onnx, passes, run, targets, verify};
 use pfmc_ir::backend::{Figure, Progress};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::exec::{Executor, NoMatrices};
 use pfmc_ir::tile::Scheme;
 
 /// Compiles trained models into matter: chip masks or glass holograms whose geometry is the weights.
@@ -76,6 +78,11 @@ fn parse_binding(s: &str) -> Result<(String, i64), String> {
     Ok((name.trim().to_owned(), size))
 }
 
+fn parse_pair(s: &str) -> Result<(String, String), String> {
+    let (input, output) = s.split_once('=').ok_or("expected IN=OUT")?;
+    Ok((input.to_owned(), output.to_owned()))
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Lists a model's layers, parameters and operators, and what would be fixed.
@@ -104,6 +111,16 @@ enum Command {
         /// Outputs by name (.npz).
         #[arg(short)]
         output: PathBuf,
+        /// An input and the output that holds its next value, as IN=OUT. Names like past… and present…
+        /// are paired without being named. State that the inputs leave out starts empty or zero.
+        #[arg(long, value_delimiter = ',', value_parser = parse_pair)]
+        state: Vec<(String, String)>,
+        /// Runs once for each slice of the first axis of these inputs and keeps the state between.
+        #[arg(long, value_delimiter = ',', conflicts_with = "generate")]
+        stream: Vec<String>,
+        /// Decodes this many tokens greedily from the prompt in the inputs; writes `tokens`.
+        #[arg(long)]
+        generate: Option<usize>,
     },
     /// Bits per byte of byte-level language models: sources and what was compiled from them.
     Eval {
@@ -253,13 +270,22 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             }
             Ok(())
         }
-        Some(Command::Run { source, input, output }) => {
+        Some(Command::Run { source, input, output, state, stream, generate }) => {
             let inputs = npz::read(input)?;
+            let work = |graph, executor| -> Result<_, Diagnostics> {
+                let mut session = Session::new(graph, executor, state)?;
+                match generate {
+                    Some(count) => Ok([("tokens".to_owned(), session.generate(&inputs, *count)?)].into()),
+                    None if stream.is_empty() => session.step(&inputs),
+                    None => session.stream(&inputs, stream),
+                }
+            };
             let outputs = if source.is_dir() {
-                run::Runnable::load(source, bar)?.run(&inputs)?
+                let runnable = run::Runnable::load(source, bar)?;
+                work(runnable.graph(), runnable.executor()?)?
             } else {
                 let model = onnx::import(source)?;
-                pfmc_ir::exec::run(&model.graph, &inputs, &pfmc_ir::exec::NoMatrices)?
+                work(&model.graph, Executor::new(&model.graph, &NoMatrices)?)?
             };
             npz::write(output, &outputs)
         }
@@ -365,6 +391,9 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         ("parameters", grouped(m.model.parameters)),
         ("fixed weights", format!("{} in {layers} layers, {}", grouped(program.weights()), m.scheme)),
     ];
+    if let Some(found) = m.passes.iter().find_map(passes::canonicalise::recovered) {
+        rows.push(("recovered", found));
+    }
     if m.scheme != Scheme::Real {
         let bits = program.matrix_bits() as f64 / program.weights().max(1) as f64;
         rows.push(("bits a weight", format!("{bits:.3}, scales and units included")));
@@ -429,6 +458,9 @@ fn print_inspection(i: &inspect::Inspection) -> Result<(), Diagnostics> {
         say!("  {target:<12} {tiles} tiles");
     }
     say!("  host         {}", count(&i.host_operations));
+    for group in &i.blocks {
+        say!("  {:<12} {}", group.title(), group.parts.join(" + "));
+    }
     say!("");
     say!("  {:>8} {:>8} {:>12}  layer", "inputs", "outputs", "weights");
     for l in &i.layers {

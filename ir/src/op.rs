@@ -175,6 +175,14 @@ functions!(
         Sigmoid "sigmoid" "1/(1+e^-x)" Relu "relu" "max(x, 0)" Not "not" "Logical not"
         Floor "floor" "Largest integer not above" Ceil "ceil" "Smallest integer not below"
         Round "round" "Nearest integer, ties to even" Sign "sign" "-1, 0 or 1"
+        Gelu "gelu" "x/2 (1 + erf(x / sqrt 2))"
+        GeluTanh "gelu_tanh" "x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"
+        Silu "silu" "x/(1+e^-x)"
+        Acos "acos" "Inverse cosine" Acosh "acosh" "Inverse hyperbolic cosine"
+        Asin "asin" "Inverse sine" Asinh "asinh" "Inverse hyperbolic sine"
+        Atan "atan" "Inverse tangent" Atanh "atanh" "Inverse hyperbolic tangent"
+        Cosh "cosh" "Hyperbolic cosine" Sinh "sinh" "Hyperbolic sine" Tan "tan" "Tangent"
+        BitNot "bit_not" "Every bit of an integer inverted"
     }
 );
 functions!(
@@ -188,6 +196,10 @@ functions!(
         Equal "equal" "a = b" Greater "greater" "a > b" GreaterEqual "greater_equal" "a >= b"
         Less "less" "a < b" LessEqual "less_equal" "a <= b"
         And "and" "Logical and" Or "or" "Logical or" Xor "xor" "Logical exclusive or"
+        BitAnd "bit_and" "Bits of integers that both have" BitOr "bit_or" "Bits that either has"
+        BitXor "bit_xor" "Bits that one of them has"
+        ShiftLeft "shift_left" "Bits of an unsigned integer moved up; 0 when all are moved out"
+        ShiftRight "shift_right" "Bits of an unsigned integer moved down; 0 when all are moved out"
     }
 );
 functions!(
@@ -263,6 +275,27 @@ words! {
         Zeros "zeros" "Zeros" Edge "border" "The nearest element" Reflection "reflection" "Mirrored"
     }
 }
+
+functions!(
+    /// What a scatter does with an element and its update.
+    ScatterFn {
+        Replace "replace" "The update" Add "add" "Their sum" Mul "mul" "Their product"
+        Max "max" "The larger, NaN if either is" Min "min" "The smaller, NaN if either is"
+    }
+);
+
+macro_rules! function_attr {
+    ($($t:ident)*) => {$(
+        impl AttrValue for $t {
+            fn to_attr(&self) -> Attr { Attr::Word(self.name().to_owned()) }
+            fn from_attr(attr: Attr) -> Option<Self> {
+                let Attr::Word(w) = attr else { return None };
+                $t::ALL.iter().copied().find(|f| f.name() == w)
+            }
+        }
+    )*};
+}
+function_attr!(ReduceFn ScatterFn);
 
 impl BinaryFn {
     /// Whether the result is bool whatever the inputs are.
@@ -378,6 +411,9 @@ ops! {
     Where "where" (3..=3 => 1) "Condition (bool), a, b: a where true, with broadcasting." {}
     Softmax "softmax" (1..=1 => 1) "Softmax along `axis`." { axis: i64 }
     LayerNorm "layer_norm" (2..=3 => 1) "x, gain, optional bias: normalises over the axes from `axis` on." { axis: i64, epsilon: f32 }
+    RmsNorm "rms_norm" (2..=2 => 1) "x, gain: divides by the root of the mean square over the axes from `axis` on, plus epsilon." { axis: i64, epsilon: f32 }
+    Rotary "rotary" (3..=3 => 1) "x [.., D], cos, sin: turns pairs of the first `dim` elements of the last axis, (i, i + dim/2) or with `interleaved` (2i, 2i + 1); the others stay. cos and sin broadcast to x's leading axes and have one entry an element (`dim`) or a pair (`dim/2`): (a, b) becomes (a cos - b sin, b cos + a sin)." { interleaved: bool, dim: i64 }
+    Attention "attention" (3..=4 => 1) "q [.., H, S, D], k [.., G, T, D], v [.., G, T, E], optional mask: softmax(scale q k^T, capped to softcap tanh(s / softcap) where softcap > 0, plus mask) v, [.., H, S, E]. Each H / G heads share a k and v. The mask broadcasts to [.., H, S, T] and is added, or is bool and false hides. `causal`: query i sees the keys up to i + T - S." { scale: f32, causal: bool, softcap: f32 }
     MatMul "matmul" (2..=2 => 1) "Matrix product with broadcast leading axes; rank-1 operands as in ONNX." {}
     Conv "conv" (2..=3 => 1) "x [B, C, spatial], w [O, C / groups, kernel], optional bias [O]. `pads` are begins then ends; all lists have one entry a spatial axis (`pads` two)." { strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64>, groups: i64 }
     Patches "patches" (1..=1 => 1) "x [B, C, spatial] to [B, output spatial, C * kernel]: the windows a convolution multiplies with its weights, channel outermost." { kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64>, dilations: Vec<i64> }
@@ -397,6 +433,21 @@ ops! {
     GatherNd "gather_nd" (2..=2 => 1) "x, indices whose last axis is a coordinate." { batch_dims: i64 }
     Range "range" (3..=3 => 1) "start, limit, delta (scalars)." {}
     CumSum "cumsum" (2..=2 => 1) "x, axis (i64 scalar): running sum." { exclusive: bool, reverse: bool }
+    CumProd "cumprod" (2..=2 => 1) "x, axis (i64 scalar): running product." { exclusive: bool, reverse: bool }
+    ReduceOver "reduce_over" (2..=2 => 1) "x, axes (i64 vector): the reduction `f`; without axes over all, or over none with `noop`." { f: ReduceFn, keepdims: bool, noop: bool }
+    SqueezeAt "squeeze_at" (1..=2 => 1) "x, axes (i64 vector): drops the axes, all of length 1; without axes every axis of length 1." {}
+    UnsqueezeAt "unsqueeze_at" (2..=2 => 1) "x, axes (i64 vector): inserts axes of length 1 at these positions of the output." {}
+    SplitAt "split_at" (2..=2 => 0) "x, sizes (i64 vector of `parts`): cuts `axis` into pieces." { axis: i64, parts: i64 }
+    ArgReduce "arg_reduce" (1..=1 => 1) "Index along `axis` of the largest element, or the smallest, i64; of equal ones the first or the `last`. A NaN is found before any number." { axis: i64, keepdims: bool, largest: bool, last: bool }
+    TopK "top_k" (2..=2 => 2) "x, k (one i64): the k largest elements along `axis`, or smallest, in that order, and their indices (i64). Of equal ones the first comes first; NaN is above every number." { axis: i64, largest: bool }
+    ScatterElements "scatter_elements" (3..=3 => 1) "x, updates, indices of the updates' shape: x with one element an index along `axis` changed, in the order of the updates." { axis: i64, f: ScatterFn }
+    ScatterNd "scatter_nd" (3..=3 => 1) "x, updates, indices whose last axis is a coordinate: x with slices changed, in the order of the updates." { f: ScatterFn }
+    NonZero "non_zero" (1..=1 => 1) "Coordinates of the elements that are not 0, row-major: i64 [rank, n]." {}
+    Unique "unique" (1..=1 => 4) "The different slices along `axis`, ascending (NaN last) or in order of appearance; index of the first of each, which of them each slice is, and how often each occurs (i64)." { axis: i64, sorted: bool }
+    BitCast "bit_cast" (1..=1 => 1) "The same bits as another element type of that size." { to: Elem }
+    Det "det" (1..=1 => 1) "Determinants of [.., n, n]." {}
+    Dft "dft" (2..=3 => 1) "x [.., 1 or 2] (real, or real and imaginary parts), axis (i64 scalar), optional length (i64 scalar), to which x is cut or filled with zeros: discrete Fourier transform, with 1 / length when `inverse`. `onesided`: the first half of a real signal's spectrum, or the real signal of such a half." { inverse: bool, onesided: bool }
+    MelWeights "mel_weights" (5..=5 => 1) "Bins, length of the transform, sample rate (integers), lower and upper edge in hertz (scalars): triangular filters [length / 2 + 1, bins] as in ONNX MelWeightMatrix." { to: Elem }
     Trilu "trilu" (2..=2 => 1) "x, k (i64 scalar): keeps the upper or lower triangle of the last two axes." { upper: bool }
     If "if" (1..=usize::MAX => 0) "Condition (bool scalar), then what both regions read: the outputs of one of two regions, which compute `results` values each." { then_region: RegionId, else_region: RegionId, results: i64 }
     Loop "loop" (2..=usize::MAX => 0) "Trip count (i64 scalar), condition (bool scalar), `carried` values, then what the body reads besides. The body takes the iteration (i64 scalar), the condition and the same values, and gives the next condition, the next carried values and elements of scans. Results: the carried values, then each scan's elements along a new first axis." { body: RegionId, carried: i64, results: i64 }
@@ -422,7 +473,7 @@ impl Op {
     pub fn outputs(&self) -> usize {
         match self {
             Op::Split { sizes, .. } => sizes.len(),
-            Op::SplitEqual { parts, .. } => usize::try_from(*parts).unwrap_or(0),
+            Op::SplitEqual { parts, .. } | Op::SplitAt { parts, .. } => usize::try_from(*parts).unwrap_or(0),
             Op::If { results, .. } | Op::Loop { results, .. } => usize::try_from(*results).unwrap_or(0),
             other => other.arity().2,
         }
@@ -444,8 +495,14 @@ impl Op {
             | Op::Gather { .. }
             | Op::GatherElements { .. }
             | Op::GatherNd { .. }
+            | Op::SqueezeAt {}
+            | Op::UnsqueezeAt {}
+            | Op::SplitAt { .. }
             | Op::Trilu { .. }
             | Op::Pad { .. } => 0..1,
+            Op::ScatterElements { f: ScatterFn::Replace, .. } | Op::ScatterNd { f: ScatterFn::Replace } => {
+                0..2
+            }
             Op::Concat { .. } => 0..operands,
             Op::Where {} => 1..operands,
             _ => 0..0,
@@ -461,6 +518,7 @@ impl Op {
                 | Op::Quantize { .. }
                 | Op::Dequantize { .. }
                 | Op::Shape { .. }
+                | Op::BitCast { .. }
         )
     }
 

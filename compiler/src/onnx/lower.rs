@@ -1,7 +1,7 @@
 //! What a lowering has at hand: the node's operands, attributes and helpers that emit operations.
 
 use half::{bf16, f16};
-use pfmc_ir::consts::Const;
+use pfmc_ir::consts::{Const, ConstSource};
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::{Graph, ValueId};
@@ -164,7 +164,18 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
 
     /// The elements of an integer input that is constant, or whose elements inference knows.
     /// `None` when it is left out.
+    #[allow(dead_code)]
     pub(super) fn ints(&mut self, i: usize, what: &str) -> R<Option<Vec<i64>>> {
+        match self.known_ints(i, what)? {
+            None if self.has(i) => {
+                Err(Self::form(format!("{what} (input {i}, {:?}) must be constant", self.inputs[i])))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// As [`Ctx::ints`], and `None` too when the elements are not known before the model runs.
+    pub(super) fn known_ints(&mut self, i: usize, what: &str) -> R<Option<Vec<i64>>> {
         if !self.has(i) {
             return Ok(None);
         }
@@ -179,10 +190,7 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         }
         let v = self.x(i)?;
         let fact = self.imp.scope.facts.get(v).and_then(|f| f.value.clone());
-        let numbers: Option<Vec<i64>> = fact.and_then(|f| f.iter().map(|d| d.as_ref()?.value()).collect());
-        numbers
-            .map(Some)
-            .ok_or_else(|| Self::form(format!("{what} (input {i}, {:?}) must be constant", self.inputs[i])))
+        Ok(fact.and_then(|f| f.iter().map(|d| d.as_ref()?.value()).collect()))
     }
 
     /// The element of a constant float or integer input of one element; `None` when it is left out.
@@ -225,12 +233,15 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         self.op(Op::Slice {}, &[v, bounds[0], bounds[1], bounds[2], bounds[3]])
     }
 
-    /// Attribute `name`, or input `i` where the opset has it as one.
-    pub(super) fn ints_from(&mut self, name: &str, i: usize) -> R<Option<Vec<i64>>> {
-        match self.attrs.ints(name)? {
-            Some(v) => Ok(Some(v)),
-            None => self.ints(i, name),
-        }
+    /// Attribute `name`, or input `i` where the opset has it as one: its elements when they are known,
+    /// else the operand, as i64; neither when it is left out.
+    pub(super) fn ints_or_value(&mut self, name: &str, i: usize) -> R<(Option<Vec<i64>>, Option<ValueId>)> {
+        let known = match self.attrs.ints(name)? {
+            Some(v) => Some(v),
+            None => self.known_ints(i, name)?,
+        };
+        let computed = if known.is_none() && self.has(i) { Some(self.i64_input(i)?) } else { None };
+        Ok((known, computed))
     }
 
     /// What is known of a value.
@@ -436,6 +447,19 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         self.dims(v)?.get(axis)?.as_ref().and_then(Dim::value)
     }
 
+    /// Length of an axis as an i64 scalar, computed when the model runs where it is not known.
+    pub(super) fn length_of(&mut self, v: ValueId, axis: i64) -> R<ValueId> {
+        let end = if axis == -1 { i64::MAX } else { axis.saturating_add(1) };
+        let shape = self.op(Op::Shape { start: axis, end }, &[v])?;
+        self.op(Op::Squeeze { axes: vec![0] }, &[shape])
+    }
+
+    /// The numbers from 0 up to an i64 scalar: [n].
+    pub(super) fn count_to(&mut self, n: ValueId) -> R<ValueId> {
+        let (zero, one) = (self.int_scalar(0), self.int_scalar(1));
+        self.op(Op::Range {}, &[zero, n, one])
+    }
+
     /// Says that the constant input `i`, if it is one, was learned though it is made of integers.
     pub(super) fn mark_learned(&mut self, i: usize) {
         if let Some(name) = self.inputs.get(i)
@@ -455,6 +479,50 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         }
         let found = Const::new(elem, shape.to_vec(), c.source.clone(), c.origin.clone(), learned);
         let found = found.map_err(|e| bad(format!("does not hold what the attributes say: {e}")))?;
+        Ok(self.imp.constant("", found))
+    }
+
+    /// Entry `at` of constant input `i` along its first axis, which shares its bytes.
+    fn part(&self, i: usize, at: usize) -> Option<Const> {
+        let c = self.constant(i)?;
+        let (count, shape) = c.shape.split_first()?;
+        let bytes = c.bytes()?;
+        let len = c.elem.stored(pfmc_ir::tensor::count(shape)?)?;
+        if at >= *count || len.checked_mul(*count)? != bytes.len() {
+            return None;
+        }
+        let bytes = bytes.slice(len * at..len * (at + 1));
+        let source = match c.source {
+            ConstSource::Mapped(_) => ConstSource::Mapped(bytes),
+            ConstSource::External(_) => ConstSource::External(bytes),
+            _ => ConstSource::Derived(bytes),
+        };
+        let mut origin = c.origin.clone();
+        origin.tensor = origin.tensor.map(|t| format!("{t}[{at}]"));
+        Const::new(c.elem, shape.to_vec(), source, origin, c.learned).ok()
+    }
+
+    /// Entry `at` of input `i` along its first axis. That of a constant shares its bytes.
+    pub(super) fn entry(&mut self, i: usize, at: usize) -> R<ValueId> {
+        match self.part(i, at) {
+            Some(c) => Ok(self.imp.constant("", c)),
+            None => {
+                let (v, at) = (self.x(i)?, self.int_scalar(at as i64));
+                self.op(Op::Gather { axis: 0 }, &[v, at])
+            }
+        }
+    }
+
+    /// Entry `at` of a constant byte tensor, whose last axis holds packed codes of `elem`.
+    pub(super) fn packed_entry(&mut self, i: usize, at: usize, elem: Elem) -> R<ValueId> {
+        let found = self.part(i, at).filter(|c| c.elem == Elem::U8).and_then(|c| {
+            let mut shape = c.shape;
+            let last = shape.last_mut()?;
+            *last = last.checked_mul(8 / elem.bits())?;
+            Const::new(elem, shape, c.source, c.origin, true).ok()
+        });
+        let found =
+            found.ok_or_else(|| Self::form(format!("input {i} must be a constant of packed bytes (u8)")))?;
         Ok(self.imp.constant("", found))
     }
 

@@ -90,9 +90,20 @@ impl Model {
 /// # Errors
 /// Every problem found in the file, the graph and its external data.
 pub fn import(path: &Path) -> Result<Model, Diagnostics> {
-    let mut store = files::Files::open(path)?;
-    let proto = files::decode(store.model())?;
     let name = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+    import_from(files::Files::open(path)?, name)
+}
+
+/// Imports a model that is in memory; its weights cannot be in other files.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_bytes(bytes: Bytes) -> Result<Model, Diagnostics> {
+    import_from(files::Files::memory(bytes), String::new())
+}
+
+fn import_from(mut store: files::Files, name: String) -> Result<Model, Diagnostics> {
+    let proto = files::decode(store.model())?;
     let done = import::import(&proto, &mut store)?;
     let parameters = done.graph.consts.iter().filter(|(_, c)| c.learned).map(|(_, c)| c.len() as u64).sum();
     Ok(Model {

@@ -40,11 +40,14 @@ fn zip<A: Element, B: Element, O: Element + Default>(
 }
 
 /// What the float functions need of a float.
-trait Float: Number {
+pub(super) trait Float: Number<Wide = f64> {
     fn sqrt(self) -> Self;
     fn exp(self) -> Self;
     fn ln(self) -> Self;
     fn erf(self) -> Self;
+    fn erfc(self) -> Self;
+    /// The nearest float of a constant.
+    fn nearest(value: f64) -> Self;
     fn sin(self) -> Self;
     fn cos(self) -> Self;
     fn tanh(self) -> Self;
@@ -53,15 +56,26 @@ trait Float: Number {
     fn round(self) -> Self;
     fn recip(self) -> Self;
     fn sigmoid(self) -> Self;
+    fn acos(self) -> Self;
+    fn acosh(self) -> Self;
+    fn asin(self) -> Self;
+    fn asinh(self) -> Self;
+    fn atan(self) -> Self;
+    fn atanh(self) -> Self;
+    fn cosh(self) -> Self;
+    fn sinh(self) -> Self;
+    fn tan(self) -> Self;
 }
 
 macro_rules! float {
-    ($($t:ty, $erf:path;)*) => {$(
+    ($($t:ty, $erf:path, $erfc:path;)*) => {$(
         impl Float for $t {
             fn sqrt(self) -> Self { self.sqrt() }
             fn exp(self) -> Self { self.exp() }
             fn ln(self) -> Self { self.ln() }
             fn erf(self) -> Self { $erf(self) }
+            fn erfc(self) -> Self { $erfc(self) }
+            fn nearest(value: f64) -> Self { value as $t }
             fn sin(self) -> Self { self.sin() }
             fn cos(self) -> Self { self.cos() }
             fn tanh(self) -> Self { self.tanh() }
@@ -70,10 +84,19 @@ macro_rules! float {
             fn round(self) -> Self { self.round_ties_even() }
             fn recip(self) -> Self { 1.0 / self }
             fn sigmoid(self) -> Self { 1.0 / (1.0 + (-self).exp()) }
+            fn acos(self) -> Self { self.acos() }
+            fn acosh(self) -> Self { self.acosh() }
+            fn asin(self) -> Self { self.asin() }
+            fn asinh(self) -> Self { self.asinh() }
+            fn atan(self) -> Self { self.atan() }
+            fn atanh(self) -> Self { self.atanh() }
+            fn cosh(self) -> Self { self.cosh() }
+            fn sinh(self) -> Self { self.sinh() }
+            fn tan(self) -> Self { self.tan() }
         }
     )*};
 }
-float!(f32, libm::erff; f64, libm::erf;);
+float!(f32, libm::erff, libm::erfcf; f64, libm::erf, libm::erfc;);
 
 fn unary_float<T: Float>(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
     use UnaryFn as U;
@@ -90,7 +113,30 @@ fn unary_float<T: Float>(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
         U::Floor => map(x, T::floor),
         U::Ceil => map(x, T::ceil),
         U::Round => map(x, T::round),
-        U::Neg | U::Abs | U::Relu | U::Not | U::Sign => Err(refuse(x)),
+        U::Gelu => {
+            let (half, root) = (T::nearest(0.5), T::nearest(-std::f64::consts::FRAC_1_SQRT_2));
+            // 1 + erf(u) = erfc(-u), which keeps its digits where the sum cancels.
+            map(x, |v: T| v.mul(half).mul(v.mul(root).erfc()))
+        }
+        U::GeluTanh => {
+            let (half, one, cube) = (T::nearest(0.5), T::nearest(1.0), T::nearest(0.044_715));
+            let root = T::nearest((2.0 / std::f64::consts::PI).sqrt());
+            map(x, |v: T| {
+                let u = root.mul(v.add(cube.mul(v).mul(v).mul(v)));
+                v.mul(half).mul(one.add(u.tanh()))
+            })
+        }
+        U::Silu => map(x, |v: T| v.mul(v.sigmoid())),
+        U::Acos => map(x, T::acos),
+        U::Acosh => map(x, T::acosh),
+        U::Asin => map(x, T::asin),
+        U::Asinh => map(x, T::asinh),
+        U::Atan => map(x, T::atan),
+        U::Atanh => map(x, T::atanh),
+        U::Cosh => map(x, T::cosh),
+        U::Sinh => map(x, T::sinh),
+        U::Tan => map(x, T::tan),
+        U::Neg | U::Abs | U::Relu | U::Not | U::Sign | U::BitNot => Err(refuse(x)),
     }
 }
 
@@ -112,6 +158,7 @@ pub(super) fn unary(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
     use UnaryFn as U;
     match f {
         U::Not => for_elem!(x, [Bool bool], T => map(x, |v: T| !v)),
+        U::BitNot => for_elem!(integer x, T => map(x, |v: T| !v)),
         U::Neg => match x.elem() {
             Elem::F32 => map(x, |v: f32| -v),
             Elem::F64 => map(x, |v: f64| -v),
@@ -147,6 +194,22 @@ fn floor_mod<T: Number>(a: T, b: T) -> T {
     let zero = T::default();
     let r = a.fmod(b);
     if r != zero && (r < zero) != (b < zero) { r.add(b) } else { r }
+}
+
+/// Bits of two integers.
+fn bitwise(f: BinaryFn, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+    use BinaryFn as B;
+    match f {
+        B::BitAnd => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x & y)),
+        B::BitOr => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x | y)),
+        B::BitXor => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x ^ y)),
+        B::ShiftLeft => for_elem!(a, [U64 u64, U32 u32, U16 u16, U8 u8], T => {
+            zip(a, b, |x: T, y: T| u32::try_from(y).ok().and_then(|y| x.checked_shl(y)).unwrap_or(0))
+        }),
+        _ => for_elem!(a, [U64 u64, U32 u32, U16 u16, U8 u8], T => {
+            zip(a, b, |x: T, y: T| u32::try_from(y).ok().and_then(|y| x.checked_shr(y)).unwrap_or(0))
+        }),
+    }
 }
 
 fn arithmetic<T: Number>(f: BinaryFn, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
@@ -246,6 +309,7 @@ pub(super) fn binary(f: BinaryFn, a: &Tensor, b: &Tensor) -> Result<Tensor, Stri
         B::And => for_elem!(a, [Bool bool], T => zip(a, b, |x: T, y: T| x & y)),
         B::Or => for_elem!(a, [Bool bool], T => zip(a, b, |x: T, y: T| x | y)),
         B::Xor => for_elem!(a, [Bool bool], T => zip(a, b, |x: T, y: T| x ^ y)),
+        B::BitAnd | B::BitOr | B::BitXor | B::ShiftLeft | B::ShiftRight => bitwise(f, a, b),
         B::Equal if a.elem() == Elem::Bool => zip(a, b, |x: bool, y: bool| x == y),
         _ if f.is_comparison() => for_elem!(number a, T => compare::<T>(f, a, b)),
         _ => for_elem!(number a, T => arithmetic::<T>(f, a, b)),
@@ -357,6 +421,14 @@ pub(super) fn cast_rounded(
         Data::U8(codes) => Tensor::from_data(x.shape().to_vec(), Data::Code(to, codes.clone())),
         _ => Err("codes are bytes".into()),
     }
+}
+
+/// [`crate::op::Op::BitCast`]: between element types of one size.
+pub(super) fn bit_cast(x: &Tensor, to: Elem) -> Result<Tensor, String> {
+    if x.elem().bits() != to.bits() {
+        return Err(format!("{} has {} bits and {to} {}", x.elem(), x.elem().bits(), to.bits()));
+    }
+    Tensor::from_le_bytes(to, x.shape().to_vec(), &x.to_le_bytes())
 }
 
 /// [`crate::op::Op::Where`]: three shapes that broadcast.

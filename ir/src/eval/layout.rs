@@ -1,7 +1,7 @@
 //! Operations that move elements without computing on them.
 
 use super::walk::{Walk, copy_run};
-use super::{build, for_elem, scalar_i64, sorted_axes, strides};
+use super::{build, for_elem, indices, scalar_i64, sorted_axes, strides};
 use crate::tensor::{Tensor, axis, broadcast, count};
 
 /// The elements that a walk over one operand visits, as a tensor of `shape`.
@@ -140,6 +140,15 @@ pub(super) fn split(x: &Tensor, along: i64, sizes: &[i64]) -> Result<Vec<Tensor>
     Ok(out)
 }
 
+/// [`crate::op::Op::SplitAt`].
+pub(super) fn split_at(x: &Tensor, sizes: &Tensor, along: i64, parts: i64) -> Result<Vec<Tensor>, String> {
+    let sizes = indices(sizes)?;
+    if i64::try_from(sizes.len()) != Ok(parts) {
+        return Err(format!("{} sizes of {parts} pieces", sizes.len()));
+    }
+    split(x, along, &sizes)
+}
+
 /// [`crate::op::Op::SplitEqual`].
 pub(super) fn split_equal(x: &Tensor, along: i64, parts: i64) -> Result<Vec<Tensor>, String> {
     let len = x.shape()[axis(along, x.rank())?];
@@ -200,6 +209,14 @@ pub(super) fn squeeze(x: &Tensor, axes: &[i64]) -> Result<Tensor, String> {
     }
     let kept = x.shape().iter().enumerate().filter(|(d, _)| !axes.contains(d));
     x.reshaped(kept.map(|(_, &n)| n).collect())
+}
+
+/// [`crate::op::Op::SqueezeAt`].
+pub(super) fn squeeze_at(x: &Tensor, axes: Option<&Tensor>) -> Result<Tensor, String> {
+    match axes {
+        Some(axes) => squeeze(x, &indices(axes)?),
+        None => x.reshaped(x.shape().iter().copied().filter(|&n| n != 1).collect()),
+    }
 }
 
 /// [`crate::op::Op::Unsqueeze`].

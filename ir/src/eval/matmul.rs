@@ -176,7 +176,7 @@ pub(super) fn rectangles<T>(
 }
 
 /// Adds `a` `[m][k]` times `b` `[k][n]` to `out` `[m][n]`.
-fn product<T: MulAdd>(a: &[T], b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
+pub(super) fn product<T: MulAdd>(a: &[T], b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
     let serial = out.len().saturating_mul(k) <= SERIAL;
     let compute = |(row, first, mut out): (usize, usize, Vec<&mut [T]>)| {
         let a = &a[row * k..(row + out.len()) * k];
@@ -241,6 +241,49 @@ pub(super) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
         }
         Tensor::new(shape, out)
     })
+}
+
+/// [`crate::op::Op::Det`]: by elimination with the largest pivot of a column, in f64.
+pub(super) fn det(x: &Tensor) -> Result<Tensor, String> {
+    let (batch, n) = match x.shape() {
+        [batch @ .., m, n] if m == n => (batch, *n),
+        other => return Err(format!("{other:?} are no square matrices")),
+    };
+    let size = n.checked_mul(n).ok_or("too many elements")?;
+    for_elem!(x, [F32 f32, F64 f64], T => {
+        let from = x.as_slice::<T>()?;
+        super::build(batch.to_vec(), |start, out: &mut [T]| {
+            let mut a: Vec<f64> = Vec::with_capacity(size);
+            for (i, o) in out.iter_mut().enumerate() {
+                a.clear();
+                a.extend(from[(start + i) * size..][..size].iter().map(|&v| f64::from(v)));
+                *o = eliminate(&mut a, n) as T;
+            }
+        })
+    })
+}
+
+fn eliminate(a: &mut [f64], n: usize) -> f64 {
+    let mut det = 1.0;
+    for c in 0..n {
+        let pivot = (c + 1..n).fold(c, |p, r| if a[r * n + c].abs() > a[p * n + c].abs() { r } else { p });
+        if pivot != c {
+            (0..n).for_each(|k| a.swap(c * n + k, pivot * n + k));
+            det = -det;
+        }
+        let head = a[c * n + c];
+        det *= head;
+        if head == 0.0 {
+            return det;
+        }
+        for r in c + 1..n {
+            let factor = a[r * n + c] / head;
+            for k in c + 1..n {
+                a[r * n + k] -= factor * a[c * n + k];
+            }
+        }
+    }
+    det
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! divided over outputs, never over a sum, and floating-point products use fused multiply-adds in
 //! ascending order of k. Unfit inputs are errors, never panics.
 
+mod attention;
 mod boxes;
 mod conv;
 mod elementwise;
@@ -16,6 +17,9 @@ mod pool;
 mod quantise;
 mod reduce;
 mod resample;
+mod scatter;
+mod select;
+mod signal;
 mod transposed;
 mod walk;
 
@@ -124,6 +128,9 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         Op::NonMaxSuppression { center } => boxes::non_max_suppression(x, *center)?,
         Op::Split { axis, sizes } => return layout::split(&x[0], *axis, sizes),
         Op::SplitEqual { axis, parts } => return layout::split_equal(&x[0], *axis, *parts),
+        Op::SplitAt { axis, parts } => return layout::split_at(&x[0], &x[1], *axis, *parts),
+        Op::TopK { axis, largest } => return select::top_k(&x[0], &x[1], *axis, *largest),
+        Op::Unique { axis, sorted } => return select::unique(&x[0], *axis, *sorted),
         Op::Unary(f) => elementwise::unary(*f, &x[0])?,
         Op::Binary(f) => elementwise::binary(*f, &x[0], &x[1])?,
         Op::Reduce { f, axes, keepdims } => reduce::reduce(*f, &x[0], axes, *keepdims)?,
@@ -138,6 +145,12 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         Op::Where {} => elementwise::select(&x[0], &x[1], &x[2])?,
         Op::Softmax { axis } => reduce::softmax(&x[0], *axis)?,
         Op::LayerNorm { axis, epsilon } => reduce::layer_norm(&x[0], &x[1], x.get(2), *axis, *epsilon)?,
+        Op::RmsNorm { axis, epsilon } => reduce::rms_norm(&x[0], &x[1], *axis, *epsilon)?,
+        Op::Rotary { interleaved, dim } => attention::rotary(&x[0], &x[1], &x[2], *interleaved, *dim)?,
+        Op::Attention { scale, causal, softcap } => {
+            let how = attention::How { scale: *scale, causal: *causal, softcap: *softcap };
+            attention::attention(&x[0], &x[1], &x[2], x.get(3), &how)?
+        }
         Op::MatMul {} => matmul::matmul(&x[0], &x[1])?,
         Op::Conv { strides, pads, dilations, groups } => {
             let geometry = conv::Geometry { strides, pads, dilations };
@@ -159,7 +172,21 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         Op::GatherElements { axis } => gather::gather_elements(&x[0], &x[1], *axis)?,
         Op::GatherNd { batch_dims } => gather::gather_nd(&x[0], &x[1], *batch_dims)?,
         Op::Range {} => elementwise::range(&x[0], &x[1], &x[2])?,
-        Op::CumSum { exclusive, reverse } => reduce::cumsum(&x[0], &x[1], *exclusive, *reverse)?,
+        Op::CumSum { exclusive, reverse } => reduce::running(&x[0], &x[1], false, *exclusive, *reverse)?,
+        Op::CumProd { exclusive, reverse } => reduce::running(&x[0], &x[1], true, *exclusive, *reverse)?,
+        Op::ReduceOver { f, keepdims, noop } => reduce::reduce_over(*f, &x[0], &x[1], *keepdims, *noop)?,
+        Op::SqueezeAt {} => layout::squeeze_at(&x[0], x.get(1))?,
+        Op::UnsqueezeAt {} => layout::unsqueeze(&x[0], &indices(&x[1])?)?,
+        Op::ArgReduce { axis, keepdims, largest, last } => {
+            select::arg_reduce(&x[0], *axis, *keepdims, *largest, *last)?
+        }
+        Op::ScatterElements { axis, f } => scatter::scatter_elements(&x[0], &x[1], &x[2], *axis, *f)?,
+        Op::ScatterNd { f } => scatter::scatter_nd(&x[0], &x[1], &x[2], *f)?,
+        Op::NonZero {} => select::non_zero(&x[0])?,
+        Op::BitCast { to } => elementwise::bit_cast(&x[0], *to)?,
+        Op::Det {} => matmul::det(&x[0])?,
+        Op::Dft { inverse, onesided } => signal::dft(&x[0], &x[1], x.get(2), *inverse, *onesided)?,
+        Op::MelWeights { to } => signal::mel_weights(x, *to)?,
         Op::Trilu { upper } => layout::trilu(&x[0], &x[1], *upper)?,
     };
     Ok(vec![one])
@@ -275,6 +302,10 @@ macro_rules! for_elem {
         $crate::eval::for_elem!($tensor,
             [F32 f32, F64 f64, I64 i64, I32 i32, I16 i16, I8 i8, U64 u64, U32 u32, U16 u16, U8 u8],
             $t => $body)
+    };
+    (integer $tensor:expr, $t:ident => $body:expr) => {
+        $crate::eval::for_elem!($tensor,
+            [I64 i64, I32 i32, I16 i16, I8 i8, U64 u64, U32 u32, U16 u16, U8 u8], $t => $body)
     };
     (float $tensor:expr, $t:ident => $body:expr) => {
         $crate::eval::for_elem!($tensor, [F32 f32, F64 f64], $t => $body)

@@ -249,11 +249,10 @@ pub(super) fn indexed(
         if column_major {
             for p in places.iter_mut().filter(|p| **p >= 0) {
                 let at = *p as usize;
-                let (plane, mut rest) = (at / w.plane, at % w.plane);
+                let (plane, rest) = (at / w.plane, at % w.plane);
                 let mut flipped = 0;
                 for (&len, &step) in w.spatial.iter().zip(&w.steps).rev() {
                     flipped = flipped * len + rest / step % len;
-                    rest %= step * len;
                 }
                 *p = (plane * w.plane + flipped) as i64;
             }

@@ -1,8 +1,8 @@
 //! Reductions, normalisations and running sums. Sums of floats are accumulated in f64.
 
-use super::elementwise::{larger, smaller};
+use super::elementwise::{Float, larger, smaller};
 use super::walk::Walk;
-use super::{CHUNK, Number, for_elem, pieces, scalar_i64, sorted_axes, strides, zeros};
+use super::{CHUNK, Number, for_elem, indices, pieces, scalar_i64, sorted_axes, strides, zeros};
 use crate::op::ReduceFn;
 use crate::tensor::{Tensor, axis, broadcast, count};
 
@@ -76,16 +76,19 @@ fn fold<T: Number>(f: ReduceFn, x: &Tensor, axes: &[usize], keepdims: bool) -> R
 /// [`crate::op::Op::Softmax`]: of the input's shape. A line without finite elements is NaN.
 pub(super) fn softmax(x: &Tensor, along: i64) -> Result<Tensor, String> {
     let along = axis(along, x.rank())?;
-    for_elem!(float x, T => lines::<T>(x, along, |line| {
-        let top = line.iter().copied().fold(T::LEAST, larger::<T>);
-        for v in line.iter_mut() {
-            *v = v.sub(top).exp();
-        }
-        let sum = line.iter().fold(0.0, |sum, v| sum + v.as_f64());
-        for v in line.iter_mut() {
-            *v = T::narrow(v.as_f64() / sum);
-        }
-    }))
+    for_elem!(float x, T => lines::<T>(x, along, softmax_line::<T>))
+}
+
+/// Softmax of one line, in place.
+pub(super) fn softmax_line<T: Float>(line: &mut [T]) {
+    let top = line.iter().copied().fold(T::LEAST, larger::<T>);
+    for v in line.iter_mut() {
+        *v = v.sub(top).exp();
+    }
+    let sum = line.iter().fold(0.0, |sum, v| sum + v.as_f64());
+    for v in line.iter_mut() {
+        *v = T::narrow(v.as_f64() / sum);
+    }
 }
 
 /// A copy of `x` with `f` applied to each of its lines along an axis.
@@ -129,6 +132,23 @@ pub(super) fn layer_norm(
     from: i64,
     epsilon: f32,
 ) -> Result<Tensor, String> {
+    normalise(x, gain, bias, from, epsilon, true)
+}
+
+/// [`crate::op::Op::RmsNorm`]: mean square in f64; the gain broadcasts to the normalised axes.
+pub(super) fn rms_norm(x: &Tensor, gain: &Tensor, from: i64, epsilon: f32) -> Result<Tensor, String> {
+    normalise(x, gain, None, from, epsilon, false)
+}
+
+/// Divides by the root of the variance, or of the mean square where not `centred`.
+fn normalise(
+    x: &Tensor,
+    gain: &Tensor,
+    bias: Option<&Tensor>,
+    from: i64,
+    epsilon: f32,
+    centred: bool,
+) -> Result<Tensor, String> {
     let from = axis(from, x.rank())?;
     let normal = &x.shape()[from..];
     for t in std::iter::once(gain).chain(bias) {
@@ -157,7 +177,8 @@ pub(super) fn layer_norm(
         pieces(&mut out, n * rows, &|start, out| {
             let values = &values[start..][..out.len()];
             for (out, x) in out.chunks_exact_mut(n).zip(values.chunks_exact(n)) {
-                let mean = x.iter().fold(0.0, |s, v| s + v.as_f64()) / n as f64;
+                let mean =
+                    if centred { x.iter().fold(0.0, |s, v| s + v.as_f64()) / n as f64 } else { 0.0 };
                 let square = x.iter().fold(0.0, |s, v| s + (v.as_f64() - mean) * (v.as_f64() - mean));
                 let scale = 1.0 / (square / n as f64 + f64::from(epsilon)).sqrt();
                 for ((o, x), g) in out.iter_mut().zip(x).zip(&gain) {
@@ -174,8 +195,30 @@ pub(super) fn layer_norm(
     })
 }
 
-/// [`crate::op::Op::CumSum`].
-pub(super) fn cumsum(x: &Tensor, along: &Tensor, exclusive: bool, reverse: bool) -> Result<Tensor, String> {
+/// [`crate::op::Op::ReduceOver`].
+pub(super) fn reduce_over(
+    f: ReduceFn,
+    x: &Tensor,
+    axes: &Tensor,
+    keepdims: bool,
+    noop: bool,
+) -> Result<Tensor, String> {
+    let axes = match indices(axes)? {
+        none if none.is_empty() && noop => return Ok(x.clone()),
+        none if none.is_empty() => (0..x.rank() as i64).collect(),
+        some => some,
+    };
+    reduce(f, x, &axes, keepdims)
+}
+
+/// [`crate::op::Op::CumSum`], or [`crate::op::Op::CumProd`] when `product`.
+pub(super) fn running(
+    x: &Tensor,
+    along: &Tensor,
+    product: bool,
+    exclusive: bool,
+    reverse: bool,
+) -> Result<Tensor, String> {
     let along = axis(scalar_i64(along, "axis")?, x.rank())?;
     let step = strides(x.shape())[along];
     let len = x.shape()[along];
@@ -186,10 +229,11 @@ pub(super) fn cumsum(x: &Tensor, along: &Tensor, exclusive: bool, reverse: bool)
         pieces(&mut out, len.saturating_mul(step), &|start, out| {
             let from = &from[start..][..out.len()];
             for i in 0..step {
-                let mut sum = T::ZERO;
+                let mut sum = if product { T::ONE } else { T::ZERO };
                 for j in 0..len {
                     let at = i + step * if reverse { len - 1 - j } else { j };
-                    let next = T::wide_add(sum, from[at].wide());
+                    let v = from[at].wide();
+                    let next = if product { T::wide_mul(sum, v) } else { T::wide_add(sum, v) };
                     out[at] = T::narrow(if exclusive { sum } else { next });
                     sum = next;
                 }

@@ -4,9 +4,12 @@
 //! Inference never guesses: what it cannot derive is unknown. What contradicts is an error.
 
 mod region;
-mod spatial;
 
 pub use region::join;
+mod attention;
+mod spatial;
+
+mod general;
 
 use crate::codes::E0301;
 use crate::diag::{Diagnostic, Diagnostics};
@@ -323,7 +326,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             one(Fact::of(x[0].ty.clone()))
         }
-        Op::LayerNorm { axis, .. } => {
+        Op::LayerNorm { axis, .. } | Op::RmsNorm { axis, .. } => {
             if let Some(d) = x[0].dims() {
                 let a = norm_axis(*axis, d.len())?;
                 for f in &x[1..] {
@@ -334,6 +337,8 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             one(Fact::of(x[0].ty.clone()))
         }
+        Op::Rotary { dim, .. } => one(attention::rotary(x, *dim)?),
+        Op::Attention { .. } => one(attention::attention(x)?),
         Op::Reduce { f, axes, keepdims } => {
             let shape = match x[0].dims() {
                 None => None,
@@ -584,9 +589,29 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                 }
             });
             let n = n.filter(|n| n.value().is_none_or(|v| v >= 0));
-            one(typed(elem, Some(vec![n])))
+            let mut fact = typed(elem, Some(vec![n]));
+            fact.value = range_value(x).filter(|_| elem == Elem::I64);
+            if let Some(v) = &fact.value {
+                fact.ty.shape = Some(vec![known(v.len())]);
+            }
+            one(fact)
         }
         Op::CumSum { .. } => one(Fact::of(x[0].ty.clone())),
+        Op::CumProd { .. }
+        | Op::ReduceOver { .. }
+        | Op::SqueezeAt {}
+        | Op::UnsqueezeAt {}
+        | Op::SplitAt { .. }
+        | Op::ArgReduce { .. }
+        | Op::TopK { .. }
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. }
+        | Op::NonZero {}
+        | Op::Unique { .. }
+        | Op::BitCast { .. }
+        | Op::Det {}
+        | Op::Dft { .. }
+        | Op::MelWeights { .. } => general::general(op, x),
         Op::Trilu { .. } => {
             if x[0].dims().is_some_and(|d| d.len() < 2) {
                 return Err("needs rank 2 or more".into());
@@ -682,6 +707,21 @@ fn binary_value(f: crate::op::BinaryFn, a: &Fact, b: &Fact) -> Option<Vec<OpenDi
         }
     };
     Some((0..n).map(pair).collect())
+}
+
+/// The elements of a short range of numbers.
+fn range_value(x: &[&Fact]) -> Option<Vec<OpenDim>> {
+    let number = |f: &Fact| f.numbers()?.first().copied();
+    let (mut at, limit, delta) = (number(x[0])?, number(x[1])?, number(x[2])?);
+    let mut out = Vec::new();
+    while (delta > 0 && at < limit) || (delta < 0 && at > limit) {
+        if out.len() == MAX_FOLLOWED {
+            return None;
+        }
+        out.push(Some(Dim::known(at)));
+        at = at.checked_add(delta)?;
+    }
+    (delta != 0).then_some(out)
 }
 
 fn gather_value(data: &Fact, indices: &Fact) -> Option<Vec<OpenDim>> {

@@ -1,8 +1,17 @@
 //! The table of operators: what is supported, and how each becomes operations of the graph.
 
+mod axes;
+mod bits;
+mod blocks;
 mod control;
+mod einsum;
+mod experts;
+mod loss;
+mod qlinear;
 mod quantised;
 mod recurrent;
+mod select;
+mod signal;
 mod spatial;
 
 use pfmc_ir::diag::Diagnostic;
@@ -10,10 +19,9 @@ use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::ValueId;
 use pfmc_ir::narrow::PowerOfTwo;
 use pfmc_ir::op::{BinaryFn as B, Op, ReduceFn as Rf, UnaryFn as U};
-use pfmc_ir::shape::Dim;
 use pfmc_ir::tensor::{Data, Tensor};
 
-use crate::onnx::codes::{E0105, E0106, E0107};
+use crate::onnx::codes::{E0105, E0106};
 use crate::onnx::lower::{Ctx, Fault, R};
 use crate::onnx::tensor::elem_type;
 
@@ -90,13 +98,33 @@ pub(in crate::onnx) fn nearest(domain: &str, name: &str) -> Option<String> {
         return Some(format!("{name} is supported in {d}"));
     }
     let text = match name {
-        "Einsum" => "write the product as Transpose, Reshape and MatMul",
-        "Attention" | "MultiHeadAttention" | "GroupQueryAttention" | "RotaryEmbedding" => {
-            "export attention decomposed into MatMul, Softmax and MatMul"
+        "PagedAttention" | "SparseAttention" | "DecoderMaskedMultiHeadAttention" => {
+            "export attention as MultiHeadAttention, GroupQueryAttention or decomposed"
         }
-        "QGemm" | "QLinearAdd" | "QLinearMul" | "QLinearSigmoid" | "QLinearConcat" | "QAttention"
-        | "QLinearSoftmax" | "QLinearLeakyRelu" => {
+        "QAttention" | "QLinearAveragePool" | "QLinearReduceMean" | "QLinearWhere" => {
             "quantise in the QDQ form (QuantFormat.QDQ), or give pfmc the model in float32"
+        }
+        "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike" | "Multinomial"
+        | "Bernoulli" => {
+            "random numbers are out of scope: ONNX defines no result of them; make what they give an \
+             input of the model"
+        }
+        "SequenceAt" | "SequenceConstruct" | "SequenceEmpty" | "SequenceErase" | "SequenceInsert"
+        | "SequenceLength" | "SequenceMap" | "SplitToSequence" | "ConcatFromSequence" => {
+            "sequences of tensors are out of scope; export with tensors stacked along an axis (Split, Concat)"
+        }
+        "Optional" | "OptionalGetElement" | "OptionalHasElement" => {
+            "optional values are out of scope; export a model of the inputs that are given"
+        }
+        "StringConcat" | "StringNormalizer" | "StringSplit" | "RegexFullMatch" | "TfIdfVectorizer" => {
+            "strings are out of scope; run the text's preparation before the model"
+        }
+        "ImageDecoder" => "files are out of scope; decode the image before the model",
+        "Adam" | "Adagrad" | "Momentum" | "Gradient" => {
+            "training is out of scope; export the model for inference"
+        }
+        _ if domain.starts_with("ai.onnx.ml") => {
+            "the classical machine learning domain is out of scope; export the neural network alone"
         }
         _ => {
             let lower = name.to_lowercase();
@@ -142,15 +170,26 @@ const fn contrib(
 
 const MANY: usize = usize::MAX;
 const NO: &[&str] = &[];
-const REDUCE: &[&str] = &["axes", "keepdims", "noop_with_empty_axes"];
 const CONV: &[&str] = &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"];
 const NORM: &[&str] = &["axis", "epsilon", "stash_type"];
-const AXES: &str = "axes must be constant";
-const REDUCED: &str = "axes must be constant; all axes need a known rank";
 
 /// The tables of all topics.
-static TABLES: &[&[OpInfo]] =
-    &[GENERAL, control::CONTROL, quantised::QUANTISED, recurrent::RECURRENT, spatial::SPATIAL];
+static TABLES: &[&[OpInfo]] = &[
+    GENERAL,
+    control::CONTROL,
+    quantised::QUANTISED,
+    recurrent::RECURRENT,
+    spatial::SPATIAL,
+    blocks::BLOCKS,
+    experts::EXPERTS,
+    qlinear::QLINEAR,
+    axes::AXES,
+    bits::BITS,
+    select::SELECT,
+    loss::LOSS,
+    signal::SIGNAL,
+    einsum::EINSUM,
+];
 
 /// Every supported operator. The importer dispatches on it, and the documentation and `pfmc ops`
 /// print it.
@@ -193,14 +232,7 @@ static GENERAL: &[OpInfo] = &[
     op("Cos", 7, (1, 1), NO, "", |c| float_unary(c, U::Cos)).on(FLOATS),
     op("CumSum", 11, (2, 2), &["exclusive", "reverse"], "", cumsum),
     op("Div", 7, (2, 2), NO, "", |c| binary(c, B::Div)),
-    op(
-        "Dropout",
-        7,
-        (1, 3),
-        &["ratio", "seed"],
-        "inference only: the identity; the mask output is not supported",
-        dropout,
-    ),
+    op("Dropout", 7, (1, 3), &["ratio", "seed"], "inference only: the identity", dropout),
     op("Elu", 7, (1, 1), &["alpha"], "lowered", elu),
     op("Equal", 7, (2, 2), NO, "", |c| binary(c, B::Equal)),
     op("Erf", 9, (1, 1), NO, "", |c| float_unary(c, U::Erf)).on(FLOATS),
@@ -211,7 +243,7 @@ static GENERAL: &[OpInfo] = &[
     op("Gather", 7, (2, 2), &["axis"], "", gather),
     op("GatherElements", 11, (2, 2), &["axis"], "", gather_elements),
     op("GatherND", 11, (2, 2), &["batch_dims"], "", gather_nd),
-    op("Gelu", 20, (1, 1), &["approximate"], "lowered", gelu),
+    op("Gelu", 20, (1, 1), &["approximate"], "", gelu),
     op(
         "Gemm",
         7,
@@ -230,14 +262,6 @@ static GENERAL: &[OpInfo] = &[
     op("InstanceNormalization", 7, (3, 3), &["epsilon"], "lowered; needs a known rank", instance_norm),
     op("IsInf", 10, (1, 1), &["detect_negative", "detect_positive"], "lowered", is_inf),
     op("IsNaN", 9, (1, 1), NO, "lowered to x != x", is_nan),
-    op(
-        "LayerNormalization",
-        17,
-        (2, 3),
-        NORM,
-        "its mean and deviation outputs are not supported",
-        layer_norm,
-    ),
     op("LeakyRelu", 7, (1, 1), &["alpha"], "lowered", leaky_relu),
     op("Less", 7, (2, 2), NO, "", |c| binary(c, B::Less)),
     op("LessOrEqual", 12, (2, 2), NO, "", |c| binary(c, B::LessEqual)),
@@ -255,18 +279,8 @@ static GENERAL: &[OpInfo] = &[
     op("Or", 7, (2, 2), NO, "", |c| logical(c, B::Or)).on(BOOL),
     op("PRelu", 7, (2, 2), NO, "lowered", prelu),
     op("Pow", 7, (2, 2), NO, "", |c| binary(c, B::Pow)),
-    op("RMSNormalization", 23, (2, 2), NORM, "lowered", rms_norm),
     op("Range", 11, (3, 3), &["stash_type"], "", range),
     op("Reciprocal", 7, (1, 1), NO, "", |c| float_unary(c, U::Reciprocal)).on(FLOATS),
-    op("ReduceL1", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Sum, Some(U::Abs), None)),
-    op("ReduceL2", 7, (1, 2), REDUCE, REDUCED, |c| reduce_square(c, Some(U::Sqrt))),
-    op("ReduceLogSum", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Sum, None, Some(U::Log))),
-    op("ReduceMax", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Max, None, None)),
-    op("ReduceMean", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Mean, None, None)),
-    op("ReduceMin", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Min, None, None)),
-    op("ReduceProd", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Prod, None, None)),
-    op("ReduceSum", 7, (1, 2), REDUCE, REDUCED, |c| reduce(c, Rf::Sum, None, None)),
-    op("ReduceSumSquare", 7, (1, 2), REDUCE, REDUCED, |c| reduce_square(c, None)),
     op("Relu", 7, (1, 1), NO, "", |c| unary(c, U::Relu)),
     op("Reshape", 7, (2, 2), &["allowzero"], "", reshape),
     op("Round", 11, (1, 1), NO, "", |c| float_unary(c, U::Round)).on(FLOATS),
@@ -274,7 +288,6 @@ static GENERAL: &[OpInfo] = &[
     op("Shape", 7, (1, 1), &["start", "end"], "", shape),
     op("Sigmoid", 7, (1, 1), NO, "", |c| float_unary(c, U::Sigmoid)).on(FLOATS),
     op("Sign", 9, (1, 1), NO, "", |c| unary(c, U::Sign)),
-    op("SimplifiedLayerNormalization", 7, (2, 2), NORM, "onnxruntime's name of RMSNormalization", rms_norm),
     op("Sin", 7, (1, 1), NO, "", |c| float_unary(c, U::Sin)).on(FLOATS),
     op("Size", 7, (1, 1), NO, "lowered to shape and reduce_prod", size),
     op(
@@ -290,29 +303,24 @@ static GENERAL: &[OpInfo] = &[
     }),
     op("Softplus", 7, (1, 1), NO, "lowered", softplus),
     op("Softsign", 7, (1, 1), NO, "lowered", softsign),
-    op("Split", 7, (1, 2), &["axis", "num_outputs", "split"], "sizes must be constant", split),
     op("Sqrt", 7, (1, 1), NO, "", |c| float_unary(c, U::Sqrt)).on(FLOATS),
-    op("Squeeze", 7, (1, 2), &["axes"], AXES, squeeze),
     op("Sub", 7, (2, 2), NO, "", |c| binary(c, B::Sub)),
     op("Sum", 7, (1, MANY), NO, "a chain", |c| chain(c, B::Add)),
     op("Swish", 24, (1, 1), &["alpha"], "lowered", |c| swish(c, 1.0)),
-    op("Tan", 7, (1, 1), NO, "lowered to sin / cos", tan),
     op("Tanh", 7, (1, 1), NO, "", |c| float_unary(c, U::Tanh)).on(FLOATS),
     op("ThresholdedRelu", 10, (1, 1), &["alpha"], "lowered", thresholded_relu),
     op("Tile", 7, (2, 2), NO, "lowered; needs a known rank", tile),
     op("Transpose", 7, (1, 1), &["perm"], "without perm needs a known rank", transpose),
     op("Trilu", 14, (1, 2), &["upper"], "", trilu),
-    op("Unsqueeze", 7, (1, 2), &["axes"], AXES, unsqueeze),
     op("Where", 9, (3, 3), NO, "", where_),
     op("Xor", 7, (2, 2), NO, "", |c| logical(c, B::Xor)).on(BOOL),
     contrib("BiasGelu", (2, 2), NO, "lowered", bias_gelu),
     contrib("FastGelu", (1, 2), NO, "lowered", fast_gelu),
-    contrib("Gelu", (1, 1), NO, "lowered", |c| {
+    contrib("Gelu", (1, 1), NO, "", |c| {
         let x = c.x(0)?;
-        Ok(vec![gelu_erf(c, x)?])
+        Ok(vec![float_of(c, U::Gelu, x)?])
     }),
     contrib("QuickGelu", (1, 1), &["alpha"], "lowered", |c| swish(c, 1.702)),
-    contrib("SimplifiedLayerNormalization", (2, 2), NORM, "lowered", rms_norm),
 ];
 
 fn unary(c: &mut Ctx, f: U) -> R<Vec<ValueId>> {
@@ -391,9 +399,14 @@ fn halves(c: &mut Ctx, x: ValueId) -> R<(ValueId, ValueId)> {
 fn leaky_relu(c: &mut Ctx) -> R<Vec<ValueId>> {
     let alpha = c.attrs.float("alpha")?.unwrap_or(0.01);
     let x = c.x(0)?;
+    Ok(vec![leaky_of(c, x, alpha.into())?])
+}
+
+/// max(x, 0) + alpha min(x, 0).
+fn leaky_of(c: &mut Ctx, x: ValueId, alpha: f64) -> R<ValueId> {
     let (above, below) = halves(c, x)?;
-    let below = c.with(B::Mul, below, alpha.into())?;
-    Ok(vec![c.bin(B::Add, above, below)?])
+    let below = c.with(B::Mul, below, alpha)?;
+    c.bin(B::Add, above, below)
 }
 
 fn prelu(c: &mut Ctx) -> R<Vec<ValueId>> {
@@ -498,52 +511,30 @@ fn softsign(c: &mut Ctx) -> R<Vec<ValueId>> {
     Ok(vec![c.bin(B::Div, x, v)?])
 }
 
-fn tan(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let x = c.x(0)?;
-    c.floats_only(x)?;
-    let (s, k) = (c.un(U::Sin, x)?, c.un(U::Cos, x)?);
-    Ok(vec![c.bin(B::Div, s, k)?])
-}
-
 fn swish(c: &mut Ctx, default: f32) -> R<Vec<ValueId>> {
     let alpha = c.attrs.float("alpha")?.unwrap_or(default);
     let x = c.x(0)?;
     c.floats_only(x)?;
-    let v = if alpha == 1.0 { x } else { c.with(B::Mul, x, alpha.into())? };
+    if alpha == 1.0 {
+        return Ok(vec![c.un(U::Silu, x)?]);
+    }
+    let v = c.with(B::Mul, x, alpha.into())?;
     let v = c.un(U::Sigmoid, v)?;
     Ok(vec![c.bin(B::Mul, x, v)?])
 }
 
-/// x / 2 (1 + erf(x / sqrt 2)).
-fn gelu_erf(c: &mut Ctx, x: ValueId) -> R<ValueId> {
+/// A floating-point function of a value.
+fn float_of(c: &mut Ctx, f: U, x: ValueId) -> R<ValueId> {
     c.floats_only(x)?;
-    let v = c.with(B::Mul, x, std::f64::consts::FRAC_1_SQRT_2)?;
-    let v = c.un(U::Erf, v)?;
-    let v = c.with(B::Add, v, 1.0)?;
-    let v = c.bin(B::Mul, x, v)?;
-    c.with(B::Mul, v, 0.5)
-}
-
-/// x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
-fn gelu_tanh(c: &mut Ctx, x: ValueId) -> R<ValueId> {
-    c.floats_only(x)?;
-    let cube = c.bin(B::Mul, x, x)?;
-    let cube = c.bin(B::Mul, cube, x)?;
-    let v = c.with(B::Mul, cube, 0.044_715)?;
-    let v = c.bin(B::Add, x, v)?;
-    let v = c.with(B::Mul, v, (2.0 / std::f64::consts::PI).sqrt())?;
-    let v = c.un(U::Tanh, v)?;
-    let v = c.with(B::Add, v, 1.0)?;
-    let v = c.bin(B::Mul, x, v)?;
-    c.with(B::Mul, v, 0.5)
+    c.un(f, x)
 }
 
 fn gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
     let approximate = c.attrs.string("approximate")?;
     let x = c.x(0)?;
     Ok(vec![match approximate.as_deref() {
-        None | Some("none") => gelu_erf(c, x)?,
-        Some("tanh") => gelu_tanh(c, x)?,
+        None | Some("none") => float_of(c, U::Gelu, x)?,
+        Some("tanh") => float_of(c, U::GeluTanh, x)?,
         Some(other) => return Err(Ctx::value_of("approximate", other, "none, tanh")),
     }])
 }
@@ -551,7 +542,7 @@ fn gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
 fn bias_gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
     let (x, b) = (c.x(0)?, c.x(1)?);
     let x = c.bin(B::Add, x, b)?;
-    Ok(vec![gelu_erf(c, x)?])
+    Ok(vec![float_of(c, U::Gelu, x)?])
 }
 
 fn fast_gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
@@ -559,7 +550,7 @@ fn fast_gelu(c: &mut Ctx) -> R<Vec<ValueId>> {
     if let Some(b) = c.opt(1)? {
         x = c.bin(B::Add, x, b)?;
     }
-    Ok(vec![gelu_tanh(c, x)?])
+    Ok(vec![float_of(c, U::GeluTanh, x)?])
 }
 
 fn is_nan(c: &mut Ctx) -> R<Vec<ValueId>> {
@@ -578,7 +569,11 @@ fn is_inf(c: &mut Ctx) -> R<Vec<ValueId>> {
         (true, true) => (c.un(U::Abs, x)?, f64::INFINITY),
         (true, false) => (x, f64::NEG_INFINITY),
         (false, true) => (x, f64::INFINITY),
-        (false, false) => return Err(Ctx::value_of("detect_positive", 0, "1 where detect_negative is 0")),
+        // No number is below 0 in magnitude.
+        (false, false) => {
+            let x = c.un(U::Abs, x)?;
+            return Ok(vec![c.with(B::Less, x, 0.0)?]);
+        }
     };
     Ok(vec![c.with(B::Equal, x, bound)?])
 }
@@ -649,22 +644,34 @@ fn dropout(c: &mut Ctx) -> R<Vec<ValueId>> {
     // Without training neither ratio nor seed has any influence.
     c.attrs.float("ratio")?;
     c.attrs.int("seed")?;
-    if c.number(2, "training_mode")?.is_some_and(|t| t != 0.0) {
+    if c.number(2, "training_mode")?.is_some_and(|t| t != 0.0) && c.number(1, "ratio")? != Some(0.0) {
         return Err(Ctx::form("dropout in training mode"));
     }
-    Ok(vec![c.x(0)?])
+    let x = c.x(0)?;
+    if c.output_count() < 2 {
+        return Ok(vec![x]);
+    }
+    // The mask keeps everything; before opset 10 it has the operand's type.
+    let kept = if c.opset < 10 { c.number_like(1.0, x)? } else { c.make(&Tensor::scalar(true), false) };
+    let shape = c.op(Op::Shape { start: 0, end: i64::MAX }, &[x])?;
+    Ok(vec![x, c.op(Op::Expand {}, &[kept, shape])?])
 }
 
 // Softmax and norms.
 
 fn softmax_of(c: &mut Ctx, log: bool) -> R<Vec<ValueId>> {
+    along_axis(c, |c, x, axis| softmax_along(c, x, axis, log))
+}
+
+/// A function of the lines along the node's axis. Before opset 13 it is one of all axes from that axis on.
+fn along_axis(c: &mut Ctx, f: impl Fn(&mut Ctx, ValueId, i64) -> R<ValueId>) -> R<Vec<ValueId>> {
     let coerced = c.opset < 13;
     let axis = c.attrs.int("axis")?.unwrap_or(if coerced { 1 } else { -1 });
     let x = c.x(0)?;
     c.floats_only(x)?;
     let last = axis == -1 || c.dims(x).is_some_and(|d| axis.checked_add(1) == i64::try_from(d.len()).ok());
     if !coerced || last {
-        return Ok(vec![softmax_along(c, x, axis, log)?]);
+        return Ok(vec![f(c, x, axis)?]);
     }
     // Before opset 13: over all axes from `axis` on together.
     let axis = match c.dims(x) {
@@ -675,7 +682,7 @@ fn softmax_of(c: &mut Ctx, log: bool) -> R<Vec<ValueId>> {
     };
     let shape = c.op(Op::Shape { start: 0, end: i64::MAX }, &[x])?;
     let flat = c.op(Op::Flatten { axis }, &[x])?;
-    let y = softmax_along(c, flat, 1, log)?;
+    let y = f(c, flat, 1)?;
     Ok(vec![c.op(Op::Reshape { allow_zero: true }, &[y, shape])?])
 }
 
@@ -691,36 +698,13 @@ fn softmax_along(c: &mut Ctx, x: ValueId, axis: i64, log: bool) -> R<ValueId> {
     c.bin(B::Sub, x, sum)
 }
 
-/// Checks the precision that intermediate results of a norm are asked in.
-fn stash(c: &mut Ctx) -> R<()> {
+/// The precision that intermediate results of a norm are asked in, as a number of ONNX's element types.
+fn stash(c: &mut Ctx) -> R<i64> {
     match c.attrs.int("stash_type")? {
-        None | Some(1 | 10 | 16) => Ok(()),
+        None => Ok(1),
+        Some(v @ (1 | 10 | 16)) => Ok(v),
         Some(v) => Err(Ctx::value_of("stash_type", v, "1")),
     }
-}
-
-fn layer_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
-    stash(c)?;
-    let axis = c.attrs.int("axis")?.unwrap_or(-1);
-    let epsilon = c.attrs.float("epsilon")?.unwrap_or(1e-5);
-    let inputs = c.all()?;
-    Ok(vec![c.op(Op::LayerNorm { axis, epsilon }, &inputs)?])
-}
-
-fn rms_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
-    stash(c)?;
-    let axis = c.attrs.int("axis")?.unwrap_or(-1);
-    let epsilon = c.attrs.float("epsilon")?.unwrap_or(1e-5);
-    let (x, scale) = (c.x(0)?, c.x(1)?);
-    c.floats_only(x)?;
-    let axes = c.trailing(axis, x)?;
-    let v = c.bin(B::Mul, x, x)?;
-    let v = c.reduce(Rf::Mean, v, axes)?;
-    let v = c.with(B::Add, v, epsilon.into())?;
-    let v = c.un(U::Sqrt, v)?;
-    let v = c.un(U::Reciprocal, v)?;
-    let v = c.bin(B::Mul, x, v)?;
-    Ok(vec![c.bin(B::Mul, v, scale)?])
 }
 
 /// A shape that puts a channel vector on axis 1 of a tensor of some rank.
@@ -823,54 +807,6 @@ fn instance_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
     let bias = on_channels(c, bias, rank)?;
     let y = c.bin(B::Mul, y, scale)?;
     Ok(vec![c.bin(B::Add, y, bias)?])
-}
-
-// Reductions.
-
-fn reduced_axes(c: &mut Ctx, x: ValueId) -> R<Option<Vec<i64>>> {
-    let axes = c.ints_from("axes", 1)?.filter(|a| !a.is_empty());
-    let noop = c.attrs.flag("noop_with_empty_axes", false)?;
-    let rank = c.dims(x).map(|d| d.len());
-    match axes {
-        Some(axes) => Ok(Some(c.axes_from_end(&axes, rank)?)),
-        None if noop => Ok(None),
-        None => Ok(Some((0..c.rank(x)? as i64).collect())),
-    }
-}
-
-fn reduce(c: &mut Ctx, f: Rf, before: Option<U>, after: Option<U>) -> R<Vec<ValueId>> {
-    let keepdims = c.attrs.flag("keepdims", true)?;
-    let mut x = c.x(0)?;
-    if c.elem(x) == Elem::Bool {
-        return Err(Ctx::form("the operand is bool and must be a number"));
-    }
-    let axes = reduced_axes(c, x)?;
-    if let Some(u) = before {
-        x = c.un(u, x)?;
-    }
-    if let Some(axes) = axes {
-        x = c.op(Op::Reduce { f, axes, keepdims }, &[x])?;
-    }
-    if let Some(u) = after {
-        c.floats_only(x)?;
-        x = c.un(u, x)?;
-    }
-    Ok(vec![x])
-}
-
-fn reduce_square(c: &mut Ctx, after: Option<U>) -> R<Vec<ValueId>> {
-    let keepdims = c.attrs.flag("keepdims", true)?;
-    let x = c.x(0)?;
-    let axes = reduced_axes(c, x)?;
-    let mut x = c.bin(B::Mul, x, x)?;
-    if let Some(axes) = axes {
-        x = c.op(Op::Reduce { f: Rf::Sum, axes, keepdims }, &[x])?;
-    }
-    if let Some(u) = after {
-        c.floats_only(x)?;
-        x = c.un(u, x)?;
-    }
-    Ok(vec![x])
 }
 
 fn global_pool(c: &mut Ctx, f: Rf) -> R<Vec<ValueId>> {
@@ -1051,68 +987,6 @@ fn slice(c: &mut Ctx) -> R<Vec<ValueId>> {
     Ok(vec![c.op(Op::Slice {}, &[x, starts, ends, axes, steps])?])
 }
 
-fn split(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let axis = c.attrs.int("axis")?.unwrap_or(0);
-    let declared = c.attrs.int("num_outputs")?;
-    let sizes = c.ints_from("split", 1)?;
-    let x = c.x(0)?;
-    let n = c.output_count();
-    if n == 0 {
-        return Err(Diagnostic::error(&E0107, "the node has no outputs").into());
-    }
-    if let Some(sizes) = sizes {
-        if sizes.len() != n {
-            return Err(Diagnostic::error(&E0107, format!("{} sizes for {n} outputs", sizes.len())).into());
-        }
-        return c.many(Op::Split { axis, sizes }, &[x]);
-    }
-    let parts = n as i64;
-    if declared.is_some_and(|d| d != parts) {
-        return Err(Ctx::value_of("num_outputs", declared, &format!("the number of outputs, {parts}")));
-    }
-    if declared.is_none() {
-        // Only num_outputs allows a smaller last piece.
-        if let Some(d) = c.dims(x) {
-            let at = pfmc_ir::tensor::axis(axis, d.len()).map_err(Ctx::form)?;
-            if d[at].as_ref().and_then(Dim::value).is_some_and(|l| l % parts != 0) {
-                return Err(Ctx::form(format!("axis {axis} does not divide into {parts} equal pieces")));
-            }
-        }
-    }
-    if n > 4096 {
-        return Err(Ctx::form(format!("{n} pieces; supported are 4096")));
-    }
-    c.many(Op::SplitEqual { axis, parts }, &[x])
-}
-
-fn squeeze(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let axes = c.ints_from("axes", 1)?;
-    let x = c.x(0)?;
-    let axes = match axes {
-        Some(a) => {
-            let rank = c.dims(x).map(|d| d.len());
-            c.axes_from_end(&a, rank)?
-        }
-        None => {
-            let rank = c.rank(x)?;
-            let lengths: Option<Vec<i64>> = (0..rank).map(|i| c.length(x, i)).collect();
-            let lengths =
-                lengths.ok_or_else(|| Ctx::form("axes are left out and not every length is known"))?;
-            (0..).zip(lengths).filter(|(_, l)| *l == 1).map(|(i, _)| i).collect()
-        }
-    };
-    Ok(vec![c.op(Op::Squeeze { axes }, &[x])?])
-}
-
-fn unsqueeze(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let axes = c.ints_from("axes", 1)?;
-    let axes = axes.ok_or_else(|| Diagnostic::error(&E0107, "the node has no axes"))?;
-    let x = c.x(0)?;
-    let rank = c.dims(x).map(|d| d.len() + axes.len());
-    let axes = c.axes_from_end(&axes, rank)?;
-    Ok(vec![c.op(Op::Unsqueeze { axes }, &[x])?])
-}
-
 fn expand(c: &mut Ctx) -> R<Vec<ValueId>> {
     let x = c.x(0)?;
     let shape = c.i64_input(1)?;
@@ -1191,6 +1065,10 @@ fn scalar_input(c: &mut Ctx, i: usize) -> R<ValueId> {
     match c.dims(v).map(|d| d.len()) {
         Some(0) => Ok(v),
         Some(1) => c.op(Op::Squeeze { axes: vec![0] }, &[v]),
+        None => {
+            let none = c.vector(Vec::new());
+            c.op(Op::Reshape { allow_zero: true }, &[v, none])
+        }
         _ => Err(Fault::shape(Diagnostic::error(&E0106, format!("input {i} must be a scalar")))),
     }
 }

@@ -10,7 +10,7 @@ use crate::onnx::codes::E0105;
 use crate::onnx::lower::{Ctx, R};
 use crate::onnx::tensor::elem_type;
 
-const BYTES: &[Elem] = &[Elem::I8, Elem::U8];
+pub(super) const BYTES: &[Elem] = &[Elem::I8, Elem::U8];
 
 pub(super) static QUANTISED: &[OpInfo] = &[
     op("ConvInteger", 10, (2, 4), CONV, "exact in i32", conv_integer).on(BYTES),
@@ -124,7 +124,7 @@ fn centred(c: &mut Ctx, x: ValueId, zero: Option<ValueId>, to: Elem, column: boo
     c.bin(B::Sub, wide, zero)
 }
 
-fn integer_product(
+pub(super) fn integer_product(
     c: &mut Ctx,
     (a, b): (ValueId, ValueId),
     (a_zero, b_zero): (Option<ValueId>, Option<ValueId>),
@@ -140,7 +140,7 @@ fn matmul_integer(c: &mut Ctx) -> R<Vec<ValueId>> {
     Ok(vec![integer_product(c, operands, zeros)?])
 }
 
-fn scaled(c: &mut Ctx, y: ValueId, scales: [ValueId; 2], to: Elem) -> R<ValueId> {
+pub(super) fn scaled(c: &mut Ctx, y: ValueId, scales: [ValueId; 2], to: Elem) -> R<ValueId> {
     let y = c.op(Op::Cast { to }, &[y])?;
     let mut product = c.bin(B::Mul, scales[0], scales[1])?;
     if c.elem(product) != to {
