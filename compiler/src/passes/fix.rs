@@ -44,8 +44,8 @@ pub struct Found {
 /// What the pass is.
 pub static INFO: PassInfo = PassInfo {
     name: "fix",
-    doc: "Turns products and look-ups with constant weights into uses of fixed matrices. Where products of \
-          doubles, or of integers too long for single precision, are among them its record says rounding.",
+    doc: "Turns products and look-ups with constant weights into uses of fixed matrices; its record says \
+          rounding where doubles, or integers too long for single precision, are multiplied.",
     exactness: Exactness::BitExact,
 };
 
