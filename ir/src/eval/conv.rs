@@ -206,7 +206,7 @@ fn convolve<T: MulAdd + Number>(
             if depth > 0 {
                 let a = &weights[g * per_group * depth..(g + 1) * per_group * depth];
                 let b = Right { data: &gathered[g * depth..], row: 1, column: len };
-                Rectangle { a, b, k: depth, first: 0, out: rows }.compute();
+                Rectangle { a, step: depth, b, k: depth, first: 0, out: rows }.compute();
             }
         }
         if let Some(bias) = bias {

@@ -11,6 +11,7 @@ mod gather;
 pub(crate) mod integer;
 mod layout;
 pub mod matmul;
+mod panels;
 mod quantise;
 mod reduce;
 mod walk;
