@@ -78,9 +78,7 @@ fn main() -> Result<(), Failure> {
     match args[..] {
         ["open", path, repeat] => {
             let before = memory("RssAnon:");
-            let line = times(number(repeat)?, || {
-                onnx::import(Path::new(path)).map(drop).map_err(shown)
-            })?;
+            let line = times(number(repeat)?, || onnx::import(Path::new(path)).map(drop).map_err(shown))?;
             println!("{{{line}, \"anonymous_before_mb\": {before:.2}}}");
         }
         ["run", path, seq, repeat] => {
@@ -91,7 +89,11 @@ fn main() -> Result<(), Failure> {
             let mut first = Vec::new();
             for _ in 0..3 {
                 let out = executor.run(&inputs).map_err(shown)?;
-                first = out.values().next().and_then(|t| t.as_slice::<f32>().ok()?.get(..4).map(<[f32]>::to_vec)).unwrap_or_default();
+                first = out
+                    .values()
+                    .next()
+                    .and_then(|t| t.as_slice::<f32>().ok()?.get(..4).map(<[f32]>::to_vec))
+                    .unwrap_or_default();
             }
             let line = times(number(repeat)?, || executor.run(&inputs).map(drop).map_err(shown))?;
             println!("{{{line}, \"first\": {first:?}}}");
@@ -104,7 +106,8 @@ fn main() -> Result<(), Failure> {
             let name = graph.inputs().first().and_then(|v| graph.value(*v)).map(|v| v.name.clone());
             let inputs = [(name.unwrap_or_default(), Tensor::new(vec![1, 3, h, w], pixels)?)].into();
             let out = executor.run(&inputs).map_err(shown)?;
-            let first = out.values().next().and_then(|t| t.as_slice::<f32>().ok()?.get(..4).map(<[f32]>::to_vec));
+            let first =
+                out.values().next().and_then(|t| t.as_slice::<f32>().ok()?.get(..4).map(<[f32]>::to_vec));
             let line = times(number(repeat)?, || executor.run(&inputs).map(drop).map_err(shown))?;
             println!("{{{line}, \"first\": {:?}}}", first.unwrap_or_default());
         }

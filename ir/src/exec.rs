@@ -11,7 +11,8 @@ use crate::consts::ConstSource;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::elem::Elem;
 use crate::eval;
-use crate::graph::{Graph, NodeId};
+use crate::eval::matmul::Operand;
+use crate::graph::{Graph, NodeId, ValueId};
 use crate::numerics;
 use crate::op::{ConstId, Op};
 use crate::program::TileProgram;
@@ -228,6 +229,9 @@ pub struct Executor<'a, T: Knowledge> {
     consts: Vec<OnceLock<Tensor>>,
     /// For each value, the last step that reads it.
     last_use: Vec<usize>,
+    /// For each value that is a transpose which only products read: its permutation. Such a value is
+    /// kept as what it permutes, and the products read that.
+    permuted: Vec<Option<&'a [i64]>>,
 }
 
 impl<'a, T: Knowledge> Executor<'a, T> {
@@ -247,7 +251,34 @@ impl<'a, T: Knowledge> Executor<'a, T> {
             last_use[v.index()] = usize::MAX;
         }
         let consts = graph.consts.iter().map(|_| OnceLock::new()).collect();
-        Ok(Executor { graph, fixed, order, consts, last_use })
+        let permuted = Self::permuted(graph, &order);
+        Ok(Executor { graph, fixed, order, consts, last_use, permuted })
+    }
+
+    /// The transposes that need not be stored: of f32, read by products alone, as a left operand only
+    /// where its rows stay in one piece.
+    fn permuted(graph: &'a Graph<T>, order: &[NodeId]) -> Vec<Option<&'a [i64]>> {
+        let mut found: Vec<Option<&'a [i64]>> = vec![None; graph.value_limit()];
+        for node in order.iter().filter_map(|id| graph.node(*id)) {
+            if let (Op::Transpose { perm }, [to]) = (&node.op, &node.outputs[..])
+                && graph.value(*to).is_some_and(|v| v.ty.open().elem == Elem::F32)
+                && perm.len() > 1
+            {
+                found[to.index()] = Some(perm);
+            }
+            for (i, v) in node.inputs.iter().enumerate() {
+                if let Some(perm) = found[v.index()] {
+                    let in_rows = perm.last().is_some_and(|&p| p == perm.len() as i64 - 1);
+                    if !matches!(node.op, Op::MatMul {}) || i == 0 && !in_rows {
+                        found[v.index()] = None;
+                    }
+                }
+            }
+        }
+        for (_, v) in graph.outputs() {
+            found[v.index()] = None;
+        }
+        found
     }
 
     fn constant(&self, id: ConstId) -> Result<Tensor, Diagnostics> {
@@ -259,7 +290,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         let tensor = match c.source {
             ConstSource::Data(offset) => {
                 let bytes = self.fixed.data(offset, c.elem.stored(c.len()).unwrap_or(0) as u64)?;
-                Tensor::from_le_bytes(c.elem, c.shape.clone(), &bytes).map_err(fixed_error)?
+                Tensor::from_shared_bytes(c.elem, c.shape.clone(), &bytes.into()).map_err(fixed_error)?
             }
             _ => c.tensor()?,
         };
@@ -272,6 +303,11 @@ impl<'a, T: Knowledge> Executor<'a, T> {
     /// Inputs that do not fit the model (all at once), and operations that refuse theirs.
     pub fn run(&self, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
         self.check_inputs(inputs)?;
+        // On a thread of the pool, dividing work needs no hand-over.
+        rayon::scope(|_| self.run_all(inputs))
+    }
+
+    fn run_all(&self, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
         let mut env: Vec<Option<Tensor>> = vec![None; self.graph.value_limit()];
         for (step, id) in self.order.iter().enumerate() {
             let Some(node) = self.graph.node(*id) else { continue };
@@ -286,14 +322,20 @@ impl<'a, T: Knowledge> Executor<'a, T> {
                 }
                 Op::Constant { id } => vec![self.constant(*id)?],
                 op => {
-                    let args: Vec<Tensor> = node
-                        .inputs
-                        .iter()
-                        .map(|v| {
-                            env[v.index()].clone().ok_or_else(|| fixed_error(format!("%{v} has no value")))
-                        })
-                        .collect::<Result<_, _>>()?;
-                    self.node(op, &args).map_err(|mut d| {
+                    // An operand that nothing reads afterwards is handed over, so that its memory can
+                    // hold the result.
+                    let mut args = Vec::with_capacity(node.inputs.len());
+                    for (i, v) in node.inputs.iter().enumerate() {
+                        let last = self.last_use[v.index()] == step && !node.inputs[i + 1..].contains(v);
+                        let value = if last { env[v.index()].take() } else { env[v.index()].clone() };
+                        args.push(value.ok_or_else(|| fixed_error(format!("%{v} has no value")))?);
+                    }
+                    let result = match (op, node.outputs.first()) {
+                        (Op::MatMul {}, _) => self.product(&node.inputs, &args),
+                        (Op::Transpose { .. }, Some(to)) if self.permuted[to.index()].is_some() => Ok(args),
+                        _ => self.node(op, args),
+                    };
+                    result.map_err(|mut d| {
                         for d in &mut d.0 {
                             d.origin.merge(&node.origin);
                         }
@@ -311,7 +353,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
             }
         }
         let take = |(name, v): &(String, _)| -> Result<(String, Tensor), Diagnostics> {
-            let v: &crate::graph::ValueId = v;
+            let v: &ValueId = v;
             let t =
                 env[v.index()].clone().ok_or_else(|| fixed_error(format!("output {name:?} has no value")))?;
             Ok((name.clone(), t))
@@ -319,7 +361,20 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         self.graph.outputs().iter().map(take).collect()
     }
 
-    fn node(&self, op: &Op, args: &[Tensor]) -> Result<Vec<Tensor>, Diagnostics> {
+    /// A product of values that may be kept without their permutation.
+    fn product(&self, values: &[ValueId], args: &[Tensor]) -> Result<Vec<Tensor>, Diagnostics> {
+        let ([a, b], [x, y]) = (values, args) else {
+            return Err(fixed_error(format!("a product of {} operands", values.len())));
+        };
+        let operand = |v: &ValueId, tensor| Operand { tensor, perm: self.permuted[v.index()] };
+        if self.permuted[a.index()].is_none() && self.permuted[b.index()].is_none() {
+            return self.node(&Op::MatMul {}, args.to_vec());
+        }
+        let y = eval::matmul::matmul_of(operand(a, x), operand(b, y));
+        y.map(|y| vec![y]).map_err(|e| fixed_error(format!("matmul: {e}")))
+    }
+
+    fn node(&self, op: &Op, args: Vec<Tensor>) -> Result<Vec<Tensor>, Diagnostics> {
         match op {
             Op::FixedLinear { matrix, k, n } => {
                 let x = args[0].as_slice::<f32>().map_err(fixed_error)?;
@@ -341,7 +396,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
                 let y = self.fixed.lookup(*matrix, indices)?;
                 Ok(vec![Tensor::new(shape, y).map_err(fixed_error)?])
             }
-            op => eval::eval(op, args).map_err(|e| fixed_error(format!("{}: {e}", op.name()))),
+            op => eval::eval_owned(op, args).map_err(|e| fixed_error(format!("{}: {e}", op.name()))),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::panels::Panels;
+use super::panels::{Panels, THIN};
 use super::walk::Walk;
 use super::{for_elem, layout, pieces, strides, zeros};
 use crate::tensor::{Element, Tensor, broadcast};
@@ -189,7 +189,12 @@ pub(super) fn rectangles<T>(
 
 /// Rows and columns of a task of a product with `m` x `n` results. Results do not depend on them.
 fn task(m: usize, n: usize) -> (usize, usize) {
-    let columns = n.div_ceil(TASKS).next_multiple_of(64).min(TASK.1);
+    // Few rows: the right operand is read in long runs.
+    let most = if m <= THIN { n } else { TASK.1 };
+    let columns = n.div_ceil(TASKS).next_multiple_of(64).min(most);
+    if m <= THIN {
+        return (m, columns);
+    }
     let bands = TASKS.div_ceil(n.div_ceil(columns));
     (m.div_ceil(bands).next_multiple_of(8).min(TASK.0), columns)
 }

@@ -20,7 +20,10 @@ const COLUMNS: usize = 128;
 /// Depths that a transposing copy moves at once, so that what it writes stays in the first cache.
 const TURNED: usize = 64;
 /// Rows up to which the right operand is read where it lies.
-pub(super) const THIN: usize = 4;
+pub(super) const THIN: usize = 48;
+/// Depths read side by side there: as many rows as a first cache keeps when all begin at the same
+/// place of a page.
+const RUNS: usize = 8;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -45,15 +48,13 @@ impl pulp::WithSimd for Panels<'_, '_> {
         if b.column == 1 && out.len() <= THIN {
             let right = Right { data: &b.data[first..], ..b };
             done = match (out.len(), S::REGISTER_COUNT >= 32) {
-                (1, true) => thin::<S, 1, 16>(simd, left, right, k, out),
-                (1, false) => thin::<S, 1, 8>(simd, left, right, k, out),
-                (2, true) => thin::<S, 2, 8>(simd, left, right, k, out),
-                (2, false) => thin::<S, 2, 4>(simd, left, right, k, out),
-                (3, true) => thin::<S, 3, 4>(simd, left, right, k, out),
-                (4, true) => thin::<S, 4, 4>(simd, left, right, k, out),
-                (3, false) => thin::<S, 3, 2>(simd, left, right, k, out),
-                (4, false) => thin::<S, 4, 2>(simd, left, right, k, out),
-                _ => 0,
+                (1, true) => in_place::<S, 1, 16>(simd, left, right, k, out),
+                (1, false) => in_place::<S, 1, 8>(simd, left, right, k, out),
+                (2, true) => in_place::<S, 2, 8>(simd, left, right, k, out),
+                (2, false) => in_place::<S, 2, 4>(simd, left, right, k, out),
+                (3 | 4, true) => in_place::<S, 4, 4>(simd, left, right, k, out),
+                (_, true) => in_place::<S, 8, 2>(simd, left, right, k, out),
+                (_, false) => in_place::<S, 6, 2>(simd, left, right, k, out),
             };
         }
         if done == n || k == 0 {
@@ -73,22 +74,13 @@ impl pulp::WithSimd for Panels<'_, '_> {
             for from in (0..k).step_by(KC) {
                 let depths = (k - from).min(KC);
                 pack::<S>(b, from, depths, first + group, columns, packed);
-                for (p, panel) in packed.chunks_exact(depths * wide).take(columns.div_ceil(wide)).enumerate() {
+                for (p, panel) in packed.chunks_exact(depths * wide).take(columns.div_ceil(wide)).enumerate()
+                {
                     let at = group + p * wide;
                     let columns = (n - at).min(wide);
                     for (block, rows) in out.chunks_mut(high).enumerate() {
                         let left = left.below(block * high);
-                        macro_rules! tiles {
-                            ($($m:literal)*) => {
-                                match rows.len() {
-                                    $($m => tile::<S, $m, 2>(
-                                        simd, left.rows(from, depths), panel, wide, rows, at, columns,
-                                    ),)*
-                                    _ => {}
-                                }
-                            };
-                        }
-                        tiles!(1 2 3 4 5 6 7 8);
+                        tiles::<S, 2>(simd, left, (from, depths), panel, wide, rows, at, columns);
                     }
                 }
             }
@@ -116,9 +108,10 @@ impl<'a> Left<'a> {
     }
 }
 
-/// Whole tiles of all rows with the right operand read where it lies; the columns done.
+/// Whole tiles with the right operand read where it lies, `H` rows and `V` vectors each; the columns
+/// done. Each row of the right operand is read in long runs.
 #[inline(always)]
-fn thin<S: Simd, const M: usize, const V: usize>(
+fn in_place<S: Simd, const H: usize, const V: usize>(
     simd: S,
     left: Left<'_>,
     right: Right<'_, f32>,
@@ -127,12 +120,46 @@ fn thin<S: Simd, const M: usize, const V: usize>(
 ) -> usize {
     let n = out.first().map_or(0, |row| row.len());
     let wide = V * S::F32_LANES;
-    let mut done = 0;
-    while done + wide <= n && k > 0 {
-        tile::<S, M, V>(simd, left.rows(0, k), &right.data[done..], right.row, out, done, wide);
-        done += wide;
+    let whole = n - n % wide;
+    for from in (0..k).step_by(RUNS) {
+        let depths = (k - from).min(RUNS);
+        for at in (0..whole).step_by(wide) {
+            let part = &right.data[from * right.row + at..];
+            for (block, rows) in out.chunks_mut(H).enumerate() {
+                let left = left.below(block * H);
+                if rows.len() == H {
+                    tile::<S, H, V>(simd, left.rows(from, depths), part, right.row, rows, at, wide);
+                } else {
+                    tiles::<S, V>(simd, left, (from, depths), part, right.row, rows, at, wide);
+                }
+            }
+        }
     }
-    done
+    whole
+}
+
+/// A tile of up to 8 rows.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn tiles<S: Simd, const V: usize>(
+    simd: S,
+    left: Left<'_>,
+    (from, depths): (usize, usize),
+    right: &[f32],
+    step: usize,
+    rows: &mut [&mut [f32]],
+    at: usize,
+    columns: usize,
+) {
+    macro_rules! by_rows {
+        ($($m:literal)*) => {
+            match rows.len() {
+                $($m => tile::<S, $m, V>(simd, left.rows(from, depths), right, step, rows, at, columns),)*
+                _ => {}
+            }
+        };
+    }
+    by_rows!(1 2 3 4 5 6 7 8);
 }
 
 /// Copies depths `from..from + depths` of columns `first..first + columns` to panels
