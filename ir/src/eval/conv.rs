@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::matmul::{MulAdd, Rectangle, Right, rectangles};
 use super::walk::copy_run;
-use super::{CHUNK, Number, for_elem, pieces, strides, vectorised, zeros};
+use super::{CHUNK, Number, for_elem, pieces, strides, zeros};
 use crate::tensor::{Element, Tensor, count};
 
 /// Elements of the windows a task gathers, about.
@@ -282,7 +282,7 @@ fn convolve<T: MulAdd + Number>(
             let (batch, channel) = (i / outs, i % outs);
             let from = &from[batch * image + channel * (depth / taps) * windows.plane..];
             let weights = &weights[channel * depth..(channel + 1) * depth];
-            vectorised(|| slide(windows, &runs, from, weights, plane));
+            pulp::Arch::new().dispatch(Slide { windows, runs: &runs, from, weights, out: plane });
             add_bias(plane, channel);
         });
         return Tensor::new(shape, out);
@@ -326,20 +326,35 @@ fn convolve<T: MulAdd + Number>(
 
 /// Adds the windows of `from` (`[C, spatial]` and more) at all positions, multiplied with `weights`
 /// `[C * kernel]`, to `out`: for each position a sum in the order of the weights.
-#[inline(always)]
-fn slide<T: MulAdd>(windows: &Windows, runs: &[Run], from: &[T], weights: &[T], out: &mut [T]) {
-    let step = windows.stride();
-    for run in runs {
-        let out = &mut out[run.at..run.at + run.len];
-        for (c, weights) in weights.chunks_exact(windows.taps.len()).enumerate() {
-            let plane = &from[c * windows.plane..(c + 1) * windows.plane];
-            for (tap, &w) in windows.taps.iter().zip(weights) {
-                let Some((part, place)) = windows.under(run, tap) else { continue };
-                let (out, from) = (&mut out[part], &plane[place..]);
-                if step == 1 {
-                    out.iter_mut().zip(from).for_each(|(o, &v)| *o = o.mul_add(w, v));
-                } else {
-                    out.iter_mut().zip(from.iter().step_by(step)).for_each(|(o, &v)| *o = o.mul_add(w, v));
+struct Slide<'a, T> {
+    windows: &'a Windows,
+    runs: &'a [Run],
+    from: &'a [T],
+    weights: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: MulAdd> pulp::WithSimd for Slide<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Slide { windows, runs, from, weights, out } = self;
+        let step = windows.stride();
+        for run in runs {
+            let out = &mut out[run.at..run.at + run.len];
+            for (c, weights) in weights.chunks_exact(windows.taps.len()).enumerate() {
+                let plane = &from[c * windows.plane..(c + 1) * windows.plane];
+                for (tap, &w) in windows.taps.iter().zip(weights) {
+                    let Some((part, place)) = windows.under(run, tap) else { continue };
+                    let (out, from) = (&mut out[part], &plane[place..]);
+                    if step == 1 {
+                        out.iter_mut().zip(from).for_each(|(o, &v)| *o = o.mul_add(w, v));
+                    } else {
+                        out.iter_mut()
+                            .zip(from.iter().step_by(step))
+                            .for_each(|(o, &v)| *o = o.mul_add(w, v));
+                    }
                 }
             }
         }

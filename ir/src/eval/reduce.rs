@@ -110,18 +110,56 @@ fn fold<T: Number>(f: ReduceFn, x: &Tensor, axes: &[usize], keepdims: bool) -> R
 /// [`crate::op::Op::Softmax`]: of the input's shape. A line without finite elements is NaN.
 pub(super) fn softmax(x: &Tensor, along: i64) -> Result<Tensor, String> {
     let along = axis(along, x.rank())?;
-    for_elem!(float x, T => lines::<T>(x, along, |line| {
-        vectorised(|| {
-            let top = fold_lanes(line, T::LEAST, larger::<T>, larger::<T>);
-            for v in line.iter_mut() {
-                *v = Float::exp(v.sub(top));
+    for_elem!(float x, T => lines::<T>(x, along, |line| pulp::Arch::new().dispatch(SoftmaxLine(line))))
+}
+
+/// The softmax of a line, in its place.
+struct SoftmaxLine<'a, T>(&'a mut [T]);
+
+impl<T: Float> pulp::WithSimd for SoftmaxLine<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let top = fold_lanes(self.0, T::LEAST, larger::<T>, larger::<T>);
+        for v in self.0.iter_mut() {
+            *v = Float::exp(v.sub(top));
+        }
+        let scale = 1.0 / fold_lanes(self.0, 0.0, |sum, v: T| sum + v.as_f64(), |a, b| a + b);
+        for v in self.0.iter_mut() {
+            *v = T::narrow(v.as_f64() * scale);
+        }
+    }
+}
+
+/// A normalised row, times a gain, plus a bias.
+struct NormRow<'a, T> {
+    x: &'a [T],
+    gain: &'a [T],
+    bias: Option<&'a [T]>,
+    epsilon: f64,
+    out: &'a mut [T],
+}
+
+impl<T: Float> pulp::WithSimd for NormRow<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let NormRow { x, gain, bias, epsilon, out } = self;
+        let n = x.len() as f64;
+        let mean = fold_lanes(x, 0.0, |s, v: T| s + v.as_f64(), |a, b| a + b) / n;
+        let square = |s: f64, v: T| s + (v.as_f64() - mean) * (v.as_f64() - mean);
+        let scale = 1.0 / (fold_lanes(x, 0.0, square, |a, b| a + b) / n + epsilon).sqrt();
+        for ((o, x), g) in out.iter_mut().zip(x).zip(gain) {
+            *o = T::narrow((x.as_f64() - mean) * scale).mul(*g);
+        }
+        if let Some(bias) = bias {
+            for (o, b) in out.iter_mut().zip(bias) {
+                *o = o.add(*b);
             }
-            let scale = 1.0 / fold_lanes(line, 0.0, |sum, v| sum + v.as_f64(), |a, b| a + b);
-            for v in line.iter_mut() {
-                *v = T::narrow(v.as_f64() * scale);
-            }
-        });
-    }))
+        }
+    }
 }
 
 /// A copy of `x` with `f` applied to each of its lines along an axis.
@@ -193,20 +231,8 @@ pub(super) fn layer_norm(
         pieces(&mut out, n * rows, &|start, out| {
             let values = &values[start..][..out.len()];
             for (out, x) in out.chunks_exact_mut(n).zip(values.chunks_exact(n)) {
-                vectorised(|| {
-                    let mean = fold_lanes(x, 0.0, |s, v| s + v.as_f64(), |a, b| a + b) / n as f64;
-                    let square = |s: f64, v: T| s + (v.as_f64() - mean) * (v.as_f64() - mean);
-                    let square = fold_lanes(x, 0.0, square, |a, b| a + b);
-                    let scale = 1.0 / (square / n as f64 + f64::from(epsilon)).sqrt();
-                    for ((o, x), g) in out.iter_mut().zip(x).zip(&gain) {
-                        *o = T::narrow((x.as_f64() - mean) * scale).mul(*g);
-                    }
-                    if let Some(bias) = &bias {
-                        for (o, b) in out.iter_mut().zip(bias) {
-                            *o = o.add(*b);
-                        }
-                    }
-                });
+                let (gain, bias) = (&gain[..], bias.as_deref());
+                pulp::Arch::new().dispatch(NormRow { x, gain, bias, epsilon: epsilon.into(), out });
             }
         });
         Tensor::new(x.shape().to_vec(), out)
