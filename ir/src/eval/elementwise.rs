@@ -570,6 +570,29 @@ mod tests {
     }
 
     #[test]
+    fn results_in_the_place_of_an_operand_are_the_same() {
+        let mut numbers = Numbers(3);
+        let (a, row, column) = (numbers.tensor(&[5, 40]), numbers.tensor(&[40]), numbers.tensor(&[5, 1]));
+        let own =
+            |t: &Tensor| Tensor::new(t.shape().to_vec(), t.as_slice::<f32>().unwrap().to_vec()).unwrap();
+        for &f in UnaryFn::ALL.iter().filter(|f| **f != UnaryFn::Not) {
+            let op = Op::Unary(f);
+            let want = run(op.clone(), std::slice::from_ref(&a));
+            let got = super::super::eval_owned(&op, vec![own(&a)]).unwrap();
+            assert_eq!(got[0].to_le_bytes(), want.to_le_bytes(), "{f:?}");
+        }
+        for f in [BinaryFn::Add, BinaryFn::Sub, BinaryFn::Mul, BinaryFn::Div, BinaryFn::Max] {
+            for (x, y) in [(&a, &a), (&a, &row), (&row, &a), (&a, &column), (&column, &a), (&row, &column)] {
+                let got = super::super::eval_owned(&Op::Binary(f), vec![own(x), own(y)]).unwrap();
+                assert_eq!(got[0].to_le_bytes(), two(f, x, y).to_le_bytes(), "{f:?}");
+            }
+        }
+        let kept = a.clone();
+        super::super::eval_owned(&Op::Unary(UnaryFn::Neg), vec![a.clone()]).unwrap();
+        assert_eq!(a, kept);
+    }
+
+    #[test]
     fn integer_arithmetic_wraps_and_division_truncates() {
         let a = t(&[4], &[i8::MIN, -7, 7, i8::MAX]);
         let b = t(&[4], &[-1i8, 2, -2, 1]);

@@ -401,6 +401,27 @@ mod tests {
     }
 
     #[test]
+    fn permuted_operands_equal_stored_transposes() {
+        // Heads of 3 in rows of 4 x 3, as in attention, and a weight stored by columns.
+        let mut numbers = Numbers(6);
+        let (q, k) = (numbers.tensor(&[2, 70, 4, 3]), numbers.tensor(&[2, 50, 4, 3]));
+        let (x, w) = (numbers.tensor(&[2, 9, 33]), numbers.tensor(&[45, 33]));
+        for (a, pa, b, pb) in [
+            (&q, Some(&[0, 2, 1, 3][..]), &k, Some(&[0, 2, 3, 1][..])),
+            (&q, Some(&[0, 2, 3, 1]), &q, Some(&[0, 2, 1, 3])),
+            (&x, None, &w, Some(&[1, 0])),
+            (&x, Some(&[1, 0, 2]), &w, Some(&[1, 0])),
+        ] {
+            let stored = |t: &Tensor, perm: Option<&[i64]>| match perm {
+                Some(perm) => run(Op::Transpose { perm: perm.to_vec() }, std::slice::from_ref(t)),
+                None => t.clone(),
+            };
+            let got = matmul_of(Operand { tensor: a, perm: pa }, Operand { tensor: b, perm: pb });
+            assert_eq!(got, Ok(product_of(&stored(a, pa), &stored(b, pb))));
+        }
+    }
+
+    #[test]
     fn vectors_lose_their_axis_and_other_types_multiply() {
         let (v, m) = (t(&[2], &[1i64, 2]), t(&[2, 3], &[1i64, 2, 3, 4, 5, 6]));
         assert_eq!(product_of(&v, &m), t(&[3], &[9i64, 12, 15]));
