@@ -134,7 +134,10 @@ fn main() -> Result<(), Failure> {
             let values = |len: usize| (0..len).map(|i| (i * 7919 % 1013) as f32 / 506.0 - 1.0).collect();
             let x = [Tensor::new(vec![m, k], values(m * k))?, Tensor::new(vec![k, n], values(k * n))?];
             pfmc_ir::eval::eval(&Op::MatMul {}, &x)?;
-            let line = times(number(repeat)?, || Ok(drop(pfmc_ir::eval::eval(&Op::MatMul {}, &x)?)))?;
+            let line = times(number(repeat)?, || {
+                pfmc_ir::eval::eval(&Op::MatMul {}, &x)?;
+                Ok(())
+            })?;
             println!("{{{line}, \"elem\": \"{}\"}}", Elem::F32);
         }
         _ => return Err("see the head of compiler/examples/bench.rs".into()),

@@ -2,6 +2,9 @@
 //! products and fused multiply-adds are used, each rounded once, so that every processor gives the
 //! same bits.
 
+// Coefficients stand with the digits that tell them apart from their neighbours, some with one more.
+#![allow(clippy::excessive_precision)]
+
 /// 1.5 * 2^23: adding it to a small number rounds that to an integer, in the low bits of the sum.
 const ROUNDER: f32 = 12_582_912.0;
 

@@ -211,6 +211,7 @@ fn pack<S: Simd>(
 /// Adds the product of M rows with `V` vectors of columns to `columns` elements of `out` from column
 /// `at` on. Depth d of the right operand begins at `right[d * step]`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)]
 fn tile<S: Simd, const M: usize, const V: usize>(
     simd: S,
     left: [&[f32]; M],
