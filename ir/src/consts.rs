@@ -103,7 +103,7 @@ impl Const {
         Some(self.digest.get_or_init(|| Sha256::digest(bytes).into()))
     }
 
-    /// As a tensor (a copy).
+    /// As a tensor, which shares the bytes where they can be read in place.
     ///
     /// # Errors
     /// When its bytes are in the program's data.
@@ -112,7 +112,7 @@ impl Const {
             Diagnostic::error(&crate::codes::E0801, "a constant of the program's data has no bytes here")
                 .at(&self.origin)
         })?;
-        Tensor::from_le_bytes(self.elem, self.shape.clone(), bytes)
+        Tensor::from_shared_bytes(self.elem, self.shape.clone(), bytes)
             .map_err(|e| Diagnostic::error(&crate::codes::E0801, e).at(&self.origin).into())
     }
 }

@@ -11,6 +11,7 @@ use crate::consts::ConstSource;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::elem::Elem;
 use crate::eval;
+use crate::eval::matmul::Operand;
 use crate::graph::{Graph, Node, NodeId, ValueId};
 use crate::numerics;
 use crate::op::{ConstId, Op, RegionId};
@@ -237,6 +238,9 @@ pub struct Executor<'a, T: Knowledge> {
     /// For each value, the last step that reads it.
     last_use: Vec<usize>,
     regions: Vec<Executor<'a, OpenType>>,
+    /// For each value that is a transpose which only products read: its permutation. Such a value is
+    /// kept as what it permutes, and the products read that.
+    permuted: Vec<Option<&'a [i64]>>,
 }
 
 impl<'a, T: Knowledge> Executor<'a, T> {
@@ -256,8 +260,35 @@ impl<'a, T: Knowledge> Executor<'a, T> {
             last_use[v.index()] = usize::MAX;
         }
         let consts = graph.consts.iter().map(|_| OnceLock::new()).collect();
+        let permuted = Self::permuted(graph, &order);
         let regions = graph.regions().iter().map(|r| Executor::new(r, fixed)).collect::<Result<_, _>>()?;
-        Ok(Executor { graph, fixed, order, consts, last_use, regions })
+        Ok(Executor { graph, fixed, order, consts, last_use, permuted, regions })
+    }
+
+    /// The transposes that need not be stored: of f32, read by products alone, as a left operand only
+    /// where its rows stay in one piece.
+    fn permuted(graph: &'a Graph<T>, order: &[NodeId]) -> Vec<Option<&'a [i64]>> {
+        let mut found: Vec<Option<&'a [i64]>> = vec![None; graph.value_limit()];
+        for node in order.iter().filter_map(|id| graph.node(*id)) {
+            if let (Op::Transpose { perm }, [to]) = (&node.op, &node.outputs[..])
+                && graph.value(*to).is_some_and(|v| v.ty.open().elem == Elem::F32)
+                && perm.len() > 1
+            {
+                found[to.index()] = Some(perm);
+            }
+            for (i, v) in node.inputs.iter().enumerate() {
+                if let Some(perm) = found[v.index()] {
+                    let in_rows = perm.last().is_some_and(|&p| p == perm.len() as i64 - 1);
+                    if !matches!(node.op, Op::MatMul {}) || i == 0 && !in_rows {
+                        found[v.index()] = None;
+                    }
+                }
+            }
+        }
+        for (_, v) in graph.outputs() {
+            found[v.index()] = None;
+        }
+        found
     }
 
     fn constant(&self, id: ConstId) -> Result<Tensor, Diagnostics> {
@@ -269,7 +300,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         let tensor = match c.source {
             ConstSource::Data(offset) => {
                 let bytes = self.fixed.data(offset, c.elem.stored(c.len()).unwrap_or(0) as u64)?;
-                Tensor::from_le_bytes(c.elem, c.shape.clone(), &bytes).map_err(fixed_error)?
+                Tensor::from_shared_bytes(c.elem, c.shape.clone(), &bytes.into()).map_err(fixed_error)?
             }
             _ => c.tensor()?,
         };
@@ -284,7 +315,9 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         self.check_inputs(inputs)?;
         let named = |v: &ValueId| self.graph.value(*v).and_then(|v| inputs.get(&v.name)).cloned();
         let args = self.graph.inputs().iter().map(named).collect::<Option<Vec<_>>>();
-        let results = self.apply(args.ok_or_else(|| fixed_error("missing input"))?)?;
+        let args = args.ok_or_else(|| fixed_error("missing input"))?;
+        // On a thread of the pool, dividing work needs no hand-over.
+        let results = rayon::scope(|_| self.apply(args))?;
         Ok(self.graph.outputs().iter().map(|(name, _)| name.clone()).zip(results).collect())
     }
 
@@ -306,15 +339,21 @@ impl<'a, T: Knowledge> Executor<'a, T> {
             let result = match &node.op {
                 Op::Input {} => continue,
                 Op::Constant { id } => vec![self.constant(*id)?],
-                _ => {
-                    let args: Vec<Tensor> = node
-                        .inputs
-                        .iter()
-                        .map(|v| {
-                            env[v.index()].clone().ok_or_else(|| fixed_error(format!("%{v} has no value")))
-                        })
-                        .collect::<Result<_, _>>()?;
-                    self.node(node, args).map_err(|mut d| {
+                op => {
+                    // An operand that nothing reads afterwards is handed over, so that its memory can
+                    // hold the result.
+                    let mut args = Vec::with_capacity(node.inputs.len());
+                    for (i, v) in node.inputs.iter().enumerate() {
+                        let last = self.last_use[v.index()] == step && !node.inputs[i + 1..].contains(v);
+                        let value = if last { env[v.index()].take() } else { env[v.index()].clone() };
+                        args.push(value.ok_or_else(|| fixed_error(format!("%{v} has no value")))?);
+                    }
+                    let result = match (op, node.outputs.first()) {
+                        (Op::MatMul {}, _) => self.product(&node.inputs, &args),
+                        (Op::Transpose { .. }, Some(to)) if self.permuted[to.index()].is_some() => Ok(args),
+                        _ => self.node(node, args),
+                    };
+                    result.map_err(|mut d| {
                         for d in &mut d.0 {
                             d.origin.merge(&node.origin);
                         }
@@ -392,6 +431,20 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         Ok(state)
     }
 
+    /// A product of values that may be kept without their permutation.
+    fn product(&self, values: &[ValueId], args: &[Tensor]) -> Result<Vec<Tensor>, Diagnostics> {
+        let ([a, b], [x, y]) = (values, args) else {
+            return Err(fixed_error(format!("a product of {} operands", values.len())));
+        };
+        let operand = |v: &ValueId, tensor| Operand { tensor, perm: self.permuted[v.index()] };
+        if self.permuted[a.index()].is_none() && self.permuted[b.index()].is_none() {
+            let y = eval::eval(&Op::MatMul {}, args);
+            return y.map_err(|e| fixed_error(format!("matmul: {e}")));
+        }
+        let y = eval::matmul::matmul_of(operand(a, x), operand(b, y));
+        y.map(|y| vec![y]).map_err(|e| fixed_error(format!("matmul: {e}")))
+    }
+
     fn node(&self, node: &Node, args: Vec<Tensor>) -> Result<Vec<Tensor>, Diagnostics> {
         match &node.op {
             Op::If { then_region, else_region, .. } => {
@@ -421,7 +474,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
                 let y = self.fixed.lookup(*matrix, indices)?;
                 Ok(vec![Tensor::new(shape, y).map_err(fixed_error)?])
             }
-            op => eval::eval(op, &args).map_err(|e| fixed_error(format!("{}: {e}", op.name()))),
+            op => eval::eval_owned(op, args).map_err(|e| fixed_error(format!("{}: {e}", op.name()))),
         }
     }
 

@@ -1,10 +1,88 @@
 //! Dense tensors in row-major order, cheap to clone.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use half::{bf16, f16};
 
 use crate::elem::Elem;
+
+/// Elements that tensors share: owned, or in place in a mapped file.
+pub struct Shared<T>(Kept<T>);
+
+enum Kept<T> {
+    Owned(Arc<Vec<T>>),
+    /// Bytes for which [`Element::cast`] gives elements.
+    Mapped(Bytes),
+}
+
+impl<T: Element> Shared<T> {
+    /// The elements that bytes are, where they lie. `None` when they cannot be read there: not
+    /// aligned, of a type with other bit patterns than its own, or on a big-endian processor.
+    pub fn mapped(bytes: Bytes) -> Option<Self> {
+        T::cast(&bytes)?;
+        Some(Shared(Kept::Mapped(bytes)))
+    }
+
+    /// The elements, to change, if nothing else shares them.
+    pub fn unique(&mut self) -> Option<&mut [T]> {
+        match &mut self.0 {
+            Kept::Owned(values) => Arc::get_mut(values).map(Vec::as_mut_slice),
+            Kept::Mapped(_) => None,
+        }
+    }
+}
+
+impl<T: Element> Deref for Shared<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        match &self.0 {
+            Kept::Owned(values) => values,
+            Kept::Mapped(bytes) => T::cast(bytes).unwrap_or(&[]),
+        }
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Shared(match &self.0 {
+            Kept::Owned(values) => Kept::Owned(values.clone()),
+            Kept::Mapped(bytes) => Kept::Mapped(bytes.clone()),
+        })
+    }
+}
+
+impl<T> From<Vec<T>> for Shared<T> {
+    fn from(values: Vec<T>) -> Self {
+        Shared(Kept::Owned(Arc::new(values)))
+    }
+}
+
+impl<T: Clone> From<&[T]> for Shared<T> {
+    fn from(values: &[T]) -> Self {
+        values.to_vec().into()
+    }
+}
+
+impl<T> FromIterator<T> for Shared<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
+        Vec::from_iter(values).into()
+    }
+}
+
+impl<T: Element> PartialEq for Shared<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
+}
+
+impl<T: Element + fmt::Debug> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self[..].fmt(f)
+    }
+}
 
 macro_rules! data {
     ($($v:ident $t:ty)*) => {
@@ -13,11 +91,11 @@ macro_rules! data {
         pub enum Data {
             $(
                 #[doc = concat!("[`Elem::", stringify!($v), "`]")]
-                $v(Arc<[$t]>),
+                $v(Shared<$t>),
             )*
             /// An element type for which [`Elem::is_code`] holds: the code of each element in the low
             /// bits of a byte of its own.
-            Code(Elem, Arc<[u8]>),
+            Code(Elem, Shared<u8>),
         }
 
         impl Data {
@@ -71,6 +149,10 @@ pub trait Element: Copy + PartialEq + Send + Sync + 'static {
     fn wrap(values: Vec<Self>) -> Data;
     /// The elements of data of this type.
     fn of(data: &Data) -> Option<&[Self]>;
+    /// The same, to change, if nothing else shares them.
+    fn of_mut(data: &mut Data) -> Option<&mut [Self]>;
+    /// Little-endian bytes as elements where they lie; `None` when that is not possible.
+    fn cast(bytes: &[u8]) -> Option<&[Self]>;
     /// From little-endian bytes of exactly the element's size.
     fn from_le(bytes: &[u8]) -> Self;
     /// Appends little-endian bytes.
@@ -91,6 +173,15 @@ macro_rules! element {
             fn wrap(values: Vec<Self>) -> Data { Data::$v(values.into()) }
             fn of(data: &Data) -> Option<&[Self]> {
                 if let Data::$v(x) = data { Some(x) } else { None }
+            }
+            fn of_mut(data: &mut Data) -> Option<&mut [Self]> {
+                if let Data::$v(x) = data { x.unique() } else { None }
+            }
+            fn cast(bytes: &[u8]) -> Option<&[Self]> {
+                if cfg!(target_endian = "big") {
+                    return None;
+                }
+                bytemuck::try_cast_slice(bytes).ok()
             }
             fn from_le(bytes: &[u8]) -> Self {
                 let mut raw = [0; size_of::<$t>()];
@@ -114,6 +205,12 @@ impl Element for bool {
     }
     fn of(data: &Data) -> Option<&[Self]> {
         if let Data::Bool(x) = data { Some(x) } else { None }
+    }
+    fn of_mut(data: &mut Data) -> Option<&mut [Self]> {
+        if let Data::Bool(x) = data { x.unique() } else { None }
+    }
+    fn cast(_: &[u8]) -> Option<&[Self]> {
+        None
     }
     fn from_le(bytes: &[u8]) -> Self {
         bytes.iter().any(|&b| b != 0)
@@ -210,6 +307,36 @@ impl Tensor {
         Ok(Tensor { shape, data })
     }
 
+    /// As [`Tensor::from_le_bytes`], sharing the bytes where they can be read in place.
+    ///
+    /// # Errors
+    /// When the length does not fit the shape.
+    pub fn from_shared_bytes(elem: Elem, shape: Vec<usize>, bytes: &Bytes) -> Result<Tensor, String> {
+        fn read<T: Element>(bytes: &Bytes, wrap: impl Fn(Shared<T>) -> Data) -> Option<Data> {
+            Shared::mapped(bytes.clone()).map(wrap)
+        }
+        let data = match elem {
+            Elem::F32 => read(bytes, Data::F32),
+            Elem::F64 => read(bytes, Data::F64),
+            Elem::F16 => read(bytes, Data::F16),
+            Elem::BF16 => read(bytes, Data::BF16),
+            Elem::I64 => read(bytes, Data::I64),
+            Elem::I32 => read(bytes, Data::I32),
+            Elem::I16 => read(bytes, Data::I16),
+            Elem::I8 => read(bytes, Data::I8),
+            Elem::U64 => read(bytes, Data::U64),
+            Elem::U32 => read(bytes, Data::U32),
+            Elem::U16 => read(bytes, Data::U16),
+            Elem::U8 => read(bytes, Data::U8),
+            code if code.is_code() && code.bits() == 8 => read(bytes, |x| Data::Code(code, x)),
+            _ => None,
+        };
+        match data {
+            Some(data) => Self::from_data(shape, data),
+            None => Self::from_le_bytes(elem, shape, bytes),
+        }
+    }
+
     /// The elements as [`Tensor::from_le_bytes`] reads them.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         if let Data::Code(elem, codes) = &self.data {
@@ -260,6 +387,11 @@ impl Tensor {
     /// When they have another type.
     pub fn as_slice<T: Element>(&self) -> Result<&[T], String> {
         T::of(&self.data).ok_or_else(|| format!("expected {}, found {}", T::ELEM, self.elem()))
+    }
+
+    /// Elements as `T`, to change; `None` when they have another type or something else shares them.
+    pub fn unique<T: Element>(&mut self) -> Option<&mut [T]> {
+        T::of_mut(&mut self.data)
     }
 
     /// The same elements under another shape.

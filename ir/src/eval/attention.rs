@@ -142,7 +142,7 @@ pub(super) fn attention(
             if d > 0 {
                 let mut lines: Vec<&mut [T]> = scores.chunks_exact_mut(width).collect();
                 let b = Right { data: k, row: 1, column: d };
-                Rectangle { a: &q[top * d..][..n * d], b, k: d, first: 0, out: &mut lines }.compute();
+                Rectangle { a: &q[top * d..][..n * d], step: d, b, k: d, first: 0, out: &mut lines }.compute();
             }
             for (r, line) in scores.chunks_exact_mut(width).enumerate() {
                 for x in line.iter_mut() {
@@ -169,7 +169,7 @@ pub(super) fn attention(
             }
             let mut lines: Vec<&mut [T]> = out.chunks_exact_mut(e).collect();
             let b = Right { data: v, row: e, column: 1 };
-            Rectangle { a: &scores, b, k: width, first: 0, out: &mut lines }.compute();
+            Rectangle { a: &scores, step: width, b, k: width, first: 0, out: &mut lines }.compute();
         };
         let tasks: Vec<(usize, usize, &mut [T])> = out
             .chunks_mut(shared * e)

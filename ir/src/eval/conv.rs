@@ -3,11 +3,14 @@
 use rayon::prelude::*;
 
 use super::matmul::{MulAdd, Rectangle, Right, rectangles};
+use super::walk::copy_run;
 use super::{CHUNK, Number, for_elem, pieces, strides, zeros};
 use crate::tensor::{Element, Tensor, count};
 
-/// Output positions of a task.
-const POSITIONS: usize = 64;
+/// Elements of the windows a task gathers, about.
+const GATHERED: usize = 1 << 17;
+/// Tasks into which an image is divided at least, if it is large enough.
+const TASKS: usize = 8;
 
 /// How windows lie on the input.
 pub(super) struct Geometry<'a> {
@@ -94,6 +97,69 @@ impl Windows {
             .ok_or_else(|| format!("windows of {} x {} elements", self.channels, self.taps.len()))
     }
 
+    /// Output positions `first..first + len` by rows of the last axis.
+    fn runs(&self, first: usize, len: usize) -> Vec<Run> {
+        let wide = self.out.last().copied().unwrap_or(1);
+        let mut all = Vec::with_capacity(len / wide + 2);
+        let mut done = 0;
+        while done < len {
+            let (row, x) = ((first + done) / wide, (first + done) % wide);
+            let here = (wide - x).min(len - done);
+            all.push(Run { at: done, row, x, len: here });
+            done += here;
+        }
+        all
+    }
+
+    /// The part of a run where `tap` lies inside the image, counted from the run's begin, and the
+    /// place in a channel of the first element under it; neighbours are the last stride apart.
+    fn under(&self, run: &Run, tap: &[isize]) -> Option<(std::ops::Range<usize>, usize)> {
+        let Some(last) = self.out.len().checked_sub(1) else { return Some((0..run.len, 0)) };
+        let (mut rest, mut at, mut by) = (run.row, 0, self.spatial[last]);
+        for d in (0..last).rev() {
+            let i = (rest % self.out[d]) as isize * self.steps[d] - self.begins[d] + tap[d];
+            rest /= self.out[d];
+            at += usize::try_from(i).ok().filter(|&i| i < self.spatial[d])? * by;
+            by *= self.spatial[d];
+        }
+        let (step, shift) = (self.steps[last], self.begins[last] - tap[last]);
+        let least = (shift.max(0) as usize).div_ceil(step as usize);
+        let most = self.spatial[last] as isize - 1 + shift;
+        let end = if most < 0 { 0 } else { (most / step) as usize + 1 };
+        let from = least.clamp(run.x, run.x + run.len);
+        let to = end.clamp(from, run.x + run.len);
+        let place = from as isize * step - shift;
+        (from < to).then_some((from - run.x..to - run.x, at + place as usize))
+    }
+
+    /// Elements between those under neighbouring positions of a run.
+    fn stride(&self) -> usize {
+        self.steps.last().map_or(1, |&s| s as usize)
+    }
+
+    /// Writes the windows of the positions of `runs`, `len` in all, of `image` (`[C, spatial]`) to `out`
+    /// (`[C * kernel][len]`), which holds zeros.
+    fn gather<T: Element>(&self, image: &[T], runs: &[Run], len: usize, out: &mut [T]) {
+        let step = self.stride() as isize;
+        for (t, tap) in self.taps.iter().enumerate() {
+            for run in runs {
+                let Some((part, place)) = self.under(run, tap) else { continue };
+                for (c, plane) in image.chunks_exact(self.plane.max(1)).enumerate() {
+                    let row = (c * self.taps.len() + t) * len + run.at;
+                    copy_run(&mut out[row + part.start..row + part.end], plane, place, step);
+                }
+            }
+        }
+    }
+
+    /// Whether the windows are the image as it is.
+    fn is_image(&self) -> bool {
+        self.taps.len() == 1
+            && self.steps.iter().all(|&s| s == 1)
+            && self.begins.iter().all(|&b| b == 0)
+            && self.out == self.spatial
+    }
+
     /// Writes window `position` of `image` (`[C, spatial]`) to `out` (`[C * kernel]`).
     fn read<T: Element + Default>(&self, image: &[T], position: usize, out: &mut [T]) {
         let mut corner = vec![0; self.out.len()];
@@ -113,6 +179,18 @@ impl Windows {
             }
         }
     }
+}
+
+/// Output positions beside each other along the last axis.
+struct Run {
+    /// Position of the first, counted from the first of all runs.
+    at: usize,
+    /// Index over the other axes.
+    row: usize,
+    /// Index of the first along the last axis.
+    x: usize,
+    /// How many.
+    len: usize,
 }
 
 /// [`crate::op::Op::Patches`].
@@ -191,31 +269,96 @@ fn convolve<T: MulAdd + Number>(
     }
     let image = windows.channels * windows.plane;
     let (per_group, depth) = (outs / groups, len / groups);
+    let add_bias = |row: &mut [T], channel: usize| {
+        if let Some(&b) = bias.and_then(|bias| bias.get(channel)) {
+            row.iter_mut().for_each(|v| *v = v.add(b));
+        }
+    };
+    if per_group == 1 && groups > 1 {
+        // Each channel reads its own: sums as for a product, one plane at a time.
+        let taps = windows.taps.len();
+        let runs = windows.runs(0, positions);
+        out.par_chunks_mut(positions).enumerate().for_each(|(i, plane)| {
+            let (batch, channel) = (i / outs, i % outs);
+            let from = &from[batch * image + channel * (depth / taps) * windows.plane..];
+            let weights = &weights[channel * depth..(channel + 1) * depth];
+            pulp::Arch::new().dispatch(Slide { windows, runs: &runs, from, weights, out: plane });
+            add_bias(plane, channel);
+        });
+        return Tensor::new(shape, out);
+    }
+    // Whole groups, or parts of the only one where there are few positions.
+    let columns = (GATHERED / len.max(1)).clamp(64, 1024).min(positions.div_ceil(TASKS)).next_multiple_of(32);
+    let bands = if groups == 1 { TASKS.div_ceil(positions.div_ceil(columns)) } else { 1 };
+    let band = outs.div_ceil(bands).next_multiple_of(8);
     let mut tasks = Vec::new();
     for (i, out) in out.chunks_mut(outs * positions).enumerate() {
-        tasks.extend(rectangles(out, positions, outs, POSITIONS).into_iter().map(|task| (i, task)));
+        let band = if groups == 1 { band } else { outs };
+        tasks.extend(rectangles(out, positions, band, columns).into_iter().map(|task| (i, task)));
     }
-    tasks.into_par_iter().for_each(|(i, (_, first, mut rows))| {
+    tasks.into_par_iter().for_each(|(i, (top, first, mut rows))| {
         let image = &from[i * image..(i + 1) * image];
         let here = rows[0].len();
-        let mut gathered = vec![T::default(); here * len];
-        for (p, window) in gathered.chunks_exact_mut(len.max(1)).enumerate() {
-            windows.read(image, first + p, window);
+        let direct = windows.is_image();
+        let mut gathered = Vec::new();
+        if !direct {
+            gathered.resize(here * len, T::default());
+            windows.gather(image, &windows.runs(first, here), here, &mut gathered);
         }
         for (g, rows) in rows.chunks_mut(per_group).enumerate() {
             if depth > 0 {
-                let a = &weights[g * per_group * depth..(g + 1) * per_group * depth];
-                let b = Right { data: &gathered[g * depth..], row: 1, column: len };
-                Rectangle { a, b, k: depth, first: 0, out: rows }.compute();
+                let a = &weights[(top + g * per_group) * depth..];
+                let (data, row, first) = if direct {
+                    (&image[g * depth * windows.plane..], windows.plane, first)
+                } else {
+                    (&gathered[g * depth * here..], here, 0)
+                };
+                let b = Right { data, row, column: 1 };
+                Rectangle { a, step: depth, b, k: depth, first, out: rows }.compute();
             }
         }
-        if let Some(bias) = bias {
-            for (row, &b) in rows.iter_mut().zip(bias) {
-                row.iter_mut().for_each(|v| *v = v.add(b));
-            }
+        for (r, row) in rows.iter_mut().enumerate() {
+            add_bias(row, top + r);
         }
     });
     Tensor::new(shape, out)
+}
+
+/// Adds the windows of `from` (`[C, spatial]` and more) at all positions, multiplied with `weights`
+/// `[C * kernel]`, to `out`: for each position a sum in the order of the weights.
+struct Slide<'a, T> {
+    windows: &'a Windows,
+    runs: &'a [Run],
+    from: &'a [T],
+    weights: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: MulAdd> pulp::WithSimd for Slide<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Slide { windows, runs, from, weights, out } = self;
+        let step = windows.stride();
+        for run in runs {
+            let out = &mut out[run.at..run.at + run.len];
+            for (c, weights) in weights.chunks_exact(windows.taps.len()).enumerate() {
+                let plane = &from[c * windows.plane..(c + 1) * windows.plane];
+                for (tap, &w) in windows.taps.iter().zip(weights) {
+                    let Some((part, place)) = windows.under(run, tap) else { continue };
+                    let (out, from) = (&mut out[part], &plane[place..]);
+                    if step == 1 {
+                        out.iter_mut().zip(from).for_each(|(o, &v)| *o = o.mul_add(w, v));
+                    } else {
+                        out.iter_mut()
+                            .zip(from.iter().step_by(step))
+                            .for_each(|(o, &v)| *o = o.mul_add(w, v));
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

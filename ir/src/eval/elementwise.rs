@@ -3,18 +3,20 @@
 use half::{bf16, f16};
 
 use super::walk::Walk;
-use super::{Number, build, for_elem, refuse};
+use super::{ELEMENTS, Number, approx, build, for_elem, pieces, refuse, vectorised};
 use crate::elem::Elem;
 use crate::narrow::{self, Overflow, PowerOfTwo};
-use crate::op::{BinaryFn, UnaryFn};
+use crate::op::{BinaryFn, Op, UnaryFn};
 use crate::tensor::{Data, Element, Tensor, broadcast};
 
 fn map<A: Element, O: Element + Default>(x: &Tensor, f: impl Fn(A) -> O + Sync) -> Result<Tensor, String> {
     let from = x.as_slice::<A>()?;
     build(x.shape().to_vec(), |start, out: &mut [O]| {
-        for (o, &v) in out.iter_mut().zip(&from[start..]) {
-            *o = f(v);
-        }
+        vectorised(|| {
+            for (o, &v) in out.iter_mut().zip(&from[start..]) {
+                *o = f(v);
+            }
+        });
     })
 }
 
@@ -29,14 +31,109 @@ fn zip<A: Element, B: Element, O: Element + Default>(
     build(shape, |start, out: &mut [O]| {
         walk.runs(start, out.len(), &mut |range, [i, j], steps| {
             let out = &mut out[range];
-            match steps {
+            vectorised(|| match steps {
                 [1, 1] => out.iter_mut().zip(&a[i..]).zip(&b[j..]).for_each(|((o, &x), &y)| *o = f(x, y)),
-                [1, _] => out.iter_mut().zip(&a[i..]).for_each(|(o, &x)| *o = f(x, b[j])),
-                [_, 1] => out.iter_mut().zip(&b[j..]).for_each(|(o, &y)| *o = f(a[i], y)),
+                [1, _] => {
+                    let y = b[j];
+                    out.iter_mut().zip(&a[i..]).for_each(|(o, &x)| *o = f(x, y));
+                }
+                [_, 1] => {
+                    let x = a[i];
+                    out.iter_mut().zip(&b[j..]).for_each(|(o, &y)| *o = f(x, y));
+                }
                 _ => out.fill(f(a[i], b[j])),
-            }
+            });
         });
     })
+}
+
+/// Applies `f` to each element where it lies.
+fn map_in_place(x: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
+    pieces(x, ELEMENTS, &|_, part| vectorised(|| part.iter_mut().for_each(|v| *v = f(*v))));
+}
+
+/// Replaces each element of `to`, of shape `shape`, by `f` of it and the element of `other` that
+/// broadcasting pairs with it.
+fn zip_in_place(
+    to: &mut [f32],
+    shape: &[usize],
+    other: &Tensor,
+    f: impl Fn(f32, f32) -> f32 + Sync,
+) -> Option<()> {
+    let walk = Walk::broadcast(shape, [shape, other.shape()]);
+    let other = other.as_slice::<f32>().ok()?;
+    pieces(to, ELEMENTS, &|start, part| {
+        walk.runs(start, part.len(), &mut |range, [_, j], [_, step]| {
+            let part = &mut part[range];
+            vectorised(|| match step {
+                1 => part.iter_mut().zip(&other[j..]).for_each(|(x, &y)| *x = f(*x, y)),
+                _ => {
+                    let y = other[j];
+                    part.iter_mut().for_each(|x| *x = f(*x, y));
+                }
+            });
+        });
+    });
+    Some(())
+}
+
+/// The result of a function of f32 in the place of an operand that nothing else shares; `None` when
+/// there is no such operand, or another function.
+pub(super) fn in_place(op: &Op, x: &mut [Tensor]) -> Option<Tensor> {
+    use BinaryFn as B;
+    use UnaryFn as U;
+    match (op, x) {
+        (Op::Unary(f), [x]) => {
+            let to = x.unique::<f32>()?;
+            match f {
+                U::Neg => map_in_place(to, |v| -v),
+                U::Abs => map_in_place(to, f32::abs),
+                U::Relu => map_in_place(to, relu),
+                U::Sqrt => map_in_place(to, Float::sqrt),
+                U::Reciprocal => map_in_place(to, Float::recip),
+                U::Exp => map_in_place(to, Float::exp),
+                U::Erf => map_in_place(to, Float::erf),
+                U::Tanh => map_in_place(to, Float::tanh),
+                U::Sigmoid => map_in_place(to, Float::sigmoid),
+                _ => return None,
+            }
+            Some(x.clone())
+        }
+        (Op::Binary(f), [a, b]) => {
+            let shape = broadcast(a.shape(), b.shape()).ok()?;
+            if a.elem() != Elem::F32 || b.elem() != Elem::F32 {
+                return None;
+            }
+            let (to, other, swapped) = if a.shape() == shape && a.unique::<f32>().is_some() {
+                (a, &*b, false)
+            } else if b.shape() == shape {
+                (b, &*a, true)
+            } else {
+                return None;
+            };
+            let values = to.unique::<f32>()?;
+            match (f, swapped) {
+                (B::Add, false) => zip_in_place(values, &shape, other, |x, y| x + y),
+                (B::Add, true) => zip_in_place(values, &shape, other, |y, x| x + y),
+                (B::Mul, false) => zip_in_place(values, &shape, other, |x, y| x * y),
+                (B::Mul, true) => zip_in_place(values, &shape, other, |y, x| x * y),
+                (B::Sub, false) => zip_in_place(values, &shape, other, |x, y| x - y),
+                (B::Sub, true) => zip_in_place(values, &shape, other, |y, x| x - y),
+                (B::Div, false) => zip_in_place(values, &shape, other, |x, y| x / y),
+                (B::Div, true) => zip_in_place(values, &shape, other, |y, x| x / y),
+                _ => None,
+            }?;
+            Some(to.clone())
+        }
+        _ => None,
+    }
+}
+
+/// max(x, 0); a NaN stays.
+#[inline(always)]
+fn relu<T: Number>(x: T) -> T {
+    let zero = T::default();
+    if x < zero { zero } else { x }
 }
 
 /// What the float functions need of a float.
@@ -68,22 +165,28 @@ pub(super) trait Float: Number<Wide = f64> {
 }
 
 macro_rules! float {
-    ($($t:ty, $erf:path, $erfc:path;)*) => {$(
+    ($($t:ty, $exp:path, $erf:path, $erfc:path, $tanh:path, $sigmoid:expr;)*) => {$(
         impl Float for $t {
+            #[inline(always)]
             fn sqrt(self) -> Self { self.sqrt() }
-            fn exp(self) -> Self { self.exp() }
+            #[inline(always)]
+            fn exp(self) -> Self { $exp(self) }
             fn ln(self) -> Self { self.ln() }
+            #[inline(always)]
             fn erf(self) -> Self { $erf(self) }
             fn erfc(self) -> Self { $erfc(self) }
             fn nearest(value: f64) -> Self { value as $t }
             fn sin(self) -> Self { self.sin() }
             fn cos(self) -> Self { self.cos() }
-            fn tanh(self) -> Self { self.tanh() }
+            #[inline(always)]
+            fn tanh(self) -> Self { $tanh(self) }
             fn floor(self) -> Self { self.floor() }
             fn ceil(self) -> Self { self.ceil() }
             fn round(self) -> Self { self.round_ties_even() }
+            #[inline(always)]
             fn recip(self) -> Self { 1.0 / self }
-            fn sigmoid(self) -> Self { 1.0 / (1.0 + (-self).exp()) }
+            #[inline(always)]
+            fn sigmoid(self) -> Self { $sigmoid(self) }
             fn acos(self) -> Self { self.acos() }
             fn acosh(self) -> Self { self.acosh() }
             fn asin(self) -> Self { self.asin() }
@@ -96,7 +199,10 @@ macro_rules! float {
         }
     )*};
 }
-float!(f32, libm::erff, libm::erfcf; f64, libm::erf, libm::erfc;);
+float!(
+    f32, approx::exp, approx::erf, libm::erfcf, approx::tanh, approx::sigmoid;
+    f64, f64::exp, libm::erf, libm::erfc, f64::tanh, |x: f64| 1.0 / (1.0 + (-x).exp());
+);
 
 fn unary_float<T: Float>(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
     use UnaryFn as U;
@@ -170,21 +276,20 @@ pub(super) fn unary(f: UnaryFn, x: &Tensor) -> Result<Tensor, String> {
             Elem::F64 => map(x, |v: f64| v.abs()),
             _ => for_elem!(x, [I64 i64, I32 i32, I16 i16, I8 i8], T => map(x, |v: T| v.wrapping_abs())),
         },
-        U::Relu => for_elem!(number x, T => {
-            let zero = T::default();
-            map(x, |v: T| if v < zero { zero } else { v })
-        }),
+        U::Relu => for_elem!(number x, T => map(x, relu::<T>)),
         U::Sign => for_elem!(number x, T => map(x, sign::<T>)),
         _ => for_elem!(float x, T => unary_float::<T>(f, x)),
     }
 }
 
 /// Larger of two, NaN if either is.
+#[inline(always)]
 pub(super) fn larger<T: Number>(a: T, b: T) -> T {
     if a > b || a.is_nan() { a } else { b }
 }
 
 /// Smaller of two, NaN if either is.
+#[inline(always)]
 pub(super) fn smaller<T: Number>(a: T, b: T) -> T {
     if a < b || a.is_nan() { a } else { b }
 }
@@ -534,6 +639,29 @@ mod tests {
         for (i, &v) in sum.as_slice::<f32>().unwrap().iter().enumerate() {
             assert_eq!(v, a[i] + b[i % 20011]);
         }
+    }
+
+    #[test]
+    fn results_in_the_place_of_an_operand_are_the_same() {
+        let mut numbers = Numbers(3);
+        let (a, row, column) = (numbers.tensor(&[5, 40]), numbers.tensor(&[40]), numbers.tensor(&[5, 1]));
+        let own =
+            |t: &Tensor| Tensor::new(t.shape().to_vec(), t.as_slice::<f32>().unwrap().to_vec()).unwrap();
+        for &f in UnaryFn::ALL.iter().filter(|f| **f != UnaryFn::Not) {
+            let op = Op::Unary(f);
+            let want = run(op.clone(), std::slice::from_ref(&a));
+            let got = super::super::eval_owned(&op, vec![own(&a)]).unwrap();
+            assert_eq!(got[0].to_le_bytes(), want.to_le_bytes(), "{f:?}");
+        }
+        for f in [BinaryFn::Add, BinaryFn::Sub, BinaryFn::Mul, BinaryFn::Div, BinaryFn::Max] {
+            for (x, y) in [(&a, &a), (&a, &row), (&row, &a), (&a, &column), (&column, &a), (&row, &column)] {
+                let got = super::super::eval_owned(&Op::Binary(f), vec![own(x), own(y)]).unwrap();
+                assert_eq!(got[0].to_le_bytes(), two(f, x, y).to_le_bytes(), "{f:?}");
+            }
+        }
+        let kept = a.clone();
+        super::super::eval_owned(&Op::Unary(UnaryFn::Neg), vec![a.clone()]).unwrap();
+        assert_eq!(a, kept);
     }
 
     #[test]

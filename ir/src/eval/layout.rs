@@ -57,11 +57,17 @@ pub(super) fn flatten(x: &Tensor, at: i64) -> Result<Tensor, String> {
     x.reshaped(vec![part(&x.shape()[..at])?, part(&x.shape()[at..])?])
 }
 
+/// Checks that `perm` names each of `rank` axes once.
+pub(super) fn permutation(perm: &[i64], rank: usize) -> Result<(), String> {
+    if sorted_axes(perm, rank)?.len() != rank || perm.iter().any(|&p| p < 0) {
+        return Err(format!("{perm:?} is no permutation of {rank} axes"));
+    }
+    Ok(())
+}
+
 /// [`crate::op::Op::Transpose`].
 pub(super) fn transpose(x: &Tensor, perm: &[i64]) -> Result<Tensor, String> {
-    if sorted_axes(perm, x.rank())?.len() != x.rank() || perm.iter().any(|&p| p < 0) {
-        return Err(format!("{perm:?} is no permutation of {} axes", x.rank()));
-    }
+    permutation(perm, x.rank())?;
     let by = strides(x.shape());
     let axes: Vec<_> = perm.iter().map(|&p| (x.shape()[p as usize], [by[p as usize] as isize])).collect();
     let shape = axes.iter().map(|a| a.0).collect();

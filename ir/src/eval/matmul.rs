@@ -6,8 +6,9 @@
 
 use rayon::prelude::*;
 
+use super::panels::{Panels, THIN};
 use super::walk::Walk;
-use super::{Number, for_elem, pieces, zeros};
+use super::{Number, for_elem, layout, pieces, strides, zeros};
 use crate::tensor::{Element, Tensor, broadcast};
 
 /// Rows of the innermost block.
@@ -16,22 +17,29 @@ const MR: usize = 4;
 const NR: usize = 16;
 /// Depth that is packed at once.
 const KC: usize = 256;
-/// Rows of a task.
-const ROWS: usize = 128;
-/// Columns of a task.
+/// Columns of a task of integers.
 pub(super) const COLUMNS: usize = 128;
 /// Multiply-adds below which dividing the work does not pay.
 pub(super) const SERIAL: usize = 1 << 18;
+/// Most rows and columns of a task.
+const TASK: (usize, usize) = (256, 512);
+/// Tasks into which a product is divided at least, if it is large enough.
+const TASKS: usize = 8;
 
 /// Numbers with a multiply-add.
 pub(super) trait MulAdd: Element + Default {
     /// `self + a * b`, rounded once.
     fn mul_add(self, a: Self, b: Self) -> Self;
+    /// Adds a rectangle of a product to its output, with the widest instructions there are.
+    fn add_product(product: Rectangle<'_, '_, Self>) {
+        pulp::Arch::new().dispatch(product);
+    }
 }
 
 macro_rules! mul_add {
-    ($($t:ty, $acc:ident, $a:ident, $b:ident => $e:expr;)*) => {$(
+    ($($t:ty, $acc:ident, $a:ident, $b:ident => $e:expr $(, $own:item)?;)*) => {$(
         impl MulAdd for $t {
+            $($own)?
             #[inline(always)]
             fn mul_add(self, $a: Self, $b: Self) -> Self {
                 let $acc = self;
@@ -41,7 +49,9 @@ macro_rules! mul_add {
     )*};
 }
 mul_add!(
-    f32, acc, a, b => a.mul_add(b, acc);
+    f32, acc, a, b => a.mul_add(b, acc), fn add_product(product: Rectangle<'_, '_, f32>) {
+        pulp::Arch::new().dispatch(Panels(product));
+    };
     f64, acc, a, b => a.mul_add(b, acc);
     i32, acc, a, b => acc.wrapping_add(a.wrapping_mul(b));
     i64, acc, a, b => acc.wrapping_add(a.wrapping_mul(b));
@@ -55,10 +65,12 @@ pub(super) struct Right<'a, T> {
     pub(super) column: usize,
 }
 
-/// A rectangle of a product: `a` is `[rows][k]`, `out` holds its rows, and its first column is column
-/// `first` of `b`. Adds to what `out` holds.
+/// A rectangle of a product: row r of the left operand is the `k` elements from `a[r * step]` on,
+/// `out` holds the rows of the result, and its first column is column `first` of `b`. Adds to what
+/// `out` holds.
 pub(super) struct Rectangle<'a, 'o, T> {
     pub(super) a: &'a [T],
+    pub(super) step: usize,
     pub(super) b: Right<'a, T>,
     pub(super) k: usize,
     pub(super) first: usize,
@@ -66,19 +78,19 @@ pub(super) struct Rectangle<'a, 'o, T> {
 }
 
 impl<T: MulAdd> Rectangle<'_, '_, T> {
-    /// Computes it with the widest instructions there are.
+    /// Computes it.
     pub(super) fn compute(self) {
-        pulp::Arch::new().dispatch(self);
+        T::add_product(self);
     }
 
     #[inline(always)]
     fn thin(self) {
-        let Rectangle { a, b, k, first, out } = self;
+        let Rectangle { a, step, b, k, first, out } = self;
         let n = out.first().map_or(0, |row| row.len());
         for depth in 0..k {
             let b = &b.data[depth * b.row + first..][..n];
             for (r, row) in out.iter_mut().enumerate() {
-                let a = a[r * k + depth];
+                let a = a[r * step + depth];
                 for (o, &b) in row.iter_mut().zip(b) {
                     *o = o.mul_add(a, b);
                 }
@@ -88,7 +100,7 @@ impl<T: MulAdd> Rectangle<'_, '_, T> {
 
     #[inline(always)]
     fn packed(self) {
-        let Rectangle { a, b, k, first, out } = self;
+        let Rectangle { a, step, b, k, first, out } = self;
         let n = out.first().map_or(0, |row| row.len());
         let depths = k.min(KC);
         let mut right = vec![[T::default(); NR]; depths * n.div_ceil(NR)];
@@ -111,7 +123,7 @@ impl<T: MulAdd> Rectangle<'_, '_, T> {
             for (block, rows) in out.chunks_mut(MR).enumerate() {
                 let left = &mut left[..depths];
                 for r in 0..rows.len() {
-                    let a = &a[(block * MR + r) * k + from..][..depths];
+                    let a = &a[(block * MR + r) * step + from..][..depths];
                     for (l, &a) in left.iter_mut().zip(a) {
                         l[r] = a;
                     }
@@ -175,18 +187,33 @@ pub(super) fn rectangles<T>(
     all
 }
 
-/// Adds `a` `[m][k]` times `b` `[k][n]` to `out` `[m][n]`.
-pub(super) fn product<T: MulAdd>(a: &[T], b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
-    let serial = out.len().saturating_mul(k) <= SERIAL;
+/// Rows and columns of a task of a product with `m` x `n` results. Results do not depend on them.
+fn task(m: usize, n: usize) -> (usize, usize) {
+    // Few rows: the right operand is read in long runs.
+    let most = if m <= THIN { n } else { TASK.1 };
+    let columns = n.div_ceil(TASKS).next_multiple_of(64).min(most);
+    if m <= THIN {
+        return (m, columns);
+    }
+    let bands = TASKS.div_ceil(n.div_ceil(columns));
+    (m.div_ceil(bands).next_multiple_of(8).min(TASK.0), columns)
+}
+
+/// Adds the product of `k` columns of the left operand, whose row r begins at `a[r * step]`, and `b`
+/// `[k][n]` to `out` `[m][n]`.
+pub(super) fn product<T: MulAdd>(a: &[T], step: usize, b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
     let compute = |(row, first, mut out): (usize, usize, Vec<&mut [T]>)| {
-        let a = &a[row * k..(row + out.len()) * k];
-        Rectangle { a, b, k, first, out: &mut out }.compute();
+        Rectangle { a: &a[row * step..], step, b, k, first, out: &mut out }.compute();
     };
-    let parts = rectangles(out, n, ROWS, COLUMNS);
-    if serial {
-        parts.into_iter().for_each(compute);
+    if out.is_empty() || k == 0 {
+        return;
+    }
+    let m = out.len() / n;
+    if out.len().saturating_mul(k) <= SERIAL {
+        rectangles(out, n, m, n).into_iter().for_each(compute);
     } else {
-        parts.into_par_iter().for_each(compute);
+        let (rows, columns) = task(m, n);
+        rectangles(out, n, rows, columns).into_par_iter().for_each(compute);
     }
 }
 
@@ -197,45 +224,93 @@ pub(super) fn product<T: MulAdd>(a: &[T], b: Right<'_, T>, k: usize, n: usize, o
 pub fn product_f32(x: &[f32], w: &[f32], rows: usize, k: usize, n: usize) -> Vec<f32> {
     assert!(x.len() == rows * k && w.len() == k * n);
     let mut out = vec![0.0; rows * n];
-    product(x, Right { data: w, row: n, column: 1 }, k, n, &mut out);
+    product(x, k, Right { data: w, row: n, column: 1 }, k, n, &mut out);
     out
+}
+
+/// An operand of a product: a tensor, or one with its axes permuted, which need not be stored.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand<'a> {
+    /// The elements.
+    pub(crate) tensor: &'a Tensor,
+    /// As in [`crate::op::Op::Transpose`]; none for the tensor as it is.
+    pub(crate) perm: Option<&'a [i64]>,
+}
+
+impl Operand<'_> {
+    /// Shape, and elements between neighbours along each axis.
+    fn layout(&self) -> Result<(Vec<usize>, Vec<usize>), String> {
+        let (shape, by) = (self.tensor.shape(), strides(self.tensor.shape()));
+        let Some(perm) = self.perm else { return Ok((shape.to_vec(), by)) };
+        layout::permutation(perm, shape.len())?;
+        let turned = |x: &[usize]| perm.iter().map(|&p| x[p as usize]).collect();
+        Ok((turned(shape), turned(&by)))
+    }
 }
 
 /// [`crate::op::Op::MatMul`]: `[.., m, k]` times `[.., k, n]`; a rank-1 operand is a row on the left
 /// and a column on the right, and its axis is dropped.
 pub(super) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+    matmul_of(Operand { tensor: a, perm: None }, Operand { tensor: b, perm: None })
+}
+
+/// As [`matmul`], of operands whose axes may be permuted. Only a permuted left operand whose rows do
+/// not lie in one piece, or not evenly where the right operand is a single matrix, is copied.
+pub(crate) fn matmul_of(left: Operand<'_>, right: Operand<'_>) -> Result<Tensor, String> {
+    let (a, b) = (left.tensor, right.tensor);
     if a.elem() != b.elem() {
         return Err(format!("operands are {} and {}", a.elem(), b.elem()));
     }
-    let mismatch = || format!("shapes {:?} and {:?} have no product", a.shape(), b.shape());
-    let (a_batch, m, k) = match a.shape() {
+    let ((a_shape, a_by), (b_shape, b_by)) = (left.layout()?, right.layout()?);
+    let mismatch = || format!("shapes {a_shape:?} and {b_shape:?} have no product");
+    let (a_batch, m, k) = match a_shape[..] {
         [] => return Err(mismatch()),
-        &[k] => (&[][..], None, k),
-        [batch @ .., m, k] => (batch, Some(*m), *k),
+        [k] => (&[][..], None, k),
+        [ref batch @ .., m, k] => (batch, Some(m), k),
     };
-    let (b_batch, b_k, n) = match b.shape() {
+    let (b_batch, b_k, n) = match b_shape[..] {
         [] => return Err(mismatch()),
-        &[k] => (&[][..], k, None),
-        [batch @ .., k, n] => (batch, *k, Some(*n)),
+        [k] => (&[][..], k, None),
+        [ref batch @ .., k, n] => (batch, k, Some(n)),
     };
     if k != b_k {
         return Err(mismatch());
     }
     let batch = broadcast(a_batch, b_batch).map_err(|_| mismatch())?;
-    let walk = Walk::broadcast(&batch, [a_batch, b_batch]);
+    let single = b_batch.iter().all(|&d| d == 1);
+    if let Some(perm) = left.perm
+        && (k > 1 && a_by.last() != Some(&1) || single && a_batch.iter().any(|&d| d != 1))
+    {
+        let tensor = layout::transpose(a, perm)?;
+        return matmul_of(Operand { tensor: &tensor, perm: None }, right);
+    }
+    let axes = batch.iter().enumerate().map(|(i, &len)| {
+        let step = |shape: &[usize], by: &[usize]| match (i + shape.len()).checked_sub(batch.len()) {
+            Some(d) if shape[d] != 1 => by[d] as isize,
+            _ => 0,
+        };
+        (len, [step(a_batch, &a_by), step(b_batch, &b_by)])
+    });
+    let walk = Walk::new(axes, [0; 2]);
     let shape: Vec<usize> = batch.iter().copied().chain(m).chain(n).collect();
+    // The steps of rows and columns; those of axes that are not there are never used.
+    let step = if m.is_some() { a_by[a_by.len() - 2] } else { k };
+    let (row, column) = match b_by[..] {
+        [.., row, column] => (row, column),
+        _ => (1, 1),
+    };
     let (m, n) = (m.unwrap_or(1), n.unwrap_or(1));
     for_elem!(a, [F32 f32, F64 f64, I64 i64, I32 i32], T => {
         let (left, right) = (a.as_slice::<T>()?, b.as_slice::<T>()?);
         let mut out = zeros::<T>(&shape)?;
         if !out.is_empty() && k > 0 {
-            if b_batch.iter().all(|&d| d == 1) {
-                product(left, Right { data: right, row: n, column: 1 }, k, n, &mut out);
+            if single {
+                let step = if left.len() == m * k { step } else { k };
+                product(left, step, Right { data: right, row, column }, k, n, &mut out);
             } else {
                 pieces(&mut out, m * n, &|start, out| {
                     let [i, j] = walk.locate(start / (m * n));
-                    let b = Right { data: &right[j * k * n..(j + 1) * k * n], row: n, column: 1 };
-                    product(&left[i * m * k..(i + 1) * m * k], b, k, n, out);
+                    product(&left[i..], step, Right { data: &right[j..], row, column }, k, n, out);
                 });
             }
         }
@@ -365,6 +440,27 @@ mod tests {
                 };
                 assert_eq!(v, (0..k).map(sum).sum::<f32>());
             }
+        }
+    }
+
+    #[test]
+    fn permuted_operands_equal_stored_transposes() {
+        // Heads of 3 in rows of 4 x 3, as in attention, and a weight stored by columns.
+        let mut numbers = Numbers(6);
+        let (q, k) = (numbers.tensor(&[2, 70, 4, 3]), numbers.tensor(&[2, 50, 4, 3]));
+        let (x, w) = (numbers.tensor(&[2, 9, 33]), numbers.tensor(&[45, 33]));
+        for (a, pa, b, pb) in [
+            (&q, Some(&[0, 2, 1, 3][..]), &k, Some(&[0, 2, 3, 1][..])),
+            (&q, Some(&[0, 2, 3, 1]), &q, Some(&[0, 2, 1, 3])),
+            (&x, None, &w, Some(&[1, 0])),
+            (&x, Some(&[1, 0, 2]), &w, Some(&[1, 0])),
+        ] {
+            let stored = |t: &Tensor, perm: Option<&[i64]>| match perm {
+                Some(perm) => run(Op::Transpose { perm: perm.to_vec() }, std::slice::from_ref(t)),
+                None => t.clone(),
+            };
+            let got = matmul_of(Operand { tensor: a, perm: pa }, Operand { tensor: b, perm: pb });
+            assert_eq!(got, Ok(product_of(&stored(a, pa), &stored(b, pb))));
         }
     }
 

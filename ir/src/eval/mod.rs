@@ -5,6 +5,7 @@
 //! divided over outputs, never over a sum, and floating-point products use fused multiply-adds in
 //! ascending order of k. Unfit inputs are errors, never panics.
 
+mod approx;
 mod attention;
 mod boxes;
 mod conv;
@@ -13,6 +14,7 @@ mod gather;
 pub(crate) mod integer;
 mod layout;
 pub mod matmul;
+mod panels;
 mod pool;
 mod quantise;
 mod reduce;
@@ -37,6 +39,9 @@ const MAX_BYTES: usize = 1 << 40;
 /// Elements one task computes.
 const CHUNK: usize = 1 << 14;
 
+/// Elements one task of an element-wise function computes.
+const ELEMENTS: usize = 1 << 15;
+
 /// Evaluates an operation that computes its outputs from its inputs alone.
 ///
 /// # Errors
@@ -49,6 +54,24 @@ pub fn eval(op: &Op, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
         return Err(format!("{} of {} inputs", op.name(), inputs.len()));
     }
     typed(op, inputs).map_err(|e| format!("{}: {e}", op.name()))
+}
+
+/// As [`eval`], of inputs that nothing needs afterwards: a result may take the place of one that
+/// nothing else shares. The results are the same.
+///
+/// # Errors
+/// As [`eval`].
+pub fn eval_owned(op: &Op, mut inputs: Vec<Tensor>) -> Result<Vec<Tensor>, String> {
+    match elementwise::in_place(op, &mut inputs) {
+        Some(result) => Ok(vec![result]),
+        None => eval(op, &inputs),
+    }
+}
+
+/// Runs code that the compiler may turn into the widest vector instructions there are.
+#[inline(always)]
+fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
 }
 
 /// Reduces element types to those the kernels have: codes that are only moved are bytes, and
@@ -215,7 +238,7 @@ fn build<T: Element + Default>(
         fill: &(dyn Fn(usize, &mut [T]) + Sync),
     ) -> Result<Tensor, String> {
         let mut out = zeros(&shape)?;
-        pieces(&mut out, CHUNK, fill);
+        pieces(&mut out, ELEMENTS, fill);
         Tensor::new(shape, out)
     }
     each(shape, &fill)
@@ -349,18 +372,31 @@ macro_rules! number_float {
             const ONE: f64 = 1.0;
             const LEAST: Self = <$t>::NEG_INFINITY;
             const MOST: Self = <$t>::INFINITY;
+            #[inline(always)]
             fn wide(self) -> f64 { self.into() }
+            #[inline(always)]
             fn narrow(wide: f64) -> Self { wide as $t }
+            #[inline(always)]
             fn wide_add(a: f64, b: f64) -> f64 { a + b }
+            #[inline(always)]
             fn wide_mul(a: f64, b: f64) -> f64 { a * b }
+            #[inline(always)]
             fn wide_mean(a: f64, n: usize) -> Option<f64> { Some(a / n as f64) }
+            #[inline(always)]
             fn add(self, o: Self) -> Self { self + o }
+            #[inline(always)]
             fn sub(self, o: Self) -> Self { self - o }
+            #[inline(always)]
             fn mul(self, o: Self) -> Self { self * o }
+            #[inline(always)]
             fn div(self, o: Self) -> Self { self / o }
+            #[inline(always)]
             fn fmod(self, o: Self) -> Self { self % o }
+            #[inline(always)]
             fn no_divisor(self) -> bool { false }
+            #[inline(always)]
             fn as_f64(self) -> f64 { self.into() }
+            #[inline(always)]
             fn is_nan(self) -> bool { self.is_nan() }
         }
     )*};
@@ -375,18 +411,31 @@ macro_rules! number_int {
             const ONE: $wide = 1;
             const LEAST: Self = <$t>::MIN;
             const MOST: Self = <$t>::MAX;
+            #[inline(always)]
             fn wide(self) -> $wide { self.into() }
+            #[inline(always)]
             fn narrow(wide: $wide) -> Self { wide as $t }
+            #[inline(always)]
             fn wide_add(a: $wide, b: $wide) -> $wide { a.wrapping_add(b) }
+            #[inline(always)]
             fn wide_mul(a: $wide, b: $wide) -> $wide { a.wrapping_mul(b) }
+            #[inline(always)]
             fn wide_mean(a: $wide, n: usize) -> Option<$wide> { a.checked_div(n as $wide) }
+            #[inline(always)]
             fn add(self, o: Self) -> Self { self.wrapping_add(o) }
+            #[inline(always)]
             fn sub(self, o: Self) -> Self { self.wrapping_sub(o) }
+            #[inline(always)]
             fn mul(self, o: Self) -> Self { self.wrapping_mul(o) }
+            #[inline(always)]
             fn div(self, o: Self) -> Self { self.wrapping_div(o) }
+            #[inline(always)]
             fn fmod(self, o: Self) -> Self { self.wrapping_rem(o) }
+            #[inline(always)]
             fn no_divisor(self) -> bool { self == 0 }
+            #[inline(always)]
             fn as_f64(self) -> f64 { self as f64 }
+            #[inline(always)]
             fn is_nan(self) -> bool { false }
         }
     )*};

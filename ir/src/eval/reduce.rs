@@ -1,10 +1,39 @@
-//! Reductions, normalisations and running sums. Sums of floats are accumulated in f64.
+//! Reductions, normalisations and running sums. Sums of floats are accumulated in f64; elements that
+//! lie beside each other are folded in [`LANES`] interleaved parts on every processor.
 
 use super::elementwise::{Float, larger, smaller};
 use super::walk::Walk;
-use super::{CHUNK, Number, for_elem, indices, pieces, scalar_i64, sorted_axes, strides, zeros};
+use super::{CHUNK, Number, for_elem, indices, pieces, scalar_i64, sorted_axes, strides, vectorised, zeros};
 use crate::op::ReduceFn;
 use crate::tensor::{Tensor, axis, broadcast, count};
+
+/// Parts in which neighbours are folded.
+const LANES: usize = 16;
+
+/// Folds elements that lie beside each other: element i belongs to part `i % LANES`, and the parts
+/// are joined by halves.
+#[inline(always)]
+fn fold_lanes<T: Copy, A: Copy>(x: &[T], first: A, add: impl Fn(A, T) -> A, join: impl Fn(A, A) -> A) -> A {
+    let mut parts = [first; LANES];
+    let (rows, rest) = x.as_chunks::<LANES>();
+    for row in rows {
+        for (part, &v) in parts.iter_mut().zip(row) {
+            *part = add(*part, v);
+        }
+    }
+    for (part, &v) in parts.iter_mut().zip(rest) {
+        *part = add(*part, v);
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        let (low, high) = parts.split_at_mut(half);
+        for (a, &b) in low.iter_mut().zip(high.iter()) {
+            *a = join(*a, b);
+        }
+        half /= 2;
+    }
+    parts[0]
+}
 
 /// [`crate::op::Op::Reduce`].
 pub(super) fn reduce(f: ReduceFn, x: &Tensor, axes: &[i64], keepdims: bool) -> Result<Tensor, String> {
@@ -33,23 +62,27 @@ fn fold<T: Number>(f: ReduceFn, x: &Tensor, axes: &[usize], keepdims: bool) -> R
         first: usize,
         n: usize,
         by: &Walk<1>,
-        mut acc: A,
+        start: A,
         f: impl Fn(A, T) -> A,
+        join: impl Fn(A, A) -> A,
     ) -> A
     where
         A: Copy,
     {
+        let mut acc = start;
         by.runs(0, n, &mut |range, [at], [step]| {
             let at = first + at;
             if step == 1 {
-                acc = from[at..at + range.len()].iter().fold(acc, |acc, &v| f(acc, v));
+                let part = &from[at..at + range.len()];
+                acc = join(acc, vectorised(|| fold_lanes(part, start, &f, &join)));
             } else {
                 acc = (0..range.len()).fold(acc, |acc, i| f(acc, from[at + i * step as usize]));
             }
         });
         acc
     }
-    let sum = |first| each(from, first, n, &reduced, T::ZERO, |a, v: T| T::wide_add(a, v.wide()));
+    let sum =
+        |first| each(from, first, n, &reduced, T::ZERO, |a, v: T| T::wide_add(a, v.wide()), T::wide_add);
     if f == ReduceFn::Mean && n == 0 && T::wide_mean(T::ZERO, 0).is_none() && count(&shape) != Some(0) {
         return Err("the mean of no integers".into());
     }
@@ -57,10 +90,11 @@ fn fold<T: Number>(f: ReduceFn, x: &Tensor, axes: &[usize], keepdims: bool) -> R
         ReduceFn::Sum => T::narrow(sum(first)),
         ReduceFn::Mean => T::narrow(T::wide_mean(sum(first), n).unwrap_or(T::ZERO)),
         ReduceFn::Prod => {
-            T::narrow(each(from, first, n, &reduced, T::ONE, |a, v: T| T::wide_mul(a, v.wide())))
+            let f = |a, v: T| T::wide_mul(a, v.wide());
+            T::narrow(each(from, first, n, &reduced, T::ONE, f, T::wide_mul))
         }
-        ReduceFn::Max => each(from, first, n, &reduced, T::LEAST, larger::<T>),
-        ReduceFn::Min => each(from, first, n, &reduced, T::MOST, smaller::<T>),
+        ReduceFn::Max => each(from, first, n, &reduced, T::LEAST, larger::<T>, larger::<T>),
+        ReduceFn::Min => each(from, first, n, &reduced, T::MOST, smaller::<T>, smaller::<T>),
     };
     let mut out = zeros::<T>(&shape)?;
     let piece = (CHUNK / n.max(1)).max(1);
@@ -81,13 +115,58 @@ pub(super) fn softmax(x: &Tensor, along: i64) -> Result<Tensor, String> {
 
 /// Softmax of one line, in place.
 pub(super) fn softmax_line<T: Float>(line: &mut [T]) {
-    let top = line.iter().copied().fold(T::LEAST, larger::<T>);
-    for v in line.iter_mut() {
-        *v = v.sub(top).exp();
+    pulp::Arch::new().dispatch(SoftmaxLine(line));
+}
+
+/// The softmax of a line, in its place.
+struct SoftmaxLine<'a, T>(&'a mut [T]);
+
+impl<T: Float> pulp::WithSimd for SoftmaxLine<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let top = fold_lanes(self.0, T::LEAST, larger::<T>, larger::<T>);
+        for v in self.0.iter_mut() {
+            *v = Float::exp(v.sub(top));
+        }
+        let scale = 1.0 / fold_lanes(self.0, 0.0, |sum, v: T| sum + v.as_f64(), |a, b| a + b);
+        for v in self.0.iter_mut() {
+            *v = T::narrow(v.as_f64() * scale);
+        }
     }
-    let sum = line.iter().fold(0.0, |sum, v| sum + v.as_f64());
-    for v in line.iter_mut() {
-        *v = T::narrow(v.as_f64() / sum);
+}
+
+/// A normalised row, times a gain, plus a bias.
+struct NormRow<'a, T> {
+    x: &'a [T],
+    gain: &'a [T],
+    bias: Option<&'a [T]>,
+    epsilon: f64,
+    /// Whether the mean is taken away first.
+    centred: bool,
+    out: &'a mut [T],
+}
+
+impl<T: Float> pulp::WithSimd for NormRow<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let NormRow { x, gain, bias, epsilon, centred, out } = self;
+        let n = x.len() as f64;
+        let sum = |x| fold_lanes(x, 0.0, |s, v: T| s + v.as_f64(), |a, b| a + b);
+        let mean = if centred { sum(x) / n } else { 0.0 };
+        let square = |s: f64, v: T| s + (v.as_f64() - mean) * (v.as_f64() - mean);
+        let scale = 1.0 / (fold_lanes(x, 0.0, square, |a, b| a + b) / n + epsilon).sqrt();
+        for ((o, x), g) in out.iter_mut().zip(x).zip(gain) {
+            *o = T::narrow((x.as_f64() - mean) * scale).mul(*g);
+        }
+        if let Some(bias) = bias {
+            for (o, b) in out.iter_mut().zip(bias) {
+                *o = o.add(*b);
+            }
+        }
     }
 }
 
@@ -177,18 +256,8 @@ fn normalise(
         pieces(&mut out, n * rows, &|start, out| {
             let values = &values[start..][..out.len()];
             for (out, x) in out.chunks_exact_mut(n).zip(values.chunks_exact(n)) {
-                let mean =
-                    if centred { x.iter().fold(0.0, |s, v| s + v.as_f64()) / n as f64 } else { 0.0 };
-                let square = x.iter().fold(0.0, |s, v| s + (v.as_f64() - mean) * (v.as_f64() - mean));
-                let scale = 1.0 / (square / n as f64 + f64::from(epsilon)).sqrt();
-                for ((o, x), g) in out.iter_mut().zip(x).zip(&gain) {
-                    *o = T::narrow((x.as_f64() - mean) * scale).mul(*g);
-                }
-                if let Some(bias) = &bias {
-                    for (o, b) in out.iter_mut().zip(bias) {
-                        *o = o.add(*b);
-                    }
-                }
+                let (gain, bias) = (&gain[..], bias.as_deref());
+                pulp::Arch::new().dispatch(NormRow { x, gain, bias, epsilon: epsilon.into(), centred, out });
             }
         });
         Tensor::new(x.shape().to_vec(), out)

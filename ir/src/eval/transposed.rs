@@ -130,7 +130,7 @@ pub(super) fn conv_transpose(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
                     let windows = &mut windows[..rows * positions];
                     windows.fill(T::default());
                     if depth > 0 && positions > 0 {
-                        matmul::product(&left, right, depth, positions, windows);
+                        matmul::product(&left, depth, right, depth, positions, windows);
                     }
                     let windows = &*windows;
                     out.par_chunks_mut(plane).enumerate().for_each(|(c, out)| {
