@@ -9,7 +9,7 @@ use pfmc_ir::op::{
     ReduceFn as Rf, UnaryFn as U,
 };
 
-use super::{FLOATS, OpInfo, contrib, conv_of, halves, hard_sigmoid_of, on_channels, op, stash};
+use super::{FLOATS, OpInfo, contrib, conv_of, halves, hard_sigmoid_of, on_channels, op, qlinear, stash};
 use crate::onnx::codes::E0105;
 use crate::onnx::lower::{Ctx, R};
 
@@ -149,15 +149,7 @@ pub(super) static SPATIAL: &[OpInfo] = &[
         (4, 5),
         &["auto_pad", "ceil_mode", "channels_last", "count_include_pad", "kernel_shape", "pads", "strides"],
         "lowered to a pooling of real numbers",
-        |c| qlinear_pool(c, false),
-    )
-    .on(BYTES),
-    contrib(
-        "QLinearGlobalAveragePool",
-        (5, 5),
-        &["channels_last"],
-        "lowered to a mean of real numbers",
-        |c| qlinear_pool(c, true),
+        qlinear_pool,
     )
     .on(BYTES),
 ];
@@ -333,28 +325,17 @@ fn channels_last(c: &mut Ctx, x: ValueId, rank: i64) -> R<ValueId> {
     c.op(Op::Transpose { perm }, &[x])
 }
 
-fn qlinear_pool(c: &mut Ctx, global: bool) -> R<Vec<ValueId>> {
+fn qlinear_pool(c: &mut Ctx) -> R<Vec<ValueId>> {
     let last = c.attrs.flag("channels_last", false)?;
-    let pooling = if global { None } else { Some(pool_op(mean_fn(c)?, window(c)?)) };
-    let codes = c.x(0)?;
-    let to = c.elem(codes);
-    let rank = c.rank(codes)? as i64;
-    let (mut from, mut into) = (vec![codes, c.x(1)?], vec![c.x(3)?]);
-    from.extend(c.opt(2)?);
-    into.extend(c.opt(4)?);
-    let mut x = c.op(Op::Dequantize { axis: 0, block: 0, to: Elem::F32 }, &from)?;
-    if last {
-        x = channels_first(c, x, rank)?;
-    }
-    let mut y = match pooling {
-        Some(pooling) => c.op(pooling, &[x])?,
-        None => c.reduce(Rf::Mean, x, (2..rank).collect())?,
-    };
-    if last {
-        y = channels_last(c, y, rank)?;
-    }
-    let into = [&[y], &into[..]].concat();
-    Ok(vec![c.op(Op::Quantize { axis: 0, block: 0, to, saturate: true }, &into)?])
+    let pooling = pool_op(mean_fn(c)?, window(c)?);
+    qlinear::one(c, |c, mut x| {
+        let rank = c.rank(x)? as i64;
+        if last {
+            x = channels_first(c, x, rank)?;
+        }
+        let y = c.op(pooling, &[x])?;
+        if last { channels_last(c, y, rank) } else { Ok(y) }
+    })
 }
 
 /// |x|^p.
