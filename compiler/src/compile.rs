@@ -16,7 +16,8 @@ use crate::files::io_error;
 use crate::manifest::{self, FileRecord, Manifest, ModelRecord, TileEntry};
 use crate::onnx;
 use crate::partition::{self, partition};
-use crate::passes::{PassRecord, bind, fix};
+use crate::passes::canonicalise::Canonicalise;
+use crate::passes::{PassRecord, apply, bind, fix};
 use crate::source::ModelSource;
 use crate::{contents, targets, verify};
 
@@ -115,7 +116,7 @@ pub fn open_target(name: &str, process: Option<&str>) -> Result<OpenTarget, Diag
     Ok(OpenTarget { backend, process, target })
 }
 
-/// Lowers a model for a target: import, bind, fold, fix, quantise, partition; the verifier runs
+/// Lowers a model for a target: import, bind, fold, canonicalise, fix, quantise, partition; the verifier runs
 /// after each.
 ///
 /// # Errors
@@ -142,6 +143,7 @@ pub fn lower(
     progress.begin("lowering", 0);
     let (bound, mut passes) = bind::bind(model.graph, bindings)?;
     let mut graph = bound.into_open();
+    passes.push(apply(&Canonicalise, &mut graph)?);
     let (found, fixed) = fix::fix(&mut graph)?;
     passes.push(fixed);
     if found.is_empty() {

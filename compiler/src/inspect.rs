@@ -6,10 +6,11 @@ use std::path::Path;
 use pfmc_ir::diag::Diagnostics;
 use serde::Serialize;
 
+use crate::blocks::{Group, blocks};
 use crate::compile::open_target;
 use crate::onnx;
 use crate::partition::partition;
-use crate::passes::{apply, bind, fix, fold};
+use crate::passes::{apply, bind, canonicalise, fix, fold};
 use crate::targets::BACKENDS;
 
 /// A description of a model.
@@ -29,6 +30,10 @@ pub struct Inspection {
     pub open_dimensions: Vec<String>,
     /// Operators of the source and how often each occurs.
     pub operators: BTreeMap<String, u64>,
+    /// Blocks recovered from their parts, and how often each occurs.
+    pub recovered: BTreeMap<String, u64>,
+    /// The model as its blocks, in order of execution; repeated ones once.
+    pub blocks: Vec<Group>,
     /// Layers that would be fixed.
     pub layers: Vec<Layer>,
     /// Elements of those layers.
@@ -68,7 +73,9 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
     let outputs = graph.outputs().iter().map(|(name, v)| format!("{name}: {}", typed(*v))).collect();
     let open_dimensions = bind::open_dimensions(&graph).into_iter().collect();
     apply(&fold::Fold, &mut graph)?;
+    let recovered = apply(&canonicalise::Canonicalise, &mut graph)?.stats;
     let (found, _) = fix::fix(&mut graph)?;
+    let blocks = blocks(&graph);
     let mut tiles = BTreeMap::new();
     for backend in BACKENDS {
         let target = open_target(backend.name(), None)?.target;
@@ -83,12 +90,14 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
         }
     }
     let mut host_operations = BTreeMap::new();
-    for (_, node) in graph.nodes() {
+    graph.each(&mut |graph| {
         use pfmc_ir::op::Op;
-        if node.op.matrix().is_none() && !matches!(node.op, Op::Input {} | Op::Constant { .. }) {
-            *host_operations.entry(node.op.name().to_owned()).or_default() += 1;
+        for (_, node) in graph.nodes() {
+            if node.op.matrix().is_none() && !matches!(node.op, Op::Input {} | Op::Constant { .. }) {
+                *host_operations.entry(node.op.name().to_owned()).or_default() += 1;
+            }
         }
-    }
+    });
     let layers: Vec<Layer> = found
         .into_iter()
         .map(|f| Layer {
@@ -106,6 +115,8 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
         outputs,
         open_dimensions,
         operators: model.op_counts,
+        recovered,
+        blocks,
         fixed_parameters: layers.iter().map(|l| u64::from(l.k) * u64::from(l.n)).sum(),
         layers,
         tiles,

@@ -1,5 +1,6 @@
 //! The pfmc compiler: ONNX front end, passes, partition, pipeline, verification, execution.
 
+pub mod blocks;
 pub mod codes;
 pub mod compile;
 pub mod contents;
@@ -16,3 +17,4 @@ pub mod session;
 pub mod source;
 pub mod targets;
 pub mod verify;
+pub mod view;

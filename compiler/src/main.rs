@@ -391,6 +391,9 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         ("parameters", grouped(m.model.parameters)),
         ("fixed weights", format!("{} in {layers} layers, {}", grouped(program.weights()), m.scheme)),
     ];
+    if let Some(found) = m.passes.iter().find_map(passes::canonicalise::recovered) {
+        rows.push(("recovered", found));
+    }
     if m.scheme != Scheme::Real {
         let bits = program.matrix_bits() as f64 / program.weights().max(1) as f64;
         rows.push(("bits a weight", format!("{bits:.3}, scales and units included")));
@@ -455,6 +458,9 @@ fn print_inspection(i: &inspect::Inspection) -> Result<(), Diagnostics> {
         say!("  {target:<12} {tiles} tiles");
     }
     say!("  host         {}", count(&i.host_operations));
+    for group in &i.blocks {
+        say!("  {:<12} {}", group.title(), group.parts.join(" + "));
+    }
     say!("");
     say!("  {:>8} {:>8} {:>12}  layer", "inputs", "outputs", "weights");
     for l in &i.layers {

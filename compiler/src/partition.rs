@@ -1,10 +1,11 @@
 //! Cuts fixed matrices into tiles of the target's size, and gathers everything else that is fixed
 //! into the program's data.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use pfmc_ir::backend::TileLimit;
-use pfmc_ir::consts::{Const, ConstSource};
+use pfmc_ir::consts::ConstSource;
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::graph::Graph;
 use pfmc_ir::op::Op;
@@ -14,7 +15,7 @@ use pfmc_ir::text::INLINE_MAX;
 use pfmc_ir::tile::{FixedMatrix, Scheme, Tile, TileId, TileKind};
 use pfmc_ir::verify::Verified;
 
-use crate::passes::fix::{Found, MatrixView};
+use crate::passes::fix::Found;
 use crate::passes::{Exactness, PassInfo, PassRecord, Stats};
 use crate::source::ModelSource;
 
@@ -71,32 +72,32 @@ pub fn partition(
             }
         }
     }
-    let views: Vec<(MatrixView, Const)> =
-        found.iter().filter_map(|f| Some((f.view, graph.consts.get(f.view.id)?.clone()))).collect();
+    let views = found.iter().map(|f| f.view.clone()).collect();
 
     let mut data: Vec<DataEntry> = Vec::new();
     let mut pieces = Vec::new();
     let mut end = 0u64;
-    let used: Vec<_> = graph
-        .order()
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|id| match graph.node(id)?.op {
-            Op::Constant { id } => Some(id),
-            _ => None,
-        })
-        .collect();
-    for id in used {
-        let Some(c) = graph.consts.get_mut(id) else { continue };
-        let Some(bytes) = c.bytes().filter(|_| c.learned || c.len() > INLINE_MAX).cloned() else { continue };
-        if bytes.is_empty() {
-            continue;
+    // The same bytes are held once, wherever constants of them are.
+    let mut known: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+    graph.each_mut(&mut |graph| {
+        for id in graph.order().unwrap_or_default() {
+            let Some(&Op::Constant { id }) = graph.node(id).map(|n| &n.op) else { continue };
+            let Some(c) = graph.consts.get_mut(id) else { continue };
+            let Some(bytes) = c.bytes().filter(|_| c.learned || c.len() > INLINE_MAX).cloned() else {
+                continue;
+            };
+            if bytes.is_empty() {
+                continue;
+            }
+            let offset = *known.entry((bytes.as_ptr() as usize, bytes.len())).or_insert(end);
+            if offset == end {
+                data.push(DataEntry { offset: end, len: bytes.len() as u64, origin: c.origin.clone() });
+                end += bytes.len() as u64;
+                pieces.push(bytes);
+            }
+            c.source = ConstSource::Data(offset);
         }
-        c.source = ConstSource::Data(end);
-        data.push(DataEntry { offset: end, len: bytes.len() as u64, origin: c.origin.clone() });
-        end += bytes.len() as u64;
-        pieces.push(bytes);
-    }
+    });
     let tile_bytes = data_tile_bytes.unwrap_or(1 << 20).max(1);
     let mut offset = 0;
     while offset < end {

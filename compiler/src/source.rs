@@ -1,26 +1,25 @@
 //! Tile contents straight from the model's weights, quantised on demand.
 
 use bytes::Bytes;
-use pfmc_ir::consts::Const;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::numerics;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{Scheme, TileContent, TileId, TileKind, TileSource};
 
 use crate::codes::E0704;
-use crate::passes::fix::MatrixView;
+use crate::view::MatrixView;
 
 /// Quantises tiles from mapped weights; nothing is kept.
 pub struct ModelSource {
     tiles: Vec<(TileKind, Scheme)>,
-    views: Vec<(MatrixView, Const)>,
+    views: Vec<MatrixView>,
     pieces: Vec<Bytes>,
 }
 
 impl ModelSource {
     /// The source of a program whose matrices are `views` (by matrix id) and whose data is the
     /// concatenation of `pieces`.
-    pub fn new(program: &TileProgram, views: Vec<(MatrixView, Const)>, pieces: Vec<Bytes>) -> Self {
+    pub fn new(program: &TileProgram, views: Vec<MatrixView>, pieces: Vec<Bytes>) -> Self {
         let tiles = program
             .tiles()
             .map(|(id, t)| (t.kind.clone(), program.matrix_tile(id).map_or(Scheme::Real, |t| t.2)))
@@ -28,36 +27,10 @@ impl ModelSource {
         ModelSource { tiles, views, pieces }
     }
 
-    /// Elements of a rectangle of a matrix, `[k][n]`.
-    fn read(&self, matrix: usize, k: std::ops::Range<u32>, n: std::ops::Range<u32>) -> Option<Vec<f32>> {
-        let (view, c) = self.views.get(matrix)?;
-        let bytes = c.bytes()?;
-        let mut out = vec![0f32; k.len() * n.len()];
-        let at = |row: usize, column: usize| {
-            let byte = (row * view.k_stride + column * view.n_stride) * 4;
-            bytes.get(byte..byte + 4).and_then(|b| b.try_into().ok()).map(f32::from_le_bytes)
-        };
-        // Walk in the order of the bytes, whichever way the view runs.
-        if view.n_stride <= view.k_stride {
-            for (i, row) in k.enumerate() {
-                for (j, column) in n.clone().enumerate() {
-                    out[i * n.len() + j] = at(row as usize, column as usize)?;
-                }
-            }
-        } else {
-            for (j, column) in n.clone().enumerate() {
-                for (i, row) in k.clone().enumerate() {
-                    out[i * n.len() + j] = at(row as usize, column as usize)?;
-                }
-            }
-        }
-        Some(out)
-    }
-
     /// The unquantised elements of a matrix tile, `[k][n]`.
     pub fn weights(&self, id: TileId) -> Option<Vec<f32>> {
         match &self.tiles.get(id.index())?.0 {
-            TileKind::Matrix { matrix, k, n } => self.read(matrix.index(), k.clone(), n.clone()),
+            TileKind::Matrix { matrix, k, n } => self.views.get(matrix.index())?.read(k.clone(), n.clone()),
             TileKind::Data { .. } => None,
         }
     }
@@ -101,7 +74,7 @@ impl TileSource for ModelSource {
             Some(match kind {
                 TileKind::Data { offset, len } => TileContent::Data(self.data(*offset, *len)?),
                 TileKind::Matrix { matrix, k, n } => {
-                    let values = self.read(matrix.index(), k.clone(), n.clone())?;
+                    let values = self.views.get(matrix.index())?.read(k.clone(), n.clone())?;
                     match *scheme {
                         Scheme::Real => TileContent::Real(numerics::round_real(&values, k.len(), n.len())),
                         Scheme::Codes { bits, group } => TileContent::Codes(numerics::quantize_codes(

@@ -90,8 +90,19 @@ fn rare_forms_agree_with_onnxruntime() {
         "activations",
         "const_weights",
         "conv",
+        "fixed_bank",
+        "fixed_conv",
+        "fixed_gemm",
+        "fixed_integer",
+        "fixed_left",
+        "fixed_not",
+        "fixed_quantised",
+        "fixed_regions",
+        "fixed_tied",
+        "fixed_views",
         "forms",
         "half_weights",
+        "image",
         "opset11",
         "opset7",
         "passthrough",
@@ -99,6 +110,35 @@ fn rare_forms_agree_with_onnxruntime() {
     ] {
         agree(&format!("small/{name}.onnx"), 4);
     }
+}
+
+/// onnxruntime's own operators, one a model; models and both sides of the comparison come from the script.
+#[test]
+fn operators_of_onnxruntime_agree_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = root().join("fixtures/referees/onnx/contrib.py");
+    let done = Command::new(python()).arg(script).arg(dir.path()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let mut models: Vec<PathBuf> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "onnx"))
+        .collect();
+    models.sort();
+    assert!(models.len() > 40, "{} models", models.len());
+    let mut bad = Vec::new();
+    for path in &models {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let beside = |what: &str| npz::read(&path.with_extension(what)).unwrap();
+        let attempt = || -> Result<(), String> {
+            let model = onnx::import(path).map_err(|d| d.to_string())?;
+            let ours = run(&model.graph, &beside("in.npz"), &NoMatrices).map_err(|d| d.to_string())?;
+            let same = || compare(&name, &ours, &beside("out.npz"));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(same)).map_err(|_| "differs".to_owned())
+        };
+        bad.extend(attempt().err().map(|e| format!("{name}: {e}")));
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 
 fn build(model: &Path, target: &str, bits: Option<u8>, bind: &[(&str, i64)], output: &Path) {

@@ -230,6 +230,16 @@ impl<T: Knowledge> Graph<T> {
         found.into_iter().collect()
     }
 
+    /// Whether a node reads a value or a graph output is it.
+    pub fn is_read(&self, id: ValueId) -> bool {
+        let Some(v) = self.value(id) else { return false };
+        self.outputs.iter().any(|(_, o)| *o == id)
+            || self
+                .net
+                .neighbors_directed(v.node.0, Direction::Outgoing)
+                .any(|n| self.net.node_weight(n).is_some_and(|n| n.inputs.contains(&id)))
+    }
+
     /// All nodes in ascending order of creation.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         self.net.node_indices().filter_map(|i| Some((NodeId(i), self.net.node_weight(i)?)))

@@ -91,6 +91,13 @@ pub fn print_program(p: &TileProgram) -> String {
     out
 }
 
+/// Prints a graph as it stands in a program.
+pub fn print_graph<T: Knowledge>(g: &Graph<T>) -> String {
+    let mut out = String::new();
+    print_nodes(&mut out, g);
+    out
+}
+
 fn print_nodes<T: Knowledge>(out: &mut String, g: &Graph<T>) {
     let mut numbers: BTreeMap<ValueId, usize> = BTreeMap::new();
     let order = g.order().unwrap_or_default();

@@ -170,7 +170,9 @@ pub(crate) fn resized(
             if scales.len() != lens.len() || scales.iter().any(|s| !s.is_finite() || *s <= 0.0) {
                 return Err(format!("scales {scales:?} for {} axes", lens.len()));
             }
-            lens.iter().zip(*scales).map(|(&n, &s)| Ok((length((n as f64 * s).floor())?, s))).collect()
+            // In single precision, as the shape inference of ONNX: 10 times 0.7 is 7.
+            let times = |n: i64, s: f64| f64::from((n as f32 * s as f32).floor());
+            lens.iter().zip(*scales).map(|(&n, &s)| Ok((length(times(n, s))?, s))).collect()
         }
         Target::Sizes(sizes) => {
             if sizes.len() != lens.len() || sizes.iter().any(|s| *s < 0) {
@@ -235,6 +237,7 @@ mod tests {
         assert_eq!(by(Target::Scales(&[0.6, 2.0]), AspectRatio::Stretch), [(2, 0.6), (4, 2.0)]);
         // Scales 7 / 4 and 8 / 2: the smaller for both axes.
         assert_eq!(by(Target::Sizes(&[7, 8]), AspectRatio::NotLarger), [(7, 1.75), (4, 1.75)]);
+        assert_eq!(resized(&[10], &Target::Scales(&[0.7f32.into()]), AspectRatio::Stretch).unwrap()[0].0, 7);
         assert!(resized(&[4], &Target::Scales(&[f64::NAN]), AspectRatio::Stretch).is_err());
         assert!(resized(&[4], &Target::Sizes(&[-1]), AspectRatio::Stretch).is_err());
     }

@@ -15,7 +15,8 @@ use crate::files::{map, try_map};
 /// The model file and the external files opened so far.
 pub(super) struct Files {
     model: ModelFile,
-    folder: PathBuf,
+    /// Where external data may be; nowhere for a model that is in memory only.
+    folder: Option<PathBuf>,
     /// By location as the model writes it.
     external: BTreeMap<String, Result<Bytes, Diagnostic>>,
 }
@@ -29,7 +30,12 @@ impl Files {
             Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
             _ => PathBuf::from("."),
         };
-        Ok(Files { model: ModelFile { name, bytes }, folder, external: BTreeMap::new() })
+        Ok(Files { model: ModelFile { name, bytes }, folder: Some(folder), external: BTreeMap::new() })
+    }
+
+    /// A model in memory, which can have no external data.
+    pub(super) fn memory(bytes: Bytes) -> Files {
+        Files { model: ModelFile { name: String::new(), bytes }, folder: None, external: BTreeMap::new() }
     }
 
     /// The model file's bytes.
@@ -65,7 +71,10 @@ impl Files {
         {
             return Err(outside("is no path below the model's folder"));
         }
-        let folder = self.folder.canonicalize().map_err(missing)?;
+        let Some(folder) = &self.folder else {
+            return Err(outside("belongs to a model that is in no folder"));
+        };
+        let folder = folder.canonicalize().map_err(missing)?;
         let path = folder.join(relative).canonicalize().map_err(missing)?;
         if !path.starts_with(&folder) {
             return Err(outside("is a link that leaves the model's folder"));

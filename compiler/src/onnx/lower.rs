@@ -1,7 +1,7 @@
 //! What a lowering has at hand: the node's operands, attributes and helpers that emit operations.
 
 use half::{bf16, f16};
-use pfmc_ir::consts::Const;
+use pfmc_ir::consts::{Const, ConstSource};
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::{Graph, ValueId};
@@ -164,6 +164,7 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
 
     /// The elements of an integer input that is constant, or whose elements inference knows.
     /// `None` when it is left out.
+    #[allow(dead_code)]
     pub(super) fn ints(&mut self, i: usize, what: &str) -> R<Option<Vec<i64>>> {
         match self.known_ints(i, what)? {
             None if self.has(i) => {
@@ -479,6 +480,57 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
         let found = Const::new(elem, shape.to_vec(), c.source.clone(), c.origin.clone(), learned);
         let found = found.map_err(|e| bad(format!("does not hold what the attributes say: {e}")))?;
         Ok(self.imp.constant("", found))
+    }
+
+    /// Entry `at` of constant input `i` along its first axis, which shares its bytes.
+    fn part(&self, i: usize, at: usize) -> Option<Const> {
+        let c = self.constant(i)?;
+        let (count, shape) = c.shape.split_first()?;
+        let bytes = c.bytes()?;
+        let len = c.elem.stored(pfmc_ir::tensor::count(shape)?)?;
+        if at >= *count || len.checked_mul(*count)? != bytes.len() {
+            return None;
+        }
+        let bytes = bytes.slice(len * at..len * (at + 1));
+        let source = match c.source {
+            ConstSource::Mapped(_) => ConstSource::Mapped(bytes),
+            ConstSource::External(_) => ConstSource::External(bytes),
+            _ => ConstSource::Derived(bytes),
+        };
+        let mut origin = c.origin.clone();
+        origin.tensor = origin.tensor.map(|t| format!("{t}[{at}]"));
+        Const::new(c.elem, shape.to_vec(), source, origin, c.learned).ok()
+    }
+
+    /// Entry `at` of input `i` along its first axis. That of a constant shares its bytes.
+    pub(super) fn entry(&mut self, i: usize, at: usize) -> R<ValueId> {
+        match self.part(i, at) {
+            Some(c) => Ok(self.imp.constant("", c)),
+            None => {
+                let (v, at) = (self.x(i)?, self.int_scalar(at as i64));
+                self.op(Op::Gather { axis: 0 }, &[v, at])
+            }
+        }
+    }
+
+    /// Entry `at` of a constant byte tensor, whose last axis holds packed codes of `elem`.
+    pub(super) fn packed_entry(&mut self, i: usize, at: usize, elem: Elem) -> R<ValueId> {
+        let found = self.part(i, at).filter(|c| c.elem == Elem::U8).and_then(|c| {
+            let mut shape = c.shape;
+            let last = shape.last_mut()?;
+            *last = last.checked_mul(8 / elem.bits())?;
+            Const::new(elem, shape, c.source, c.origin, true).ok()
+        });
+        let found =
+            found.ok_or_else(|| Self::form(format!("input {i} must be a constant of packed bytes (u8)")))?;
+        Ok(self.imp.constant("", found))
+    }
+
+    /// A constant under another shape, of the same bytes; `None` when the value is no constant.
+    pub(super) fn reshaped_constant(&mut self, v: ValueId, shape: Vec<usize>) -> Option<ValueId> {
+        let c = self.imp.scope.graph.constant(v)?.1;
+        let new = Const::new(c.elem, shape, c.source.clone(), c.origin.clone(), c.learned).ok()?;
+        Some(self.imp.constant("", new))
     }
 
     /// A constant whose elements are all `code`.

@@ -13,15 +13,16 @@ mod ops;
 pub mod proto;
 mod tensor;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bytes::Bytes;
+use pfmc_ir::consts::Const;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::Graph;
 use pfmc_ir::op::Op;
-use pfmc_ir::shape::{Knowledge, OpenType};
+use pfmc_ir::shape::OpenType;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -89,9 +90,20 @@ impl Model {
 /// # Errors
 /// Every problem found in the file, the graph and its external data.
 pub fn import(path: &Path) -> Result<Model, Diagnostics> {
-    let mut store = files::Files::open(path)?;
-    let proto = files::decode(store.model())?;
     let name = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+    import_from(files::Files::open(path)?, name)
+}
+
+/// Imports a model that is in memory; its weights cannot be in other files.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_bytes(bytes: Bytes) -> Result<Model, Diagnostics> {
+    import_from(files::Files::memory(bytes), String::new())
+}
+
+fn import_from(mut store: files::Files, name: String) -> Result<Model, Diagnostics> {
+    let proto = files::decode(store.model())?;
     let done = import::import(&proto, &mut store)?;
     let parameters = done.graph.consts.iter().filter(|(_, c)| c.learned).map(|(_, c)| c.len() as u64).sum();
     Ok(Model {
@@ -105,36 +117,35 @@ pub fn import(path: &Path) -> Result<Model, Diagnostics> {
     })
 }
 
-/// Looks at every element of the learned constants: a NaN is an error; so is an infinity in a
-/// tensor that is multiplied or looked up, while elsewhere (additive masks) it is a warning. Reads
-/// all weights once, on all cores.
-pub fn check_finite<T: Knowledge>(graph: &Graph<T>) -> Diagnostics {
-    let multiplied: std::collections::BTreeSet<_> = graph
-        .nodes()
-        .filter(|(_, n)| {
-            matches!(
-                n.op,
-                Op::MatMul {}
-                    | Op::Conv { .. }
-                    | Op::LayerNorm { .. }
-                    | Op::Gather { .. }
-                    | Op::Transpose { .. }
-                    | Op::Reshape { .. }
-            )
-        })
-        .flat_map(|(_, n)| n.inputs.iter().filter_map(|v| Some(graph.constant(*v)?.0)))
-        .collect();
-    let learned: Vec<_> = graph.consts.iter().filter(|(_, c)| c.learned).collect();
+/// Looks at every element of the learned constants, those of regions too: a NaN is an error; so is an
+/// infinity in a tensor that is multiplied or looked up, while elsewhere (additive masks) it is a warning.
+/// Reads all weights once, on all cores.
+pub fn check_finite(graph: &Graph<OpenType>) -> Diagnostics {
+    // Constants of regions can have the bytes of those outside: each place in memory is read once.
+    let mut learned: Vec<&Const> = Vec::new();
+    let mut known: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    let mut multiplied = BTreeSet::new();
+    collect(graph, &[], &mut |c, used| {
+        if let Some(bytes) = c.bytes().filter(|_| c.learned) {
+            let at = *known.entry((bytes.as_ptr() as usize, bytes.len())).or_insert(learned.len());
+            if at == learned.len() {
+                learned.push(c);
+            }
+            if used {
+                multiplied.insert(at);
+            }
+        }
+    });
     let found: Vec<Option<Diagnostic>> = learned
         .par_iter()
-        .map(|(id, c)| {
-            let bytes = c.bytes()?;
-            let (at, nan) = first_not_finite(c.elem, bytes)?;
+        .enumerate()
+        .map(|(i, c)| {
+            let (at, nan) = first_not_finite(c.elem, c.bytes()?)?;
             let name = c.origin.tensor.as_deref().unwrap_or("");
             let index = unflatten(at, &c.shape);
             let what = if nan { "NaN" } else { "an infinity" };
             let message = format!("tensor {name:?} has {what} at index {index:?}");
-            Some(if nan || multiplied.contains(id) {
+            Some(if nan || multiplied.contains(&i) {
                 Diagnostic::error(&codes::E0113, message).at(&c.origin)
             } else {
                 Diagnostic::warning(&codes::E0113, message).at(&c.origin)
@@ -142,6 +153,40 @@ pub fn check_finite<T: Knowledge>(graph: &Graph<T>) -> Diagnostics {
         })
         .collect();
     Diagnostics(found.into_iter().flatten().collect())
+}
+
+/// Calls `f` with every constant of a graph and its regions, and with every constant that an operation
+/// on weights reads (then `true`). `given` are the constants that the graph's inputs are, if they are.
+fn collect<'g>(graph: &'g Graph<OpenType>, given: &[Option<&'g Const>], f: &mut dyn FnMut(&'g Const, bool)) {
+    for (_, c) in graph.consts.iter() {
+        f(c, false);
+    }
+    let inputs: BTreeMap<_, _> = graph.inputs().iter().zip(given).collect();
+    let constant = |v| graph.constant(v).map(|c| c.1).or_else(|| **inputs.get(&v)?);
+    for (_, node) in graph.nodes() {
+        let operands = || node.inputs.iter().map(|v| constant(*v));
+        match &node.op {
+            Op::MatMul {}
+            | Op::Conv { .. }
+            | Op::ConvTranspose { .. }
+            | Op::LayerNorm { .. }
+            | Op::Gather { .. }
+            | Op::Transpose { .. }
+            | Op::Reshape { .. }
+            | Op::Dequantize { .. } => operands().flatten().for_each(|c| f(c, true)),
+            Op::If { .. } | Op::Loop { .. } => {
+                // What a loop carries is a constant in its first iteration only.
+                let given: Vec<_> = match node.op {
+                    Op::If { .. } => operands().skip(1).collect(),
+                    _ => operands().collect(),
+                };
+                for region in node.op.regions().iter().filter_map(|r| graph.region(*r)) {
+                    collect(region, &given, f);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Index of the first element that is not finite, and whether any NaN is there (then its index).
@@ -174,6 +219,14 @@ fn first_not_finite(elem: Elem, bytes: &[u8]) -> Option<(usize, bool)> {
         }),
         Elem::F64 => scan::<8>(bytes, |b| {
             let v = f64::from_le_bytes(b);
+            (v.is_finite(), v.is_nan())
+        }),
+        Elem::F16 => scan::<2>(bytes, |b| {
+            let v = half::f16::from_le_bytes(b);
+            (v.is_finite(), v.is_nan())
+        }),
+        Elem::BF16 => scan::<2>(bytes, |b| {
+            let v = half::bf16::from_le_bytes(b);
             (v.is_finite(), v.is_nan())
         }),
         _ => None,

@@ -1,6 +1,7 @@
 //! Passes over the graph. After each one the verifier runs.
 
 pub mod bind;
+pub mod canonicalise;
 pub mod fix;
 pub mod fold;
 
@@ -44,8 +45,14 @@ impl Exactness {
 }
 
 /// All passes in the order of the pipeline.
-pub static ALL: [&PassInfo; 5] =
-    [&bind::INFO, &fold::INFO, &fix::INFO, &crate::partition::QUANTISE, &crate::partition::PARTITION];
+pub static ALL: [&PassInfo; 6] = [
+    &bind::INFO,
+    &fold::INFO,
+    &canonicalise::INFO,
+    &fix::INFO,
+    &crate::partition::QUANTISE,
+    &crate::partition::PARTITION,
+];
 
 /// Counts a pass reports.
 pub type Stats = BTreeMap<String, u64>;

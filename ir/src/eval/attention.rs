@@ -24,7 +24,7 @@ pub(super) fn rotary(
     dim: i64,
 ) -> Result<Tensor, String> {
     let Some((&len, lead)) = x.shape().split_last() else { return Err("x has rank 0".into()) };
-    let dim = usize::try_from(dim).ok().filter(|d| d % 2 == 0 && *d <= len);
+    let dim = usize::try_from(dim).ok().filter(|d| d.is_multiple_of(2) && *d <= len);
     let dim = dim.ok_or_else(|| format!("dim does not fit x {:?}", x.shape()))?;
     let mut table = [(&[][..], 0); 2];
     for (slot, t) in table.iter_mut().zip([cos, sin]) {
@@ -42,7 +42,8 @@ pub(super) fn rotary(
     let walk = Walk::broadcast(lead, [cos_lead, sin_lead]);
     // The other element of the pair of element i, and whether i is the first; the place in a table.
     let half = dim / 2;
-    let pair = |i: usize| if interleaved { (i ^ 1, i % 2 == 0) } else { ((i + half) % dim, i < half) };
+    let pair =
+        |i: usize| if interleaved { (i ^ 1, i.is_multiple_of(2)) } else { ((i + half) % dim, i < half) };
     let place = |i: usize, n: usize| match (n == dim, interleaved) {
         (true, _) => i,
         (false, true) => i / 2,

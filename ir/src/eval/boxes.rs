@@ -9,7 +9,7 @@ use crate::op::Op;
 use crate::tensor::Tensor;
 
 /// Most samples of one box.
-const SAMPLES: f64 = (1u32 << 24) as f64;
+const SAMPLES: f64 = (1u32 << 21) as f64;
 
 /// The lengths of a result of `height` by `width` bins.
 fn bins(height: i64, width: i64) -> Result<(usize, usize), String> {
@@ -70,7 +70,7 @@ pub(super) fn roi_align(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
         (low, bin, if *sampling > 0 { *sampling as f64 } else { bin.ceil().max(0.0) })
     };
     let grids: Vec<_> = corners.iter().map(|c| [axis(c[1], c[3], ph), axis(c[0], c[2], pw)]).collect();
-    if grids.iter().any(|[a, b]| !(a.2 * b.2 * (ph * pw) as f64 <= SAMPLES)) {
+    if !grids.iter().all(|[a, b]| a.2 * b.2 * (ph * pw) as f64 <= SAMPLES) {
         return Err("a box is too large, or its corners are no numbers".into());
     }
     let shape = vec![n, channels, ph, pw];
@@ -124,7 +124,7 @@ pub(super) fn max_roi_pool(
     let (ph, pw) = bins(height, width)?;
     let corners = cast(boxes, Elem::F64)?;
     let corners: Vec<&[f64]> = corners.as_slice::<f64>()?.chunks_exact(5).collect();
-    if let Some(bad) = corners.iter().find(|c| !(c[0] >= 0.0 && c[0] < batch as f64)) {
+    if let Some(bad) = corners.iter().find(|c| !(0.0..batch as f64).contains(&c[0])) {
         return Err(format!("batch {} of {batch}", bad[0]));
     }
     let shape = vec![n, channels, ph, pw];

@@ -204,10 +204,10 @@ fn bitwise(f: BinaryFn, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
         B::BitOr => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x | y)),
         B::BitXor => for_elem!(integer a, T => zip(a, b, |x: T, y: T| x ^ y)),
         B::ShiftLeft => for_elem!(a, [U64 u64, U32 u32, U16 u16, U8 u8], T => {
-            zip(a, b, |x: T, y: T| u32::try_from(y).ok().and_then(|y| x.checked_shl(y)).unwrap_or(0))
+            zip(a, b, |x: T, y: T| if y < T::BITS as T { x << y } else { 0 })
         }),
         _ => for_elem!(a, [U64 u64, U32 u32, U16 u16, U8 u8], T => {
-            zip(a, b, |x: T, y: T| u32::try_from(y).ok().and_then(|y| x.checked_shr(y)).unwrap_or(0))
+            zip(a, b, |x: T, y: T| if y < T::BITS as T { x >> y } else { 0 })
         }),
     }
 }
@@ -677,5 +677,24 @@ mod tests {
         refused(Op::Binary(BinaryFn::Add), &[Tensor::scalar(true), Tensor::scalar(true)], "bool");
         refused(Op::Where {}, &[a.clone(), a.clone(), a.clone()], "expected bool");
         refused(Op::Where {}, &[Tensor::scalar(true), a, Tensor::scalar(1i64)], "f32 and i64");
+    }
+
+    #[test]
+    fn bits_are_combined_moved_and_read_as_another_type() {
+        let (a, b) = (t(&[3], &[0b1100u8, 0xff, 1]), t(&[3], &[0b1010u8, 1, 8]));
+        let two = |f| run(Op::Binary(f), &[a.clone(), b.clone()]);
+        assert_eq!(two(BinaryFn::BitAnd), t(&[3], &[0b1000u8, 1, 0]));
+        assert_eq!(two(BinaryFn::BitOr), t(&[3], &[0b1110u8, 0xff, 9]));
+        assert_eq!(two(BinaryFn::BitXor), t(&[3], &[0b0110u8, 0xfe, 9]));
+        // A shift by the width or more leaves nothing.
+        assert_eq!(two(BinaryFn::ShiftLeft), t(&[3], &[0u8, 0xfe, 0]));
+        assert_eq!(two(BinaryFn::ShiftRight), t(&[3], &[0u8, 0x7f, 0]));
+        assert_eq!(run(Op::Unary(UnaryFn::BitNot), &[t(&[1], &[5i32])]), t(&[1], &[-6i32]));
+        // 1.0 is 0x3f800000 in IEEE single precision.
+        let one = t(&[1], &[1f32]);
+        let cast = |to| Op::BitCast { to };
+        assert_eq!(run(cast(Elem::U32), std::slice::from_ref(&one)), t(&[1], &[0x3f80_0000u32]));
+        refused(cast(Elem::I64), &[one], "has 32 bits and i64 64");
+        refused(Op::Binary(BinaryFn::ShiftLeft), &[t(&[1], &[1i8]), t(&[1], &[1i8])], "does not take i8");
     }
 }

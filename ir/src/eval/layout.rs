@@ -456,4 +456,18 @@ mod tests {
         refused(Op::Trilu { upper: true }, &[ints(&[1]), Tensor::scalar(0i64)], "has no triangles");
         refused(Op::Trilu { upper: true }, &[x, ints(&[0, 1])], "not one integer");
     }
+
+    #[test]
+    fn computed_axes_and_sizes_are_those_of_the_operands() {
+        let x = t(&[1, 3, 1], &[1f32, 2.0, 3.0]);
+        let axes = |v: &[i64]| t(&[v.len()], v);
+        assert_eq!(run(Op::SqueezeAt {}, &[x.clone(), axes(&[-1])]).shape(), [1, 3]);
+        assert_eq!(run(Op::SqueezeAt {}, std::slice::from_ref(&x)).shape(), [3]);
+        assert_eq!(run(Op::UnsqueezeAt {}, &[x.clone(), axes(&[0, -1])]).shape(), [1, 1, 3, 1, 1]);
+        let split = Op::SplitAt { axis: 1, parts: 2 };
+        let out = crate::eval::eval(&split, &[x.clone(), axes(&[1, 2])]).unwrap();
+        assert_eq!(out[1], t(&[1, 2, 1], &[2f32, 3.0]));
+        refused(split, &[x.clone(), axes(&[3])], "1 sizes of 2 pieces");
+        refused(Op::SqueezeAt {}, &[x, axes(&[1])], "is not 1 long");
+    }
 }

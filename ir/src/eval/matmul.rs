@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::walk::Walk;
-use super::{for_elem, pieces, zeros};
+use super::{Number, for_elem, pieces, zeros};
 use crate::tensor::{Element, Tensor, broadcast};
 
 /// Rows of the innermost block.
@@ -176,7 +176,7 @@ pub(super) fn rectangles<T>(
 }
 
 /// Adds `a` `[m][k]` times `b` `[k][n]` to `out` `[m][n]`.
-fn product<T: MulAdd>(a: &[T], b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
+pub(super) fn product<T: MulAdd>(a: &[T], b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
     let serial = out.len().saturating_mul(k) <= SERIAL;
     let compute = |(row, first, mut out): (usize, usize, Vec<&mut [T]>)| {
         let a = &a[row * k..(row + out.len()) * k];
@@ -256,8 +256,8 @@ pub(super) fn det(x: &Tensor) -> Result<Tensor, String> {
             let mut a: Vec<f64> = Vec::with_capacity(size);
             for (i, o) in out.iter_mut().enumerate() {
                 a.clear();
-                a.extend(from[(start + i) * size..][..size].iter().map(|&v| f64::from(v)));
-                *o = eliminate(&mut a, n) as T;
+                a.extend(from[(start + i) * size..][..size].iter().map(|v| v.as_f64()));
+                *o = T::narrow(eliminate(&mut a, n));
             }
         })
     })
@@ -390,5 +390,13 @@ mod tests {
         refused(Op::MatMul {}, &[c, d], "have no product");
         refused(Op::MatMul {}, &[a, t(&[3], &[0i64; 3])], "f32 and i64");
         refused(Op::MatMul {}, &[t(&[1], &[1u8]), t(&[1], &[1u8])], "does not take u8");
+    }
+
+    #[test]
+    fn determinants_by_hand() {
+        let x = t(&[3, 2, 2], &[1f32, 2.0, 3.0, 4.0, 0.0, 1.0, 1.0, 0.0, 1.0, 2.0, 2.0, 4.0]);
+        assert_eq!(run(Op::Det {}, &[x]), t(&[3], &[-2f32, -1.0, 0.0]));
+        assert_eq!(run(Op::Det {}, &[t(&[0, 0], &[0f32; 0])]), Tensor::scalar(1f32));
+        refused(Op::Det {}, &[t(&[2, 3], &[0f32; 6])], "no square matrices");
     }
 }

@@ -23,6 +23,7 @@ mod signal;
 mod transposed;
 mod walk;
 
+pub use quantise::Granularity;
 use rayon::prelude::*;
 
 use crate::elem::Elem;

@@ -98,14 +98,14 @@ impl<'a> Windows<'a> {
         found.clear();
         found.push(rest * self.plane);
         let mut padded = 1;
-        for d in 0..outer {
+        for (d, &window) in at.iter().enumerate() {
             let (s, p) = (&self.spans[d], &self.placed[d]);
             spare.clear();
-            let inside = |t: &i64| at[d] * s.stride + t * s.dilation < p.padded;
+            let inside = |t: &i64| window * s.stride + t * s.dilation < p.padded;
             padded *= (0..s.kernel).filter(inside).count();
             for &base in found.iter() {
                 for t in 0..s.kernel {
-                    let i = at[d] * s.stride + t * s.dilation - p.begin;
+                    let i = window * s.stride + t * s.dilation - p.begin;
                     if let Some(i) = usize::try_from(i).ok().filter(|&i| i < self.spatial[d]) {
                         spare.push(base + i * self.steps[d]);
                     }
@@ -249,11 +249,10 @@ pub(super) fn indexed(
         if column_major {
             for p in places.iter_mut().filter(|p| **p >= 0) {
                 let at = *p as usize;
-                let (plane, mut rest) = (at / w.plane, at % w.plane);
+                let (plane, rest) = (at / w.plane, at % w.plane);
                 let mut flipped = 0;
                 for (&len, &step) in w.spatial.iter().zip(&w.steps).rev() {
                     flipped = flipped * len + rest / step % len;
-                    rest %= step * len;
                 }
                 *p = (plane * w.plane + flipped) as i64;
             }

@@ -8,7 +8,8 @@ use crate::tensor::{Data, Tensor, axis, count};
 
 /// Which scale belongs to an element: `(position / inner / block) % scales` runs along the quantised
 /// axis, and blocks have scales of their own for the other axes.
-struct Granularity {
+#[derive(Debug, Clone)]
+pub struct Granularity {
     inner: usize,
     len: usize,
     block: usize,
@@ -18,8 +19,12 @@ struct Granularity {
 }
 
 impl Granularity {
-    /// Of scales for `x`: one element, a vector along `axis`, or of the same rank in blocks.
-    fn new(x: &[usize], scale: &[usize], at: i64, block: i64) -> Result<Self, String> {
+    /// Of scales for `x` (both as shapes): one element, a vector along axis `at`, or of the same rank
+    /// with one scale for `block` elements along it (0: no blocks).
+    ///
+    /// # Errors
+    /// Scales that are none of these, and an axis `x` does not have.
+    pub fn new(x: &[usize], scale: &[usize], at: i64, block: i64) -> Result<Self, String> {
         let bad = || format!("scales {scale:?} for {x:?} along axis {at} in blocks of {block}");
         if count(scale) == Some(1) && block == 0 {
             return Ok(Granularity { inner: 1, len: 1, block: 1, blocks: 1, whole: true, along: false });
@@ -39,7 +44,8 @@ impl Granularity {
         fits.then_some(Granularity { inner, len, block, blocks, whole: false, along: false }).ok_or_else(bad)
     }
 
-    fn of(&self, position: usize) -> usize {
+    /// The scale, counted in row-major order, of the element at a position in row-major order.
+    pub fn of(&self, position: usize) -> usize {
         if self.whole {
             return 0;
         }

@@ -375,4 +375,20 @@ mod tests {
         refused(op.clone(), &[x.clone(), Tensor::scalar(2i64)], "axis 2 of a tensor of rank 2");
         refused(op, &[x, Tensor::scalar(0.5f32)], "not one integer");
     }
+
+    #[test]
+    fn computed_axes_and_running_products() {
+        let x = t(&[2, 3], &[1i32, 2, 3, 4, 5, 6]);
+        let over = |axes: &[i64], noop| {
+            let op = Op::ReduceOver { f: ReduceFn::Sum, keepdims: false, noop };
+            run(op, &[x.clone(), t(&[axes.len()], axes)])
+        };
+        assert_eq!(over(&[-1], false), t(&[2], &[6i32, 15]));
+        assert_eq!(over(&[], false), Tensor::scalar(21i32));
+        assert_eq!(over(&[], true), x);
+        let product =
+            |exclusive, reverse| run(Op::CumProd { exclusive, reverse }, &[x.clone(), Tensor::scalar(1i64)]);
+        assert_eq!(product(false, false), t(&[2, 3], &[1i32, 2, 6, 4, 20, 120]));
+        assert_eq!(product(true, true), t(&[2, 3], &[6i32, 3, 1, 30, 6, 1]));
+    }
 }

@@ -64,29 +64,40 @@ fn picked<T: Element + Default>(
             _ => runs.push((i, 1, at)),
         }
     }
-    let long = runs.len() * 4 <= width;
+    let (long, whole) = (runs.len() * 4 <= width, !row.contains(&NOWHERE));
     pieces(&mut out, width.saturating_mul((CHUNK / width).max(1)), &|start, out| {
-        for (i, out) in out.chunks_mut(width).enumerate() {
+        let mut before = None;
+        for i in 0..out.len() / width {
             let (mut rest, mut base) = (start / width + i, Some(0));
             for d in (0..last).rev() {
                 let at = tables[d][rest % shape[d]];
                 rest /= shape[d];
                 base = base.filter(|_| at != NOWHERE).map(|b| b + at * steps[d]);
             }
+            if base.is_some() && base == before {
+                // The row that was just written again.
+                out.copy_within((i - 1) * width..i * width, i * width);
+                continue;
+            }
+            before = base;
+            let out = &mut out[i * width..(i + 1) * width];
             let Some(base) = base else {
                 out.fill(fill);
                 continue;
             };
+            let line = &from[base..base + x.shape()[last]];
             if long {
                 for &(to, n, first) in &runs {
                     match first {
                         NOWHERE => out[to..to + n].fill(fill),
-                        _ => out[to..to + n].copy_from_slice(&from[base + first..base + first + n]),
+                        _ => out[to..to + n].copy_from_slice(&line[first..first + n]),
                     }
                 }
+            } else if whole {
+                out.iter_mut().zip(row).for_each(|(o, &at)| *o = line[at]);
             } else {
                 for (o, &at) in out.iter_mut().zip(row) {
-                    *o = if at == NOWHERE { fill } else { from[base + at] };
+                    *o = if at == NOWHERE { fill } else { line[at] };
                 }
             }
         }
@@ -172,28 +183,29 @@ struct Axis {
 }
 
 impl Axis {
-    /// Where element `i` lies on the original axis.
+    /// Where element `i` lies on the original axis, in single precision: which element is the nearest may
+    /// depend on it.
     fn place(&self, i: usize, coordinates: Coordinates) -> f64 {
-        let (i, from) = (i as f64, self.from as f64);
+        let (i, from, scale) = (i as f32, self.from as f32, self.scale as f32);
         // The length before it was rounded.
-        let to = self.scale * from;
-        match coordinates {
+        let to = scale * from;
+        f64::from(match coordinates {
             Coordinates::AlignCorners if to == 1.0 => 0.0,
             Coordinates::AlignCorners => i * (from - 1.0) / (to - 1.0),
-            Coordinates::Asymmetric => i / self.scale,
+            Coordinates::Asymmetric => i / scale,
             Coordinates::PytorchHalfPixel if to == 1.0 => -0.5,
-            Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => (i + 0.5) / self.scale - 0.5,
-            Coordinates::TfHalfPixel => (i + 0.5) / self.scale,
+            Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => (i + 0.5) / scale - 0.5,
+            Coordinates::TfHalfPixel => (i + 0.5) / scale,
             Coordinates::HalfPixelSymmetric => {
-                from / 2.0 * (1.0 - self.to as f64 / to) + (i + 0.5) / self.scale - 0.5
+                from / 2.0 * (1.0 - self.to as f32 / to) + (i + 0.5) / scale - 0.5
             }
             Coordinates::CropAndResize => {
-                let (begin, end) = self.region;
-                let along = if to == 1.0 { 0.5 } else { i / (to - 1.0) };
+                let (begin, end) = (self.region.0 as f32, self.region.1 as f32);
                 // One result lies in the middle of the region.
+                let along = if to == 1.0 { 0.5 } else { i / (to - 1.0) };
                 along * (end - begin) * (from - 1.0) + begin * (from - 1.0)
             }
-        }
+        })
     }
 
     /// Whether a place is beyond the axis, where a crop has no values.
@@ -390,11 +402,21 @@ fn interpolate<T: Number<Wide = f64>>(
         let from = x.as_slice::<T>()?;
         let weights: Vec<(usize, T)> = weights.into_iter().map(|(at, w)| (at, T::narrow(w))).collect();
         let (beyond, block) = (T::narrow(r.extrapolation), axis.to * inner);
+        let pairs: Vec<[(usize, T); 2]> = match taps {
+            2 => weights.chunks_exact(2).map(|w| [w[0], w[1]]).collect(),
+            _ => Vec::new(),
+        };
         if inner == 1 {
             let rows = (CHUNK / block).max(1);
             pieces(&mut out, block.saturating_mul(rows), &|start, out| {
                 for (i, out) in out.chunks_mut(block).enumerate() {
                     let line = &from[(start / block + i) * axis.from..][..axis.from];
+                    if taps == 2 && r.coordinates != Coordinates::CropAndResize {
+                        for (o, [(a, v), (b, w)]) in out.iter_mut().zip(&pairs) {
+                            *o = line[*a].mul(*v).add(line[*b].mul(*w));
+                        }
+                        continue;
+                    }
                     for (o, weights) in out.iter_mut().zip(weights.chunks_exact(taps)) {
                         *o = match weights[0].0 {
                             NOWHERE => beyond,
@@ -412,6 +434,13 @@ fn interpolate<T: Number<Wide = f64>>(
                     let weights = &weights[row % axis.to * taps..][..taps];
                     if weights[0].0 == NOWHERE {
                         out.fill(beyond);
+                        continue;
+                    }
+                    if let &[(a, v), (b, w)] = weights {
+                        let (a, b) = (&plane[a * inner..][..inner], &plane[b * inner..][..inner]);
+                        for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                            *o = a.mul(v).add(b.mul(w));
+                        }
                         continue;
                     }
                     for &(at, w) in weights {
@@ -474,6 +503,8 @@ impl Sampled {
         if !(lo..=hi).contains(&place) {
             match self.border {
                 Border::Zeros => {}
+                // Cubic weights spread over elements that are held one by one.
+                Border::Edge if mode == Interpolation::Cubic => {}
                 Border::Edge => place = place.clamp(0.0, n - 1.0),
                 Border::Reflection => place = self.reflect(place),
             }

@@ -13,8 +13,9 @@ fn around(shape: &[usize], along: usize) -> Result<(usize, usize), String> {
 
 /// Order of values in which NaN is above every number.
 fn order<T: PartialOrd>(a: T, b: T) -> Ordering {
-    // Only a NaN differs from itself.
-    a.partial_cmp(&b).unwrap_or_else(|| (a != a).cmp(&(b != b)))
+    // Only a NaN has no order to itself.
+    let nan = |v: &T| v.partial_cmp(v).is_none();
+    a.partial_cmp(&b).unwrap_or_else(|| nan(&a).cmp(&nan(&b)))
 }
 
 /// [`crate::op::Op::ArgReduce`].

@@ -3,7 +3,7 @@
 use std::f64::consts::PI;
 
 use super::elementwise::cast;
-use super::{for_elem, pieces, scalar_i64, zeros};
+use super::{Number, for_elem, pieces, scalar_i64, zeros};
 use crate::elem::Elem;
 use crate::tensor::{Tensor, axis, count};
 
@@ -170,8 +170,8 @@ pub(super) fn dft(
                 for i in 0..inner {
                     let value = |k: usize| {
                         let at = (first + k * inner + i) * parts;
-                        let re = f64::from(from[at]);
-                        (re, if parts == 2 { f64::from(from[at + 1]) } else { 0.0 })
+                        let re = from[at].as_f64();
+                        (re, if parts == 2 { from[at + 1].as_f64() } else { 0.0 })
                     };
                     line.clear();
                     let given = if half { n / 2 + 1 } else { n }.min(len);
@@ -190,9 +190,9 @@ pub(super) fn dft(
                     if inverse { transform.inverse(&mut line) } else { transform.forward(&mut line) }
                     for (k, v) in line[..kept].iter().enumerate() {
                         let at = (k * inner + i) * out_parts;
-                        out[at] = v.0 as T;
+                        out[at] = T::narrow(v.0);
                         if out_parts == 2 {
-                            out[at + 1] = v.1 as T;
+                            out[at + 1] = T::narrow(v.1);
                         }
                     }
                 }

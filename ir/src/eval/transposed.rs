@@ -3,13 +3,14 @@
 
 use rayon::prelude::*;
 
-use super::{Number, for_elem, indices, matmul, strides, zeros};
+use super::matmul::{self, Right};
+use super::{Number, for_elem, indices, strides, zeros};
 use crate::op::Op;
 use crate::tensor::{Tensor, count};
 use crate::windows::{self, Span};
 
 /// Most elements of an intermediate product.
-const PRODUCT: usize = 1 << 24;
+const PRODUCT: usize = 1 << 22;
 
 /// How windows of one channel lie on an image.
 struct Fold {
@@ -109,36 +110,37 @@ pub(super) fn conv_transpose(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
         let (plane, positions) = (count(&fold.image).unwrap_or(0), count(spatial).unwrap_or(0));
         let depth = channels / groups;
         let (from, weights) = (x.as_slice::<T>()?, w.as_slice::<T>()?);
+        let bias = bias.map(|b| b.as_slice::<T>()).transpose()?;
         // Channels of one product.
-        let block = taps.checked_mul(positions).ok_or("too many windows")?.max(1);
-        let block = (PRODUCT / block).clamp(1, per_group.max(1));
+        let each = taps.checked_mul(positions).ok_or("too many windows")?;
+        let block = (PRODUCT / each.max(1)).clamp(1, per_group.max(1));
+        let mut windows = zeros::<T>(&[block, each])?;
         for (i, out) in out.chunks_mut((outs * plane).max(1)).enumerate() {
             for (g, out) in out.chunks_mut((per_group * plane).max(1)).enumerate() {
                 let at = (i * channels + g * depth) * positions;
-                let right = Tensor::new(vec![depth, positions], from[at..at + depth * positions].to_vec())?;
+                let right = Right { data: &from[at..at + depth * positions], row: positions, column: 1 };
                 for (j, out) in out.chunks_mut(block * plane).enumerate() {
                     let rows = out.len() / plane * taps;
                     let first = j * block * taps;
                     let mut left = vec![T::default(); rows * depth];
-                    for (c, column) in weights[g * depth * per_group * taps..].chunks(per_group * taps)
-                        .take(depth).enumerate()
-                    {
-                        for (r, &v) in column[first..first + rows].iter().enumerate() {
-                            left[r * depth + c] = v;
-                        }
+                    for c in 0..depth {
+                        let column = &weights[(g * depth + c) * per_group * taps + first..][..rows];
+                        column.iter().enumerate().for_each(|(r, &v)| left[r * depth + c] = v);
                     }
-                    let product = matmul::matmul(&Tensor::new(vec![rows, depth], left)?, &right)?;
-                    let product = product.as_slice::<T>()?;
+                    let windows = &mut windows[..rows * positions];
+                    windows.fill(T::default());
+                    if depth > 0 && positions > 0 {
+                        matmul::product(&left, right, depth, positions, windows);
+                    }
+                    let windows = &*windows;
                     out.par_chunks_mut(plane).enumerate().for_each(|(c, out)| {
-                        fold.add(&product[c * taps * positions..(c + 1) * taps * positions], out);
+                        if let Some(bias) = bias {
+                            out.fill(bias[g * per_group + j * block + c]);
+                        }
+                        fold.add(&windows[c * each..(c + 1) * each], out);
                     });
                 }
             }
-        }
-        if let Some(bias) = bias.map(|b| b.as_slice::<T>()).transpose()? {
-            out.par_chunks_mut(plane.max(1)).enumerate().for_each(|(c, out)| {
-                out.iter_mut().for_each(|v| *v = v.add(bias[c % outs]));
-            });
         }
         Tensor::new(shape, out)
     })

@@ -3,13 +3,12 @@
 //!
 //! Inference never guesses: what it cannot derive is unknown. What contradicts is an error.
 
-mod region;
-
-pub use region::join;
 mod attention;
+mod general;
+mod region;
 mod spatial;
 
-mod general;
+pub use region::join;
 
 use crate::codes::E0301;
 use crate::diag::{Diagnostic, Diagnostics};
@@ -589,7 +588,12 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                 }
             });
             let n = n.filter(|n| n.value().is_none_or(|v| v >= 0));
-            one(typed(elem, Some(vec![n])))
+            let mut fact = typed(elem, Some(vec![n]));
+            fact.value = range_value(x).filter(|_| elem == Elem::I64);
+            if let Some(v) = &fact.value {
+                fact.ty.shape = Some(vec![known(v.len())]);
+            }
+            one(fact)
         }
         Op::CumSum { .. } => one(Fact::of(x[0].ty.clone())),
         Op::CumProd { .. }
@@ -702,6 +706,21 @@ fn binary_value(f: crate::op::BinaryFn, a: &Fact, b: &Fact) -> Option<Vec<OpenDi
         }
     };
     Some((0..n).map(pair).collect())
+}
+
+/// The elements of a short range of numbers.
+fn range_value(x: &[&Fact]) -> Option<Vec<OpenDim>> {
+    let number = |f: &Fact| f.numbers()?.first().copied();
+    let (mut at, limit, delta) = (number(x[0])?, number(x[1])?, number(x[2])?);
+    let mut out = Vec::new();
+    while (delta > 0 && at < limit) || (delta < 0 && at > limit) {
+        if out.len() == MAX_FOLLOWED {
+            return None;
+        }
+        out.push(Some(Dim::known(at)));
+        at = at.checked_add(delta)?;
+    }
+    (delta != 0).then_some(out)
 }
 
 fn gather_value(data: &Fact, indices: &Fact) -> Option<Vec<OpenDim>> {

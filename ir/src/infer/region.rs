@@ -126,8 +126,9 @@ pub(super) fn infer(op: &Op, regions: &[Graph<OpenType>], x: &[&Fact]) -> Result
     }
 }
 
-/// Whether the next condition is always true.
+/// Whether the next condition is always true, or the one before.
 fn never_stops(body: &Graph<OpenType>) -> bool {
     let Some((_, v)) = body.outputs().first() else { return false };
-    body.constant(*v).is_some_and(|(_, c)| c.bytes().is_some_and(|b| b.iter().all(|&b| b == 1)))
+    body.inputs().get(1) == Some(v)
+        || body.constant(*v).is_some_and(|(_, c)| c.bytes().is_some_and(|b| b.iter().all(|&b| b == 1)))
 }

@@ -122,7 +122,7 @@ pub(super) fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                 return Err("the size needs batch and channels".into());
             };
             let rank = super::known(spatial.len());
-            of(elem, Some([&[batch.clone()], spatial, &[rank]].concat()))
+            of(elem, Some([std::slice::from_ref(batch), spatial, &[rank]].concat()))
         }
         Op::RoiAlign { height, width, .. } | Op::MaxRoiPool { height, width, .. } => {
             if *height < 1 || *width < 1 {
@@ -246,5 +246,102 @@ fn scaled(d: &OpenDim, scale: f64) -> OpenDim {
         (Some(times), _) => d.mul(&times),
         (None, Some(by)) => d.div(&by),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{Coordinates, Interpolation, NearestFn, PadMode, PoolFn};
+    use crate::text::{parse_program, print_program};
+
+    fn fact(dims: &[Option<&str>]) -> Fact {
+        let dim = |d: &Option<&str>| d.map(|d| d.parse().map_or_else(|_| Dim::symbol(d), Dim::known));
+        Fact::of(OpenType { elem: Elem::F32, shape: Some(dims.iter().map(dim).collect()) })
+    }
+
+    fn shown(op: &Op, x: &[&Fact]) -> String {
+        infer(op, x).map_or_else(|e| e, |f| f[0].ty.to_string())
+    }
+
+    fn resize(scales: &[f32], axes: &[i64]) -> Op {
+        Op::Resize {
+            mode: Interpolation::Linear,
+            coordinates: Coordinates::HalfPixel,
+            nearest: NearestFn::PreferFloor,
+            cubic: -0.75,
+            exclude_outside: false,
+            extrapolation: 0.0,
+            antialias: false,
+            aspect: AspectRatio::Stretch,
+            axes: axes.to_vec(),
+            scales: scales.to_vec(),
+        }
+    }
+
+    fn pool(stride: i64, auto: AutoPad) -> Op {
+        Op::Pool {
+            f: PoolFn::Max,
+            kernel: vec![3, 3],
+            strides: vec![stride, 1],
+            pads: vec![0, 1, 0, 1],
+            dilations: vec![1, 1],
+            ceil: false,
+            auto,
+        }
+    }
+
+    #[test]
+    fn lengths_stay_symbols_where_they_are_polynomials() {
+        let x = fact(&[Some("b"), Some("3"), Some("h"), Some("w")]);
+        assert_eq!(shown(&pool(1, AutoPad::Given), &[&x]), "f32[b, 3, h+-2, w]");
+        assert_eq!(shown(&pool(1, AutoPad::Upper), &[&x]), "f32[b, 3, h, w]");
+        assert_eq!(shown(&pool(2, AutoPad::Upper), &[&x]), "f32[b, 3, ?, w]");
+        let known = fact(&[None, Some("3"), Some("7"), Some("9")]);
+        assert_eq!(shown(&pool(2, AutoPad::Upper), &[&known]), "f32[?, 3, 4, 9]");
+        assert_eq!(shown(&resize(&[2.0, 0.6], &[2, 3]), &[&x]), "f32[b, 3, 2*h, ?]");
+        assert_eq!(shown(&resize(&[1.5, 0.6], &[-2, -1]), &[&known]), "f32[?, 3, 10, 5]");
+        let transposed = Op::ConvTranspose {
+            strides: vec![2, 2],
+            pads: vec![0; 4],
+            dilations: vec![1, 1],
+            groups: 1,
+            output_padding: vec![0, 1],
+            output: Vec::new(),
+            auto: AutoPad::Given,
+        };
+        let w = fact(&[Some("3"), Some("5"), Some("2"), Some("2")]);
+        assert_eq!(shown(&transposed, &[&x, &w]), "f32[b, 5, 2*h, 2*w+1]");
+        let mut pads = fact(&[Some("4")]);
+        pads.value = Some(vec![Some(Dim::known(1)), None, Some(Dim::known(-3)), Some(Dim::known(1))]);
+        let pad = Op::Pad { mode: PadMode::Constant, axes: vec![2, 3] };
+        assert_eq!(shown(&pad, &[&x, &pads]), "f32[b, 3, h+-2, ?]");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let x = fact(&[Some("1"), Some("3"), Some("2"), Some("9")]);
+        assert!(shown(&pool(1, AutoPad::Given), &[&x]).contains("windows of 3"));
+        let short = fact(&[Some("1"), Some("3"), Some("2")]);
+        assert!(shown(&pool(1, AutoPad::Given), &[&short]).contains("2 spatial axes"));
+        assert!(shown(&resize(&[2.0], &[2, 3]), &[&x]).contains("1 scales for 2 axes"));
+        assert!(shown(&resize(&[0.0, 1.0], &[2, 3]), &[&x]).contains("scales"));
+        assert!(shown(&resize(&[1.0, 1.0], &[2, 4]), &[&x]).contains("axis 4"));
+    }
+
+    #[test]
+    fn attributes_read_back() {
+        for line in [
+            "pool(%0) {f=mean_padded, kernel=[3, 3], strides=[1, 2], pads=[0, 1, 0, 1], dilations=[1, 1], ceil=1, auto=same_lower}",
+            "resize(%0) {mode=cubic, coordinates=half_pixel, nearest=floor, cubic=-0.5f, exclude_outside=0, \
+             extrapolation=0.0f, antialias=1, aspect=stretch, axes=[], scales=[1.0f, 1.0f, 0.25f, 3.0f]}",
+            "pad(%0, %0) {mode=wrap, axes=[-1]}",
+        ] {
+            let text = format!(
+                "pfir 1\n%0 = input \"x\" : f32[1, 2, h, w]\n%1 \"y\" = {line} : f32[1, 2, ?, ?]\noutput \"y\" = %1\n"
+            );
+            let printed = print_program(&parse_program(&text).unwrap());
+            assert!(printed.contains(line), "{printed}");
+        }
     }
 }

@@ -230,6 +230,20 @@ fn merge(c: &mut Ctx, v: ValueId, shape: ValueId, bounds: &[i64]) -> R<ValueId> 
     if bounds.windows(2).all(|w| w[1] == w[0] + 1) {
         return Ok(v);
     }
+    // A weight stays one tensor of the file, so that its product is with a fixed matrix.
+    let lengths: Option<Vec<usize>> =
+        (0..c.rank(v)?).map(|i| c.length(v, i).and_then(|l| usize::try_from(l).ok())).collect();
+    if let Some(lengths) = lengths {
+        let at = |b: i64| usize::try_from(b).unwrap_or(0);
+        let lead = lengths.iter().take(at(bounds[0])).copied();
+        let merged = bounds.windows(2).map(|w| {
+            let part = lengths.get(at(w[0])..at(w[1])).unwrap_or_default();
+            part.iter().fold(1usize, |n, l| n.saturating_mul(*l))
+        });
+        if let Some(v) = c.reshaped_constant(v, lead.chain(merged).collect()) {
+            return Ok(v);
+        }
+    }
     let mut parts = vec![range(c, shape, 0, bounds[0])?];
     for w in bounds.windows(2) {
         let lengths = range(c, shape, w[0], w[1])?;

@@ -5,6 +5,7 @@ mod bits;
 mod blocks;
 mod control;
 mod einsum;
+mod experts;
 mod loss;
 mod qlinear;
 mod quantised;
@@ -180,6 +181,7 @@ static TABLES: &[&[OpInfo]] = &[
     recurrent::RECURRENT,
     spatial::SPATIAL,
     blocks::BLOCKS,
+    experts::EXPERTS,
     qlinear::QLINEAR,
     axes::AXES,
     bits::BITS,

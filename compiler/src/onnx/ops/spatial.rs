@@ -88,7 +88,7 @@ pub(super) static SPATIAL: &[OpInfo] = &[
     op("MaxUnpool", 9, (2, 3), &["kernel_shape", "pads", "strides"], "", max_unpool),
     op("MeanVarianceNormalization", 9, (1, 1), &["axes"], "lowered", mean_variance_norm).on(FLOATS),
     op("NonMaxSuppression", 10, (2, 5), &["center_point_box"], "", non_max_suppression).on(&[Elem::F32]),
-    op("Pad", 7, (1, 4), &["mode", "pads", "value"], "axes must be constant", pad),
+    op("Pad", 7, (1, 4), &["mode", "pads", "value"], "axes that are not constant need a known rank", pad),
     op(
         "Resize",
         10,
@@ -517,14 +517,20 @@ fn pad(c: &mut Ctx) -> R<Vec<ValueId>> {
     let mode = word(c, "mode", PadMode::Constant, &modes)?;
     let (given, number) = (c.attrs.ints("pads")?, c.attrs.float("value")?);
     let x = c.x(0)?;
-    let axes = c.ints(3, "axes")?.unwrap_or_default();
-    if c.has(3) && axes.is_empty() {
-        return Ok(vec![x]);
-    }
-    let pads = match given {
+    let mut pads = match given {
         Some(pads) => c.vector(pads),
         None => c.i64_input(1)?,
     };
+    let axes = match c.constant(3).is_some() {
+        true => c.ints(3, "axes")?.unwrap_or_default(),
+        false => Vec::new(),
+    };
+    if c.constant(3).is_some() && axes.is_empty() {
+        return Ok(vec![x]);
+    }
+    if c.has(3) && axes.is_empty() {
+        pads = spread_pads(c, x, pads)?;
+    }
     let mut inputs = vec![x, pads];
     let value = match number {
         Some(v) if v != 0.0 => Some(c.number_like(v.into(), x)?),
@@ -532,6 +538,23 @@ fn pad(c: &mut Ctx) -> R<Vec<ValueId>> {
     };
     inputs.extend(value.filter(|_| mode == PadMode::Constant));
     Ok(vec![c.op(Op::Pad { mode, axes }, &inputs)?])
+}
+
+/// Pads of the axes that input 3 names at run time, as pads of all axes.
+fn spread_pads(c: &mut Ctx, x: ValueId, pads: ValueId) -> R<ValueId> {
+    let rank = c.rank(x)? as i64;
+    let axes = c.i64_input(3)?;
+    let (all, count) = (c.vector((0..rank).collect()), c.vector(vec![rank]));
+    let axes = c.bin(B::Mod, axes, count)?;
+    let column = c.op(Op::Unsqueeze { axes: vec![1] }, &[axes])?;
+    let named = c.bin(B::Equal, column, all)?;
+    let named = c.op(Op::Cast { to: Elem::I64 }, &[named])?;
+    // [2, axes, 1] times [axes, rank].
+    let (split, flat) = (c.vector(vec![2, -1, 1]), c.vector(vec![-1]));
+    let pads = c.op(Op::Reshape { allow_zero: false }, &[pads, split])?;
+    let pads = c.bin(B::Mul, pads, named)?;
+    let pads = c.op(Op::Reduce { f: Rf::Sum, axes: vec![1], keepdims: false }, &[pads])?;
+    c.op(Op::Reshape { allow_zero: false }, &[pads, flat])
 }
 
 fn center_crop_pad(c: &mut Ctx) -> R<Vec<ValueId>> {
