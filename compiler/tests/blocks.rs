@@ -209,6 +209,51 @@ fn attention_is_recovered_with_scales_caps_and_masks() {
 }
 
 #[test]
+fn heads_in_the_batch_axis_and_shared_heads_are_recovered() {
+    let batched = "%0 = input \"q\" : f32[bh, s, 8]\n%1 = input \"k\" : f32[bh, t, 8]\n%2 = input \"v\" : f32[bh, t, 6]\n\
+                   %3 = const [4.0] : f32[]\n%4 = div(%0, %3) : f32[bh, s, 8]\n%5 = transpose(%1) {perm=[0, 2, 1]} : f32[bh, 8, t]\n\
+                   %6 = matmul(%4, %5) : f32[bh, s, t]\n%7 = softmax(%6) {axis=2} : f32[bh, s, t]\n\
+                   %8 = matmul(%7, %2) : f32[bh, s, 6]\noutput \"y\" = %8\n";
+    assert_eq!(expect("batched heads", batched, &[("attentions", 1)]), ["attention"]);
+    // Multi-query attention: one head of keys and values, repeated by Gather or broadcast by the product.
+    let shared = |repeat: &str, heads: usize, k: usize, v: usize| {
+        format!(
+            "%0 = input \"q\" : f32[b, 4, s, 8]\n%1 = input \"k\" : f32[b, {heads}, t, 8]\n%2 = input \"v\" : f32[b, {heads}, t, 6]\n\
+             %3 = const [0, 0, 1, 1] : i64[4]\n{repeat}%9 = transpose(%{k}) {{perm=[0, 1, 3, 2]}} : f32[b, ?, 8, t]\n\
+             %10 = matmul(%0, %9) : f32[b, 4, s, t]\n%11 = softmax(%10) {{axis=-1}} : f32[b, 4, s, t]\n\
+             %12 = matmul(%11, %{v}) : f32[b, 4, s, 6]\noutput \"y\" = %12\n"
+        )
+    };
+    assert_eq!(expect("broadcast", &shared("", 1, 1, 2), &[("attentions", 1)]), ["attention"]);
+    let gathers =
+        "%4 = gather(%1, %3) {axis=1} : f32[b, 4, t, 8]\n%5 = gather(%2, %3) {axis=1} : f32[b, 4, t, 6]\n";
+    assert_eq!(expect("gather", &shared(gathers, 2, 4, 5), &[("attentions", 1)]), ["attention"]);
+    // Heads dealt in turns are not heads of one group: keys stay repeated.
+    let turns = shared(gathers, 2, 4, 5).replace("[0, 0, 1, 1]", "[0, 1, 0, 1]");
+    assert_eq!(expect("turns", &turns, &[("attentions", 1)]), ["gather", "gather", "attention"]);
+}
+
+#[test]
+fn rotary_positions_of_pairs_beside_each_other_are_recovered() {
+    let lines = |middle: &str| {
+        format!(
+            "%0 = input \"x\" : f32[b, 2, s, 4]\n%1 = input \"cos\" : f32[s, 4]\n%2 = input \"sin\" : f32[s, 4]\n\
+             %3 = const [0] : i64[1]\n%4 = const [1] : i64[1]\n%5 = const [2] : i64[1]\n%6 = const [9223372036854775807] : i64[1]\n\
+             %7 = const [3] : i64[1]\n%8 = const [0, 2, -1, 4] : i64[4]\n\
+             %9 = slice(%0, %3, %6, %7, %5) : f32[b, 2, s, 2]\n%10 = slice(%0, %4, %6, %7, %5) : f32[b, 2, s, 2]\n{middle}output \"y\" = %19\n"
+        )
+    };
+    let gptj = "%11 = neg(%10) : f32[b, 2, s, 2]\n%12 = unsqueeze(%11) {axes=[4]} : f32[b, 2, s, 2, 1]\n\
+                %13 = unsqueeze(%9) {axes=[4]} : f32[b, 2, s, 2, 1]\n%14 = concat(%12, %13) {axis=-1} : f32[b, 2, s, 2, 2]\n\
+                %15 = reshape(%14, %8) {allow_zero=0} : f32[b, 2, s, 4]\n%16 = mul(%0, %1) : f32[b, 2, s, 4]\n\
+                %17 = mul(%15, %2) : f32[b, 2, s, 4]\n%19 = add(%16, %17) : f32[b, 2, s, 4]\n";
+    assert_eq!(expect("gptj", &lines(gptj), &[("rotaries", 1)]), ["rotary"]);
+    // Without the minus it is no turn.
+    let other = gptj.replace("= neg(", "= abs(");
+    assert!(expect("no turn", &lines(&other), &[]).contains(&"concat"));
+}
+
+#[test]
 fn what_changes_nothing_goes_and_what_is_learned_stays() {
     let lines = r#"%0 = input "x" : f32[n, 4]
 %1 = const [1.0] : f32[]

@@ -9,10 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use onnx_protobuf::{Message, ModelProto, TensorProto};
 use pfmc::onnx;
 use pfmc::passes::bind;
+use pfmc::passes::canonicalise::Canonicalise;
+use pfmc::passes::fold::Fold;
+use pfmc::passes::{Stats, apply};
 use pfmc_ir::elem::Elem;
 use pfmc_ir::exec::{self, NoMatrices};
 use pfmc_ir::shape::OpenType;
@@ -135,22 +139,29 @@ fn read(path: &Path, name: &str) -> Result<Option<(String, Tensor)>, String> {
     Ok(Some((name.to_owned(), value)))
 }
 
-fn case(folder: &Path) -> Case {
+/// Runs a case; with `recovered` after blocks were recovered from their parts, which it counts.
+fn case(folder: &Path, recovered: Option<&Mutex<Stats>>) -> Case {
     let model = ModelProto::parse_from_bytes(&std::fs::read(folder.join("model.onnx")).unwrap()).unwrap();
     let single = model.graph.node.len() == 1;
     let run = || -> Result<(), String> {
-        let imported = onnx::import(&folder.join("model.onnx")).map_err(|d| d.to_string())?;
+        let mut graph = onnx::import(&folder.join("model.onnx")).map_err(|d| d.to_string())?.graph;
+        if let Some(counts) = recovered {
+            apply(&Fold, &mut graph).map_err(|d| d.to_string())?;
+            let stats = apply(&Canonicalise, &mut graph).map_err(|d| d.to_string())?.stats;
+            for (name, n) in stats {
+                *counts.lock().unwrap().entry(name).or_default() += n;
+            }
+        }
         for set in std::fs::read_dir(folder).unwrap().filter_map(Result::ok).filter(|e| e.path().is_dir()) {
             let mut inputs = BTreeMap::new();
             for (i, v) in model.graph.input.iter().enumerate() {
                 inputs.extend(read(&set.path().join(format!("input_{i}.pb")), v.name.as_str())?);
             }
-            let got = exec::run(&imported.graph, &inputs, &NoMatrices).map_err(|d| d.to_string())?;
-            imported.graph.verify().map_err(|d| d.to_string())?;
-            for (name, v) in imported.graph.outputs() {
+            let got = exec::run(&graph, &inputs, &NoMatrices).map_err(|d| d.to_string())?;
+            graph.verify().map_err(|d| d.to_string())?;
+            for (name, v) in graph.outputs() {
                 let t = &got[name];
-                let (declared, found) =
-                    (&imported.graph.value(*v).unwrap().ty, OpenType::fixed(t.elem(), t.shape()));
+                let (declared, found) = (&graph.value(*v).unwrap().ty, OpenType::fixed(t.elem(), t.shape()));
                 if !declared.admits(&found) {
                     return Err(format!("output {name:?} is inferred {declared} and is {found}"));
                 }
@@ -257,7 +268,7 @@ fn onnx_node_cases_pass_but_for_the_listed() {
     if let Some(part) = &part {
         folders.retain(|p| name(p).contains(part.as_str()));
     }
-    let cases: BTreeMap<String, Case> = folders.par_iter().map(|p| (name(p), case(p))).collect();
+    let cases: BTreeMap<String, Case> = folders.par_iter().map(|p| (name(p), case(p, None))).collect();
     let expected = expectations();
     let listed = |n: &str, kind: &str| expected.get(n).is_some_and(|(k, _)| k == kind);
     for (what, single) in [("single-node", true), ("all", false)] {
@@ -288,4 +299,28 @@ fn onnx_node_cases_pass_but_for_the_listed() {
     }
     let shown: Vec<&str> = drift.iter().map(String::as_str).collect();
     assert!(shown.is_empty(), "{} cases drifted:\n{}", shown.len(), shown.join("\n"));
+}
+
+/// The ONNX functions of whole blocks, written out: what is recovered from them must compute what the
+/// cases expect.
+#[test]
+fn blocks_recovered_from_written_out_functions_keep_their_results() {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(root())
+        .unwrap()
+        .filter_map(Result::ok)
+        .map(|e| e.path())
+        .filter(|p| p.to_string_lossy().contains("_expanded"))
+        .collect();
+    folders.sort();
+    let counts = Mutex::new(Stats::new());
+    let broken: Vec<String> = folders
+        .par_iter()
+        .filter_map(|p| {
+            let plain = case(p, None).result;
+            let error = case(p, Some(&counts)).result.err()?;
+            plain.is_ok().then(|| format!("{}: {error}", p.file_name().unwrap().to_string_lossy()))
+        })
+        .collect();
+    println!("recovered from {} cases: {:?}", folders.len(), counts.lock().unwrap());
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }

@@ -540,7 +540,9 @@ impl<T: Knowledge> Verify for Graph<T> {
                 match self.value(*v) {
                     None => err(format!("{name} reads %{v}, which nothing produces"), &node.origin),
                     Some(value) => {
-                        if !self.net.contains_edge(value.node.0, id.0) {
+                        // From the reader: a constant may have very many.
+                        let mut from = self.net.neighbors_directed(id.0, Direction::Incoming);
+                        if !from.any(|p| p == value.node.0) {
                             err(format!("{name} reads %{v} without an edge from its producer"), &node.origin);
                         }
                     }

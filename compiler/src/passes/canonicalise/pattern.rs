@@ -12,6 +12,9 @@ use pfmc_ir::tensor::{Data, Tensor};
 /// Largest constant whose elements a pattern looks at.
 const LOOK: usize = 4096;
 
+/// Most source nodes that one node's origin collects.
+const SOURCES: usize = 256;
+
 /// A graph that patterns read and change.
 pub(super) struct Net<'g>(pub(super) &'g mut Graph<OpenType>);
 
@@ -239,7 +242,7 @@ impl Net<'_> {
             if matches!(n.op, Op::Input {}) || n.outputs.iter().any(read) {
                 continue;
             }
-            if !matches!(n.op, Op::Constant { .. }) {
+            if !matches!(n.op, Op::Constant { .. }) && n.origin.nodes.len() + origin.nodes.len() <= SOURCES {
                 origin.merge(&Origin { tensor: None, ..n.origin.clone() });
             }
             todo.extend(n.inputs.clone());
