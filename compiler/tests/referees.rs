@@ -5,14 +5,14 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::referee::{Random, compare, onnxruntime, python, root, tool};
 use pfmc::compile::{Options, compile};
 use pfmc::passes::bind::{self, Bound};
 use pfmc::run::Runnable;
-use pfmc::{evaluate, onnx};
+use pfmc::{evaluate, npz, onnx};
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::elem::Elem;
 use pfmc_ir::exec::{NoMatrices, run};

@@ -1,4 +1,5 @@
 //! Runs that keep state, on small models whose results without it are at hand.
+#![allow(clippy::unwrap_used)] // helpers outside of test functions
 
 mod common;
 

@@ -378,8 +378,8 @@ impl Importer<'_> {
     }
 
     /// Builds a region by emitting operations: `f` gets the values of its inputs and gives its outputs.
-    pub(super) fn built<'s, S>(
-        state: &'s mut S,
+    pub(super) fn built<S>(
+        state: &mut S,
         importer: impl Fn(&mut S) -> &mut Self,
         inputs: Vec<(String, Fact)>,
         f: impl FnOnce(&mut S, Vec<ValueId>) -> Result<Vec<(String, ValueId)>, Fault>,
