@@ -2,10 +2,13 @@
 //! with `cargo nextest run --profile referees`.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::referee::{Random, compare, onnxruntime, python, root, tool};
 use pfmc::compile::{Options, compile};
 use pfmc::passes::bind::{self, Bound};
 use pfmc::run::Runnable;
@@ -13,54 +16,7 @@ use pfmc::{evaluate, npz, onnx};
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::elem::Elem;
 use pfmc_ir::exec::{NoMatrices, run};
-use pfmc_ir::tensor::{Data, Tensor};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Something `.ci/setup-referees` put there.
-fn tool(name: &str) -> PathBuf {
-    let tools =
-        std::env::var_os("PFMC_REFEREES").map_or_else(|| root().join("target/referees"), PathBuf::from);
-    let tool = tools.join(name);
-    assert!(tool.exists(), "{} is missing: run .ci/setup-referees", tool.display());
-    tool
-}
-
-/// The Python with onnxruntime.
-fn python() -> PathBuf {
-    tool("python/bin/python")
-}
-
-/// Outputs of a model in onnxruntime.
-fn onnxruntime(model: &Path, inputs: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let dir = tempfile::tempdir().unwrap();
-    let (source, target) = (dir.path().join("in.npz"), dir.path().join("out.npz"));
-    npz::write(&source, inputs).unwrap();
-    let script = root().join("fixtures/referees/onnx/run_ort.py");
-    let done = Command::new(python()).arg(script).args([model, &source, &target]).output().unwrap();
-    assert!(done.status.success(), "{}: {}", model.display(), String::from_utf8_lossy(&done.stderr));
-    npz::read(&target).unwrap()
-}
-
-/// Pseudo-random numbers (splitmix64), seeded.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// About normal: the sum of twelve uniform numbers less six.
-    fn normal(&mut self) -> f32 {
-        (0..12).map(|_| (self.next() >> 40) as f32 / (1u64 << 24) as f32).sum::<f32>() - 6.0
-    }
-}
+use pfmc_ir::tensor::Tensor;
 
 /// Inputs for a model: batch 2, sequence 7, token ids below `vocabulary`, a mask with zeros at the
 /// end of the last row.
@@ -93,24 +49,6 @@ fn inputs(model: &onnx::Model, vocabulary: u64, random: &mut Random) -> BTreeMap
         out.insert(value.name.clone(), t.unwrap());
     }
     out
-}
-
-/// Compares outputs: 1e-4 of the largest finite element for floats, equality for all others.
-fn compare(file: &str, ours: &BTreeMap<String, Tensor>, theirs: &BTreeMap<String, Tensor>) {
-    assert!(ours.keys().eq(theirs.keys()), "{file}");
-    for (name, a) in ours {
-        let b = &theirs[name];
-        assert_eq!((a.shape(), a.elem()), (b.shape(), b.elem()), "{file}: {name}");
-        let (Data::F32(x), Data::F32(y)) = (a.data(), b.data()) else {
-            assert_eq!(a, b, "{file}: {name}");
-            continue;
-        };
-        let largest = y.iter().filter(|v| v.is_finite()).fold(1e-6f32, |m, v| m.max(v.abs()));
-        for (i, (p, q)) in x.iter().zip(y.iter()).enumerate() {
-            let same = p == q || (p.is_nan() && q.is_nan()) || (p - q).abs() <= 1e-4 * largest;
-            assert!(same, "{file}: {name}[{i}] is {p}, onnxruntime has {q} (largest {largest})");
-        }
-    }
 }
 
 fn agree(file: &str, vocabulary: u64) {

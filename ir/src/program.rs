@@ -1,6 +1,6 @@
 //! The tile program: all a backend sees of a model.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::codes::{E0302, E0401};
@@ -211,17 +211,45 @@ impl Verify for TileProgram {
 /// Whether any two rectangles overlap; sweeps along k.
 fn overlapping(rects: &mut [(Range<u32>, Range<u32>)]) -> bool {
     rects.sort_unstable_by_key(|(k, n)| (k.start, n.start));
-    rects.iter().enumerate().any(|(i, (k, n))| {
-        rects[i + 1..]
-            .iter()
-            .take_while(|(other, _)| other.start < k.end)
-            .any(|(_, other)| other.start < n.end && n.start < other.end)
-    })
+    // Disjoint intervals of n by their begin, with their end there and along k. Those that end before
+    // the sweep make room when they are met.
+    let mut open: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+    for (k, n) in rects.iter() {
+        while let Some((&begin, &(end, until))) = open.range(..n.end).next_back()
+            && end > n.start
+        {
+            if until > k.start {
+                return true;
+            }
+            open.remove(&begin);
+        }
+        open.insert(n.start, (n.end, k.end));
+    }
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn overlaps_are_found_whatever_the_order() {
+        let grid = |n: u32| {
+            let cells = (0..n).flat_map(|i| (0..n).map(move |j| (3 * i..3 * i + 3, 2 * j..2 * j + 2)));
+            cells.rev().collect::<Vec<_>>()
+        };
+        assert!(!overlapping(&mut grid(9)));
+        // A corner, a rectangle across many, and one around one that began before it.
+        for extra in [(5..6, 3..4), (13..14, 0..18), (0..30, 7..8)] {
+            let mut rects = grid(9);
+            rects.push(extra);
+            assert!(overlapping(&mut rects));
+        }
+        assert!(!overlapping(&mut [(0..2, 0..9), (2..3, 3..4), (2..5, 0..3), (3..4, 3..9)]));
+        // 400 000 strips of one row: far from quadratic.
+        let mut strips: Vec<_> = (0..400_000).map(|i| (0..4, 3 * i..3 * i + 3)).collect();
+        assert!(!overlapping(&mut strips));
+    }
 
     fn program() -> TileProgram {
         let tile = |name: &str, k: Range<u32>, n: Range<u32>| Tile {

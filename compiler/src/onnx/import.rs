@@ -96,6 +96,12 @@ pub(super) fn standard(domain: &str) -> String {
     if domain == "ai.onnx" { String::new() } else { domain.to_owned() }
 }
 
+/// Whether a dimension's name is one: equal names mean equal lengths, but exporters also write the same
+/// placeholder for every length that they do not know.
+fn is_name(dimension: &str) -> bool {
+    dimension.chars().any(char::is_alphanumeric) && !matches!(dimension, "None" | "-1")
+}
+
 fn full_name(domain: &str, op: &str) -> String {
     if domain.is_empty() { op.to_owned() } else { format!("{domain}::{op}") }
 }
@@ -372,8 +378,8 @@ impl Importer<'_> {
     }
 
     /// Builds a region by emitting operations: `f` gets the values of its inputs and gives its outputs.
-    pub(super) fn built<'s, S>(
-        state: &'s mut S,
+    pub(super) fn built<S>(
+        state: &mut S,
         importer: impl Fn(&mut S) -> &mut Self,
         inputs: Vec<(String, Fact)>,
         f: impl FnOnce(&mut S, Vec<ValueId>) -> Result<Vec<(String, ValueId)>, Fault>,
@@ -504,7 +510,7 @@ impl Importer<'_> {
             let unnamed = || format!("{name}.{axis}");
             Some(match &d.value {
                 Some(DimensionValue::Number(n)) if *n >= 0 => Dim::known(*n),
-                Some(DimensionValue::Name(s)) if !s.is_empty() => self.symbol(&text(s), &text(s)),
+                Some(DimensionValue::Name(s)) if is_name(&text(s)) => self.symbol(&text(s), &text(s)),
                 _ => self.symbol(&unnamed(), &format!("\0{name}\0{axis}")),
             })
         });
