@@ -52,7 +52,7 @@ fn two(c: &mut Ctx, f: B) -> R<Vec<ValueId>> {
     Ok(vec![close(c, y, 6, elem)?])
 }
 
-pub(super) fn one(c: &mut Ctx, f: impl Fn(&mut Ctx, ValueId) -> R<ValueId>) -> R<Vec<ValueId>> {
+pub(super) fn one(c: &mut Ctx, f: impl FnOnce(&mut Ctx, ValueId) -> R<ValueId>) -> R<Vec<ValueId>> {
     let x = open(c, 0)?;
     let y = f(c, x)?;
     let first = c.x(0)?;
