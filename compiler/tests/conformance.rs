@@ -6,11 +6,14 @@
 //! `PFMC_NODE_CASES` names another folder of cases.
 #![allow(clippy::unwrap_used, clippy::panic)] // a test
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use common::Random;
 use onnx_protobuf::{Message, ModelProto, TensorProto};
 use pfmc::onnx;
 use pfmc::passes::bind;
@@ -202,19 +205,6 @@ fn folders() -> Vec<PathBuf> {
         std::fs::read_dir(root()).unwrap().filter_map(Result::ok).map(|e| e.path()).collect();
     folders.sort();
     folders
-}
-
-/// A generator of pseudo-random numbers (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
-    }
 }
 
 /// Every operator with damaged names, attributes, shapes and constants: importing, binding and inference

@@ -2,6 +2,8 @@
 //! can make it fail otherwise.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
+use common::Random;
 use onnx_protobuf::{AttributeProto, GraphProto, Message, ModelProto, TensorProto};
 use pfmc::onnx::{self, Model};
 use pfmc::passes::bind;
@@ -416,19 +419,6 @@ fn imported_constants_have_the_second_decoders_bytes() {
             compared += 1;
         }
         assert!(compared > 20, "{name}: {compared}");
-    }
-}
-
-/// A small generator of pseudo-random numbers (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
     }
 }
 

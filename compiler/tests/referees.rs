@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::referee::{Random, compare, onnxruntime, python, root, tool};
+use common::Random;
+use common::referee::{compare, onnxruntime, python, root, tool};
 use pfmc::compile::{Options, compile};
 use pfmc::passes::bind::{self, Bound};
 use pfmc::run::Runnable;
