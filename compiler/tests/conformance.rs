@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use onnx_protobuf::{Message, ModelProto, TensorProto};
 use pfmc::onnx;
@@ -185,12 +186,16 @@ fn expectations() -> BTreeMap<String, (String, String)> {
     out
 }
 
-/// Case folders in order of name.
-fn folders() -> Vec<PathBuf> {
+/// Case folders of a folder in order of name.
+fn folders(root: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(root()).unwrap().filter_map(Result::ok).map(|e| e.path()).collect();
+        std::fs::read_dir(root).unwrap().filter_map(Result::ok).map(|e| e.path()).collect();
     folders.sort();
     folders
+}
+
+fn name(folder: &Path) -> String {
+    folder.file_name().unwrap().to_string_lossy().into_owned()
 }
 
 /// A generator of pseudo-random numbers (splitmix64).
@@ -211,12 +216,12 @@ impl Random {
 #[test]
 fn damaged_node_cases_never_panic() {
     const CHANGES: usize = 24;
-    let failed: Vec<String> = folders()
+    let failed: Vec<String> = folders(&root())
         .par_iter()
         .enumerate()
         .flat_map_iter(|(at, folder)| {
             let whole = std::fs::read(folder.join("model.onnx")).unwrap();
-            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+            let name = name(folder);
             let mut random = Random(at as u64);
             let mut failed = Vec::new();
             for change in 0..CHANGES {
@@ -252,8 +257,7 @@ fn damaged_node_cases_never_panic() {
 #[test]
 fn onnx_node_cases_pass_but_for_the_listed() {
     let part = std::env::var("PFMC_CASES").ok();
-    let mut folders = folders();
-    let name = |p: &Path| p.file_name().unwrap().to_string_lossy().into_owned();
+    let mut folders = folders(&root());
     if let Some(part) = &part {
         folders.retain(|p| name(p).contains(part.as_str()));
     }
@@ -288,4 +292,34 @@ fn onnx_node_cases_pass_but_for_the_listed() {
     }
     let shown: Vec<&str> = drift.iter().map(String::as_str).collect();
     assert!(shown.is_empty(), "{} cases drifted:\n{}", shown.len(), shown.join("\n"));
+}
+
+/// The cases that a script of `fixtures/referees/onnx` makes: what onnxruntime and onnx's reference
+/// implementation compute.
+fn generated_cases_pass(script: &str) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/referees/onnx");
+    let python = std::env::var_os("PFMC_REFEREES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/referees"), PathBuf::from);
+    let python = python.join("python/bin/python");
+    let dir = tempfile::tempdir().unwrap();
+    let done = Command::new(python).arg("-B").arg(fixtures.join(script)).arg(dir.path()).output().unwrap();
+    assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
+    let folders = folders(dir.path());
+    let failed: Vec<String> = folders
+        .par_iter()
+        .filter_map(|f| case(f).result.err().map(|e| format!("{}: {}", name(f), e.trim())))
+        .collect();
+    println!("{script}: {} of {} cases pass", folders.len() - failed.len(), folders.len());
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    assert!(folders.len() > 100, "{script} made {} cases", folders.len());
+}
+
+#[test]
+fn cases_of_onnxruntime_pass() {
+    generated_cases_pass("ort_cases.py");
+}
+
+#[test]
+fn property_cases_pass() {
+    generated_cases_pass("property_cases.py");
 }
