@@ -753,6 +753,10 @@ fn batch_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
     if rank < 2 {
         return Err(Ctx::form("the operand needs a channel axis"));
     }
+    if c.opset < 14 && c.output_count() > 1 {
+        // There, the statistics as outputs say that the node trains.
+        return Err(Ctx::form("more outputs than one mean training mode; export the model for inference"));
+    }
     if training {
         return spatial::batch_norm_training(c, rank, epsilon, momentum);
     }
