@@ -63,7 +63,7 @@ fn codes(d: &Diagnostics) -> Vec<&'static str> {
 }
 
 const WHOLE: [&str; 8] = ["bert", "gemma3_text", "gpt2", "gpt_neox", "kjv_lm", "llama", "qwen3", "vit"];
-const GOOD: [&str; 10] = [
+const GOOD: [&str; 11] = [
     "activations",
     "const_weights",
     "conv",
