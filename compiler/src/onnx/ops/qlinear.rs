@@ -4,7 +4,7 @@
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::ValueId;
-use pfmc_ir::op::{BinaryFn as B, Op, ReduceFn as Rf, UnaryFn as U};
+use pfmc_ir::op::{BinaryFn as B, Op, UnaryFn as U};
 
 use super::quantised::{BYTES, integer_product, scaled};
 use super::{MANY, OpInfo, contrib, leaky_of};
@@ -17,7 +17,6 @@ pub(super) static QLINEAR: &[OpInfo] = &[
     contrib("QGemm", (6, 9), &["alpha", "transA", "transB"], "lowered to an exact product", qgemm).on(BYTES),
     contrib("QLinearAdd", (7, 8), &[], NOTE, |c| two(c, B::Add)).on(BYTES),
     contrib("QLinearConcat", (5, MANY), &["axis"], NOTE, concat),
-    contrib("QLinearGlobalAveragePool", (4, 5), &["channels_last"], NOTE, global_average).on(BYTES),
     contrib("QLinearLeakyRelu", (4, 5), &["alpha"], NOTE, |c| {
         let alpha = c.attrs.float("alpha")?.unwrap_or(0.01);
         one(c, |c, x| leaky_of(c, x, alpha.into()))
@@ -71,15 +70,6 @@ fn softmax(c: &mut Ctx) -> R<Vec<ValueId>> {
             return Err(Ctx::value_of("axis", axis, "the last axis before opset 13"));
         }
         c.op(Op::Softmax { axis }, &[x])
-    })
-}
-
-fn global_average(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let last = c.attrs.flag("channels_last", false)?;
-    one(c, |c, x| {
-        let rank = c.rank(x)? as i64;
-        let spatial = if last { 1..rank - 1 } else { 2..rank };
-        c.reduce(Rf::Mean, x, spatial.collect())
     })
 }
 
