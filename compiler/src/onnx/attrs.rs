@@ -121,9 +121,14 @@ impl<'m> Attrs<'m> {
         Ok(self.take(name, 8)?.map(|a| a.strings.iter().map(text).collect()))
     }
 
+    /// A graph.
+    pub(super) fn optional_graph(&mut self, name: &str) -> Result<Option<&'m GraphProto>, Diagnostic> {
+        Ok(self.take(name, 5)?.and_then(|a| a.g.as_ref()))
+    }
+
     /// A graph, which must be there.
     pub(super) fn graph(&mut self, name: &str) -> Result<&'m GraphProto, Diagnostic> {
-        let found = self.take(name, 5)?.and_then(|a| a.g.as_ref());
-        found.ok_or_else(|| Diagnostic::error(&E0105, format!("attribute {name} is missing")))
+        self.optional_graph(name)?
+            .ok_or_else(|| Diagnostic::error(&E0105, format!("attribute {name} is missing")))
     }
 }

@@ -156,7 +156,7 @@ fn count_to(c: &mut Ctx, n: ValueId) -> R<ValueId> {
     c.op(Op::Range {}, &[zero, n, one])
 }
 
-fn reshape(c: &mut Ctx, v: ValueId, shape: Vec<i64>) -> R<ValueId> {
+pub(super) fn reshape(c: &mut Ctx, v: ValueId, shape: Vec<i64>) -> R<ValueId> {
     let shape = c.vector(shape);
     c.op(Op::Reshape { allow_zero: false }, &[v, shape])
 }
@@ -165,7 +165,7 @@ fn unsqueeze(c: &mut Ctx, v: ValueId, axes: &[i64]) -> R<ValueId> {
     c.op(Op::Unsqueeze { axes: axes.to_vec() }, &[v])
 }
 
-fn slice(c: &mut Ctx, v: ValueId, axis: i64, from: i64, to: i64) -> R<ValueId> {
+pub(super) fn slice(c: &mut Ctx, v: ValueId, axis: i64, from: i64, to: i64) -> R<ValueId> {
     let [from, to, axis, step] = [from, to, axis, 1].map(|n| c.vector(vec![n]));
     c.op(Op::Slice {}, &[v, from, to, axis, step])
 }
@@ -199,7 +199,7 @@ fn number_of(c: &mut Ctx, name: &str) -> R<Option<i64>> {
     }
 }
 
-fn required(c: &mut Ctx, name: &str) -> R<i64> {
+pub(super) fn required(c: &mut Ctx, name: &str) -> R<i64> {
     Ok(number_of(c, name)?
         .ok_or_else(|| Diagnostic::error(&E0105, format!("attribute {name} is missing")))?)
 }
@@ -256,7 +256,7 @@ fn below(c: &mut Ctx, lengths: ValueId, t: ValueId) -> R<ValueId> {
 }
 
 /// The scale given, or one over the root of the head size (axis 3 of q).
-fn scale_of(c: &mut Ctx, q: ValueId) -> R<f32> {
+pub(super) fn scale_of(c: &mut Ctx, q: ValueId) -> R<f32> {
     match c.attrs.float("scale")? {
         Some(s) if s != 0.0 => Ok(s),
         _ => match c.length(q, 3) {

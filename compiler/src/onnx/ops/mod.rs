@@ -7,6 +7,7 @@ mod control;
 mod einsum;
 mod experts;
 mod loss;
+mod mixers;
 mod qlinear;
 mod quantised;
 mod recurrent;
@@ -14,6 +15,7 @@ mod select;
 mod signal;
 mod spatial;
 
+use half::{bf16, f16};
 use pfmc_ir::diag::Diagnostic;
 use pfmc_ir::elem::Elem;
 use pfmc_ir::graph::ValueId;
@@ -72,6 +74,12 @@ impl OpInfo {
     /// Restricts the element types of the first operand.
     const fn on(mut self, types: &'static [Elem]) -> Self {
         self.types = types;
+        self
+    }
+
+    /// Puts the operator into another domain than the standard one.
+    const fn of(mut self, domain: &'static str) -> Self {
+        self.domain = domain;
         self
     }
 
@@ -156,16 +164,18 @@ const fn contrib(
     note: &'static str,
     import: Lowering,
 ) -> OpInfo {
-    OpInfo {
-        domain: "com.microsoft",
-        name,
-        since: MIN_OPSET,
-        inputs,
-        attributes,
-        types: Elem::ALL,
-        note,
-        import,
-    }
+    op(name, MIN_OPSET, inputs, attributes, note, import).of("com.microsoft")
+}
+
+/// The entry of an operator that ONNX tries out.
+const fn preview(
+    name: &'static str,
+    inputs: (usize, usize),
+    attributes: &'static [&'static str],
+    note: &'static str,
+    import: Lowering,
+) -> OpInfo {
+    op(name, MIN_OPSET, inputs, attributes, note, import).of("ai.onnx.preview")
 }
 
 const MANY: usize = usize::MAX;
@@ -189,6 +199,7 @@ static TABLES: &[&[OpInfo]] = &[
     loss::LOSS,
     signal::SIGNAL,
     einsum::EINSUM,
+    mixers::MIXERS,
 ];
 
 /// Every supported operator. The importer dispatches on it, and the documentation and `pfmc ops`
@@ -578,18 +589,24 @@ fn is_inf(c: &mut Ctx) -> R<Vec<ValueId>> {
     Ok(vec![c.with(B::Equal, x, bound)?])
 }
 
+/// A bound that is left out is the least or largest finite number, which infinities exceed.
 fn clip(c: &mut Ctx) -> R<Vec<ValueId>> {
-    let (lo, hi) = (c.attrs.float("min")?, c.attrs.float("max")?);
+    let given = [c.attrs.float("min")?, c.attrs.float("max")?];
     let mut x = c.x(0)?;
-    if let Some(lo) = c.opt(1)? {
-        x = c.bin(B::Max, x, lo)?;
-    } else if let Some(lo) = lo {
-        x = c.with(B::Max, x, lo.into())?;
-    }
-    if let Some(hi) = c.opt(2)? {
-        x = c.bin(B::Min, x, hi)?;
-    } else if let Some(hi) = hi {
-        x = c.with(B::Min, x, hi.into())?;
+    let finite = match c.elem(x) {
+        Elem::F64 => Some(f64::MAX),
+        Elem::F32 => Some(f64::from(f32::MAX)),
+        Elem::F16 => Some(f16::MAX.to_f64()),
+        Elem::BF16 => Some(bf16::MAX.to_f64()),
+        _ => None,
+    };
+    for (i, f, sign) in [(1, B::Max, -1.0), (2, B::Min, 1.0)] {
+        let default = finite.map(|v| v * sign);
+        x = match (c.opt(i)?, given[i - 1].map(f64::from).or(default)) {
+            (Some(bound), _) => c.bin(f, x, bound)?,
+            (None, Some(bound)) => c.with(f, x, bound)?,
+            (None, None) => x,
+        };
     }
     Ok(vec![x])
 }
@@ -735,6 +752,10 @@ fn batch_norm(c: &mut Ctx) -> R<Vec<ValueId>> {
     let rank = c.rank(x)?;
     if rank < 2 {
         return Err(Ctx::form("the operand needs a channel axis"));
+    }
+    if c.opset < 14 && c.output_count() > 1 {
+        // There, the statistics as outputs say that the node trains.
+        return Err(Ctx::form("more outputs than one mean training mode; export the model for inference"));
     }
     if training {
         return spatial::batch_norm_training(c, rank, epsilon, momentum);
