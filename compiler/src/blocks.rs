@@ -200,8 +200,22 @@ pub fn blocks(graph: &Graph<OpenType>) -> Vec<Group> {
         ids.entry(s).or_insert(next);
     }
     let codes: Vec<usize> = steps.iter().filter_map(|s| ids.get(s).copied()).collect();
-    let mut cuts = Vec::new();
-    cut(&codes, 0, &mut cuts);
+    let mut repeated = Vec::new();
+    cut(&codes, 0, &mut repeated);
+    // Activations alone are no layer, however often they follow each other.
+    let mut cuts: Vec<(usize, usize, u64)> = Vec::new();
+    for (from, period, times) in repeated {
+        let trivial = steps[from..from + period].iter().all(|s| matches!(s, Step::Activation(_)));
+        if times > 1 && !trivial {
+            cuts.push((from, period, times));
+            continue;
+        }
+        let length = period * times as usize;
+        match cuts.last_mut() {
+            Some((_, last, 1)) => *last += length,
+            _ => cuts.push((from, length, 1)),
+        }
+    }
     let mut layers = 0;
     let mut out: Vec<Group> = Vec::new();
     for (from, period, times) in cuts {

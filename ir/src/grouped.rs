@@ -337,6 +337,29 @@ mod tests {
     }
 
     #[test]
+    fn groups_that_do_not_divide_the_matrix_are_no_program() {
+        let of = |attrs: &str, shape: &str| {
+            let text = format!(
+                "pfir 1\n%0 = input \"x\" : f32[b, {shape}]\n%1 = fixed_grouped(%0) {{{attrs}}} : f32[b, 6]\noutput \"y\" = %1\n"
+            );
+            let mut graph = crate::text::parse_program(&text).unwrap().graph;
+            crate::infer::annotate(&mut graph).map_err(|e| e.to_string())
+        };
+        assert!(of("matrix=0, k=4, n=6, groups=3", "3, 4").is_ok());
+        for (attrs, shape, why) in [
+            ("matrix=0, k=4, n=6, groups=4", "4, 4", "4 groups do not divide"),
+            ("matrix=0, k=4, n=6, groups=0", "0, 4", "0 groups"),
+            ("matrix=0, k=4, n=6, groups=-3", "3, 4", "-3 groups"),
+            ("matrix=0, k=4, n=-9223372036854775808, groups=-1", "3, 4", "do not divide"),
+            ("matrix=0, k=4, n=6, groups=3", "2, 4", "lengths 2 and 3 differ"),
+            ("matrix=0, k=4, n=6, groups=3", "3, 5", "lengths 5 and 4 differ"),
+        ] {
+            let refused = of(attrs, shape).unwrap_err();
+            assert!(refused.contains(why), "{attrs}: {refused}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
         let m = loaded(&ramp(36), (&[6], &[6]), Scheme::Codes { bits: 4, group: 4 }, &exact);
         let refused = |groups, x: &[f32]| m.grouped(MatrixId(0), groups, x).unwrap_err().to_string();
