@@ -1,9 +1,9 @@
-//! A model as its blocks: attention, feed-forward parts, norms, and how often they repeat.
+//! A model as its blocks: attention, feed-forward parts, norms, convolutions, and how often they repeat.
 
 use std::collections::BTreeMap;
 
-use pfmc_ir::graph::{Graph, ValueId};
-use pfmc_ir::op::{Op, UnaryFn as U};
+use pfmc_ir::graph::{Graph, Node};
+use pfmc_ir::op::{BinaryFn, Op, UnaryFn as U};
 use pfmc_ir::shape::{Dim, OpenType};
 use serde::Serialize;
 
@@ -37,6 +37,10 @@ impl Group {
 enum Step {
     /// A product with a fixed matrix.
     Linear(i64, i64),
+    /// A convolution of single points, `1x1` or as many axes: kernel, inputs, outputs.
+    Point(String, i64, i64),
+    /// Another convolution with fixed weights.
+    Conv(String),
     /// An attention, with what is known of its heads.
     Attention(String),
     /// Rotary positions.
@@ -49,13 +53,97 @@ enum Step {
     Other(String),
 }
 
-fn step(graph: &Graph<OpenType>, op: &Op, inputs: &[ValueId]) -> Option<Step> {
+/// `3x3`, with strides `3x3/2`, with dilations `3x3 dilated 2`; one number for all axes where they agree.
+fn window(kernel: &[i64], strides: &[i64], dilations: &[i64]) -> String {
+    let joined = |v: &[i64]| v.iter().map(i64::to_string).collect::<Vec<_>>().join("x");
+    let short = |v: &[i64]| match v {
+        [first, rest @ ..] if rest.iter().all(|d| d == first) => first.to_string(),
+        _ => joined(v),
+    };
+    let mut text = joined(kernel);
+    if strides.iter().any(|&s| s != 1) {
+        text += &format!("/{}", short(strides));
+    }
+    if dilations.iter().any(|&d| d != 1) {
+        text += &format!(" dilated {}", short(dilations));
+    }
+    text
+}
+
+/// The convolution whose product a node is.
+fn convolution(graph: &Graph<OpenType>, node: &Node) -> Option<Step> {
+    let (k, n, groups) = match node.op {
+        Op::FixedLinear { k, n, .. } => (k, n, 1),
+        Op::FixedGrouped { k, n, groups, .. } => (k, n, groups),
+        _ => return None,
+    };
+    let of_groups = |text: String| match groups {
+        1 => text,
+        _ => format!("{text} in {groups} groups"),
+    };
+    let mut source = graph.producer(*node.inputs.first()?)?;
+    while let Op::Reshape { .. } | Op::Cast { .. } = source.op {
+        source = graph.producer(*source.inputs.first()?)?;
+    }
+    let perm = match &source.op {
+        Op::Patches { kernel, strides, dilations, .. } => {
+            let taps = kernel.iter().try_fold(1i64, |a, &d| a.checked_mul(d)).filter(|t| *t > 0)?;
+            let text = window(kernel, strides, dilations);
+            return Some(Step::Conv(if groups == n && k == taps && n > 1 {
+                format!("depthwise {text} {n}")
+            } else {
+                of_groups(format!("conv {text} {}->{n}", (k / taps).checked_mul(groups)?))
+            }));
+        }
+        Op::Transpose { perm } => perm,
+        _ => return None,
+    };
+    // Channels last, and first again behind the product.
+    let last = i64::try_from(perm.len()).ok()? - 1;
+    let channels_last: Vec<i64> = std::iter::once(0).chain(2..=last).chain([1]).collect();
+    let back: Vec<i64> = [0, last].into_iter().chain(1..last).collect();
+    let only_user = |node: &Node| match graph.users(*node.outputs.first()?)[..] {
+        [user] => graph.node(user),
+        _ => None,
+    };
+    let mut user = only_user(node)?;
+    while let Op::Unary(U::Round) | Op::Cast { .. } | Op::Binary(BinaryFn::Add) = user.op {
+        user = only_user(user)?;
+    }
+    if last < 2 || *perm != channels_last || !matches!(&user.op, Op::Transpose { perm } if *perm == back) {
+        return None;
+    }
+    let inputs = k.checked_mul(groups)?;
+    if let Some(Node { op: Op::ConvTranspose { strides, dilations, .. }, inputs: operands, .. }) =
+        only_user(user)
+        && let Some((_, ones)) = operands.get(1).and_then(|w| graph.constant(*w))
+    {
+        let kernel: Vec<i64> = ones.shape.iter().skip(2).map(|&d| d as i64).collect();
+        let taps = kernel.iter().try_fold(1i64, |a, &d| a.checked_mul(d)).filter(|t| *t > 0)?;
+        let text = window(&kernel, strides, dilations);
+        return Some(Step::Conv(of_groups(format!("transposed conv {text} {inputs}->{}", n / taps))));
+    }
+    let ones = window(&vec![1; perm.len() - 2], &[], &[]);
+    Some(match groups {
+        1 => Step::Point(ones, k, n),
+        _ => Step::Conv(of_groups(format!("conv {ones} {inputs}->{n}"))),
+    })
+}
+
+fn step(graph: &Graph<OpenType>, node: &Node) -> Option<Step> {
+    let (op, inputs) = (&node.op, &node.inputs[..]);
     let length = |input: usize, back: usize| -> Option<i64> {
         let d = graph.value(*inputs.get(input)?)?.ty.shape.as_ref()?;
         d.get(d.len().checked_sub(back)?)?.as_ref().and_then(Dim::value)
     };
+    if let Some(step) = convolution(graph, node) {
+        return Some(step);
+    }
     Some(match op {
         Op::FixedLinear { k, n, .. } => Step::Linear(*k, *n),
+        Op::FixedGrouped { k, n, groups, .. } => {
+            Step::Other(format!("grouped linear {k}x{n} in {groups} groups"))
+        }
         Op::FixedLookup { k, n, .. } => Step::Other(format!("look-up {n}x{k}")),
         Op::Attention { .. } => {
             let mut said = Vec::new();
@@ -74,29 +162,60 @@ fn step(graph: &Graph<OpenType>, op: &Op, inputs: &[ValueId]) -> Option<Step> {
         Op::Unary(f @ (U::Gelu | U::GeluTanh | U::Silu | U::Relu | U::Tanh | U::Sigmoid)) => {
             Step::Activation(f.name())
         }
-        Op::MatMul {} | Op::Conv { .. } | Op::Softmax { .. } | Op::Patches { .. } => {
+        Op::Pool { f, kernel, strides, dilations, .. } => {
+            Step::Other(format!("{} pool {}", f.name(), window(kernel, strides, dilations)))
+        }
+        Op::MatMul {} | Op::Conv { .. } | Op::Softmax { .. } | Op::Resize { .. } => {
             Step::Other(op.name().to_owned())
         }
         _ => return None,
     })
 }
 
-/// The blocks of a graph whose fixed matrices have been found.
-pub fn blocks(graph: &Graph<OpenType>) -> Vec<Group> {
-    let mut steps = Vec::new();
+/// The steps of a graph; those of the regions of an operation in its place, behind a word for each region.
+fn steps(graph: &Graph<OpenType>, out: &mut Vec<Step>) {
     for id in graph.order().unwrap_or_default() {
-        if let Some(n) = graph.node(id) {
-            steps.extend(step(graph, &n.op, &n.inputs));
+        let Some(node) = graph.node(id) else { continue };
+        out.extend(step(graph, node));
+        for (i, region) in node.op.regions().into_iter().enumerate() {
+            let Some(region) = graph.regions().get(region.index()) else { continue };
+            let at = out.len();
+            steps(region, out);
+            if out.len() > at {
+                let word = if i > 0 { "else" } else { node.op.name() };
+                out.insert(at, Step::Other(format!("{word}:")));
+            }
         }
     }
+}
+
+/// The blocks of a graph whose fixed matrices have been found.
+pub fn blocks(graph: &Graph<OpenType>) -> Vec<Group> {
+    let mut all = Vec::new();
+    steps(graph, &mut all);
+    let steps = all;
     let mut ids = BTreeMap::new();
     for s in &steps {
         let next = ids.len();
         ids.entry(s).or_insert(next);
     }
     let codes: Vec<usize> = steps.iter().filter_map(|s| ids.get(s).copied()).collect();
-    let mut cuts = Vec::new();
-    cut(&codes, 0, &mut cuts);
+    let mut repeated = Vec::new();
+    cut(&codes, 0, &mut repeated);
+    // Activations alone are no layer, however often they follow each other.
+    let mut cuts: Vec<(usize, usize, u64)> = Vec::new();
+    for (from, period, times) in repeated {
+        let trivial = steps[from..from + period].iter().all(|s| matches!(s, Step::Activation(_)));
+        if times > 1 && !trivial {
+            cuts.push((from, period, times));
+            continue;
+        }
+        let length = period * times as usize;
+        match cuts.last_mut() {
+            Some((_, last, 1)) => *last += length,
+            _ => cuts.push((from, length, 1)),
+        }
+    }
     let mut layers = 0;
     let mut out: Vec<Group> = Vec::new();
     for (from, period, times) in cuts {
@@ -139,25 +258,46 @@ fn cut(codes: &[usize], offset: usize, out: &mut Vec<(usize, usize, u64)>) {
     cut(&codes[from + covered..], offset + from + covered, out);
 }
 
-/// Names steps, those of an attention and of a feed-forward part together.
+/// Names steps, those of an attention, of a feed-forward part and of a convolution with its activation
+/// together; `x3` behind what follows itself.
 fn name(steps: &[Step]) -> Vec<String> {
-    let mut out = Vec::new();
+    let mut out: Vec<(String, u64)> = Vec::new();
     let mut at = 0;
     while let Some(rest) = steps.get(at..).filter(|r| !r.is_empty()) {
-        let (text, taken) = attention(rest).or_else(|| mlp(rest)).unwrap_or_else(|| {
-            let text = match &rest[0] {
-                Step::Linear(k, n) => format!("linear {k}x{n}"),
-                Step::Attention(said) => format!("attention({said})"),
-                Step::Rotary => "rotary".to_owned(),
-                Step::Norm(n) | Step::Activation(n) => (*n).to_owned(),
-                Step::Other(n) => n.clone(),
-            };
-            (text, 1)
-        });
-        out.push(text);
+        let (text, taken) =
+            attention(rest).or_else(|| mlp(rest)).or_else(|| activated(rest)).unwrap_or_else(|| {
+                let text = match &rest[0] {
+                    Step::Linear(k, n) => format!("linear {k}x{n}"),
+                    Step::Attention(said) => format!("attention({said})"),
+                    Step::Rotary => "rotary".to_owned(),
+                    Step::Point(ones, k, n) => format!("conv {ones} {k}->{n}"),
+                    Step::Conv(text) => text.clone(),
+                    Step::Norm(n) | Step::Activation(n) => (*n).to_owned(),
+                    Step::Other(n) => n.clone(),
+                };
+                (text, 1)
+            });
+        match out.last_mut() {
+            Some((last, times)) if *last == text => *times += 1,
+            _ => out.push((text, 1)),
+        }
         at += taken;
     }
-    out
+    let counted = |(text, times): (String, u64)| if times > 1 { format!("{text} x{times}") } else { text };
+    out.into_iter().map(counted).collect()
+}
+
+/// A convolution and its activation, or two of points with an activation between.
+fn activated(steps: &[Step]) -> Option<(String, usize)> {
+    use Step::{Activation as A, Conv as C, Point as P};
+    match steps {
+        [P(ones, k, n), A(f), P(_, n2, m), rest @ ..] if n == n2 && !matches!(rest.first(), Some(A(_))) => {
+            Some((format!("conv {ones} {k}->{n}->{m} {f}"), 3))
+        }
+        [P(ones, k, n), A(f), ..] => Some((format!("conv {ones} {k}->{n} {f}"), 2)),
+        [C(text), A(f), ..] => Some((format!("{text} {f}"), 2)),
+        _ => None,
+    }
 }
 
 /// Products, norms of queries and keys, rotary positions, attention and its output product.

@@ -17,6 +17,9 @@ use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::exec::{Executor, NoMatrices};
 use pfmc_ir::tile::Scheme;
 
+/// Characters of a line of blocks that is not one block alone.
+const BLOCK_WIDTH: usize = 100;
+
 /// Compiles trained models into matter: chip masks or glass holograms whose geometry is the weights.
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
@@ -459,7 +462,19 @@ fn print_inspection(i: &inspect::Inspection) -> Result<(), Diagnostics> {
     }
     say!("  host         {}", count(&i.host_operations));
     for group in &i.blocks {
-        say!("  {:<12} {}", group.title(), group.parts.join(" + "));
+        let mut title = group.title();
+        let mut line = String::new();
+        for (i, part) in group.parts.iter().enumerate() {
+            if !line.is_empty() && line.len() + part.len() > BLOCK_WIDTH {
+                say!("  {title:<12} {line} +");
+                (title, line) = (String::new(), String::new());
+            }
+            if i > 0 && !line.is_empty() {
+                line += " + ";
+            }
+            line += part;
+        }
+        say!("  {title:<12} {line}");
     }
     say!("");
     say!("  {:>8} {:>8} {:>12}  layer", "inputs", "outputs", "weights");

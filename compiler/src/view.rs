@@ -461,6 +461,15 @@ impl View {
         View::computed(Function::Cast, to, self.shape.clone(), vec![self.clone()])
     }
 
+    /// The same elements in row-major order, so that it has a view of every other shape.
+    pub fn packed(&self) -> Option<View> {
+        if self.repeats() {
+            return None;
+        }
+        let view = View::computed(Function::Cast, self.elem, self.shape.clone(), vec![self.clone()])?;
+        Some(View { range: self.range, ..view })
+    }
+
     /// Sum, difference, product or (of floats) quotient with broadcasting, where one operand has the
     /// result's shape.
     pub fn binary(f: BinaryFn, a: &View, b: &View) -> Option<View> {

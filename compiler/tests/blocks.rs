@@ -269,3 +269,27 @@ output "y" = %9
 "#;
     assert_eq!(expect("tidy", lines, &[]), ["mul", "exp", "add"]);
 }
+
+#[test]
+fn convolutions_are_named_by_kernel_and_channels() {
+    let parts = |name: &str| -> Vec<String> {
+        let found = pfmc::inspect::inspect(&fixture(name)).unwrap_or_else(|d| panic!("{name}:\n{d}")).0;
+        found.blocks.into_iter().flat_map(|g| g.parts).collect()
+    };
+    let mut found = parts("small/fixed_conv.onnx");
+    found.sort_unstable();
+    // Kernels, strides and groups as the fixture's script writes them.
+    let mut want = [
+        "conv 1x1 4->3",
+        "conv 3x3/2x1 4->6 in 2 groups",
+        "depthwise 3x3 4",
+        "conv 3 dilated 2 4->2",
+        "conv 2x2x2 2->3",
+        "conv 2x2 4->3",
+        "transposed conv 2x3/2 4->6",
+        "transposed conv 2x2 dilated 1x2 4->6 in 2 groups",
+    ];
+    want.sort_unstable();
+    assert_eq!(found, want);
+    assert!(parts("kjv_lm.onnx").iter().all(|p| !p.contains("conv") && !p.contains("patches")));
+}

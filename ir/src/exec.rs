@@ -13,6 +13,7 @@ use crate::elem::Elem;
 use crate::eval;
 use crate::eval::matmul::Operand;
 use crate::graph::{Graph, Node, NodeId, ValueId};
+use crate::grouped;
 use crate::numerics;
 use crate::op::{ConstId, Op, RegionId};
 use crate::program::TileProgram;
@@ -27,6 +28,12 @@ pub trait FixedMatrices: Sync {
     /// # Errors
     /// When the matrix does not exist or x does not fit.
     fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics>;
+    /// x `[rows][groups][k]` times the columns of each group: `[rows][n]`, column j belonging to group
+    /// `j / (n / groups)`.
+    ///
+    /// # Errors
+    /// When the matrix does not exist, x does not fit, or the groups do not divide the columns.
+    fn grouped(&self, matrix: MatrixId, groups: usize, x: &[f32]) -> Result<Vec<f32>, Diagnostics>;
     /// Columns of the matrix by index (negative from the end): `[indices][k]`.
     ///
     /// # Errors
@@ -59,6 +66,9 @@ impl FixedMatrices for NoMatrices {
     fn linear(&self, matrix: MatrixId, _x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
         Err(fixed_error(format!("no matrix {matrix} here")))
     }
+    fn grouped(&self, matrix: MatrixId, _groups: usize, _x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        Err(fixed_error(format!("no matrix {matrix} here")))
+    }
     fn lookup(&self, matrix: MatrixId, _indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
         Err(fixed_error(format!("no matrix {matrix} here")))
     }
@@ -67,10 +77,10 @@ impl FixedMatrices for NoMatrices {
     }
 }
 
-struct LoadedTile {
-    k: std::ops::Range<usize>,
-    n: std::ops::Range<usize>,
-    content: TileContent,
+pub(crate) struct LoadedTile {
+    pub(crate) k: std::ops::Range<usize>,
+    pub(crate) n: std::ops::Range<usize>,
+    pub(crate) content: TileContent,
 }
 
 /// The fixed part of a program, loaded from a [`TileSource`] and executed as [`numerics`] says.
@@ -192,6 +202,11 @@ impl FixedMatrices for LoadedMatrices {
                 row.iter().map(move |s| (s * scale) as f32)
             })
             .collect())
+    }
+
+    fn grouped(&self, matrix: MatrixId, groups: usize, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        let (k, n, tiles) = self.matrix(matrix)?;
+        grouped::product(tiles, (*k, *n), groups, x).map_err(fixed_error)
     }
 
     fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
@@ -464,6 +479,21 @@ impl<'a, T: Knowledge> Executor<'a, T> {
                     }
                 }
                 let y = self.fixed.linear(*matrix, x)?;
+                Ok(vec![Tensor::new(shape, y).map_err(fixed_error)?])
+            }
+            Op::FixedGrouped { matrix, k, n, groups } => {
+                let x = args[0].as_slice::<f32>().map_err(fixed_error)?;
+                let shape = match args[0].shape() {
+                    [lead @ .., g, last] if *g as i64 == *groups && *last as i64 == *k => {
+                        [lead, &[*n as usize]].concat()
+                    }
+                    other => {
+                        return Err(fixed_error(format!(
+                            "x of shape {other:?} times {groups} groups of {k} x {n}"
+                        )));
+                    }
+                };
+                let y = self.fixed.grouped(*matrix, *groups as usize, x)?;
                 Ok(vec![Tensor::new(shape, y).map_err(fixed_error)?])
             }
             Op::FixedLookup { matrix, k, .. } => {

@@ -9,6 +9,7 @@ pub mod elem;
 pub mod eval;
 pub mod exec;
 pub mod graph;
+mod grouped;
 pub mod infer;
 pub mod narrow;
 pub mod numerics;

@@ -465,6 +465,7 @@ ops! {
     MaxRoiPool "max_roi_pool" (2..=2 => 1) "x [B, C, H, W], boxes [n, 5] of batch index and corners: maxima of `height` by `width` bins; empty bins give 0." { height: i64, width: i64, scale: f32 }
     NonMaxSuppression "non_max_suppression" (4..=5 => 1) "boxes [B, n, 4], scores [B, classes, n], most boxes a class (i64), overlap, optional least score: [selected, 3] of batch, class and box." { center: bool }
     FixedLinear "fixed_linear" (1..=1 => 1) "x [.., k] times a fixed matrix [k, n]. With codes: int8 activations a row and exact integer sums; see `numerics`." { matrix: MatrixId, k: i64, n: i64 }
+    FixedGrouped "fixed_grouped" (1..=1 => 1) "x [.., groups, k] times the columns of a fixed matrix [k, n] that belong to each group: [.., n]. Column j belongs to group j / (n / groups). With codes: int8 activations, one scale for a group's k inputs, and exact integer sums." { matrix: MatrixId, k: i64, n: i64, groups: i64 }
     FixedLookup "fixed_lookup" (1..=1 => 1) "Indices (i64) to columns of a fixed matrix [k, n]: [.., k]. An embedding table stored with one column an entry, which a tied output product shares." { matrix: MatrixId, k: i64, n: i64 }
 }
 
@@ -543,7 +544,9 @@ impl Op {
     /// The fixed matrix it uses.
     pub fn matrix(&self) -> Option<MatrixId> {
         match self {
-            Op::FixedLinear { matrix, .. } | Op::FixedLookup { matrix, .. } => Some(*matrix),
+            Op::FixedLinear { matrix, .. }
+            | Op::FixedGrouped { matrix, .. }
+            | Op::FixedLookup { matrix, .. } => Some(*matrix),
             _ => None,
         }
     }

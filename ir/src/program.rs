@@ -176,8 +176,12 @@ impl Verify for TileProgram {
         }
         self.graph.each(&mut |graph| {
             for (_, node) in graph.nodes() {
-                if let (Some(matrix), Op::FixedLinear { k, n, .. } | Op::FixedLookup { k, n, .. }) =
-                    (node.op.matrix(), &node.op)
+                if let (
+                    Some(matrix),
+                    Op::FixedLinear { k, n, .. }
+                    | Op::FixedGrouped { k, n, .. }
+                    | Op::FixedLookup { k, n, .. },
+                ) = (node.op.matrix(), &node.op)
                 {
                     let fits = self
                         .matrices

@@ -22,8 +22,7 @@ use pfmc_ir::verify::Verify;
 use super::{Exactness, PassInfo, PassRecord, Stats};
 use crate::view::{MatrixView, View};
 
-/// Most matrices one product or convolution becomes: one an element of a batch of weights, or one a
-/// group.
+/// Most matrices one product becomes: one an element of a batch of weights.
 pub const BANK_MAX: usize = 4096;
 /// Most uses of matrices in one program; what would need more stays on the host.
 const USES_MAX: usize = 1 << 20;
@@ -535,8 +534,8 @@ impl Fix {
         Self::back(graph, y, &p, origin)
     }
 
-    /// A convolution: one matrix a group, `[C / groups * taps, O / groups]`, so that none of its
-    /// elements is a zero that the kernel does not have.
+    /// A convolution: one matrix `[C / groups * taps, O]`, each group of which columns is multiplied with
+    /// the group's own patches. None of its elements is a zero that the kernel does not have.
     fn conv(&mut self, graph: &mut Graph<OpenType>, node: &Node, scope: &Scope) -> Option<ValueId> {
         let Op::Conv { strides, pads, dilations, groups } = &node.op else { return None };
         let (x, w, origin) = (node.inputs[0], scope.weights(node.inputs[1])?, &node.origin);
@@ -559,10 +558,8 @@ impl Fix {
             Op::Patches { kernel, strides: strides.clone(), pads: pads.clone(), dilations: dilations.clone() }
         };
         let x = Self::op(graph, patches, &[x], origin)?;
-        let each = outputs / groups;
-        let mut y = self.groups(graph, x, (groups, last), origin, &|g| {
-            w.slice(0, g * each, 1, each)?.reshape(&[each, k])?.transpose(&[1, 0])
-        })?;
+        let w = w.reshape(&[outputs, k])?.transpose(&[1, 0])?;
+        let mut y = self.grouped(graph, x, (groups, last), &w, origin)?;
         self.rounds |= p.rounds;
         y = Self::back(graph, y, &p, origin)?;
         if let Some(&bias) = node.inputs.get(2) {
@@ -572,8 +569,8 @@ impl Fix {
         Self::op(graph, Op::Transpose { perm }, &[y], origin)
     }
 
-    /// A transposed convolution: x over channels times one matrix a group, `[C / groups, O / groups * taps]`,
-    /// whose results a transposed convolution with a one for each tap puts in their places.
+    /// A transposed convolution: x over channels times one matrix `[C / groups, O * taps]`, each group of
+    /// whose columns is multiplied with the group's own channels, and whose results a transposed convolution with a one for each tap puts in their places.
     fn conv_transpose(&mut self, graph: &mut Graph<OpenType>, node: &Node, scope: &Scope) -> Option<ValueId> {
         let Op::ConvTranspose { groups, .. } = node.op else { return None };
         let (x, w, origin) = (node.inputs[0], scope.weights(node.inputs[1])?, &node.origin);
@@ -593,9 +590,16 @@ impl Fix {
         let last = rank as i64 - 1;
         let perm = std::iter::once(0).chain(2..=last).chain([1]).collect();
         let x = Self::op(graph, Op::Transpose { perm }, &[x], origin)?;
-        let y = self.groups(graph, x, (groups, last), origin, &|g| {
-            w.slice(0, g * k, 1, k)?.reshape(&[k, per_group * taps])
-        })?;
+        let each = per_group * taps;
+        let w = match groups {
+            1 => w.reshape(&[k, each])?,
+            _ => {
+                // Groups lie one after the other: with each beside the others, rows are not in one piece.
+                let beside = w.reshape(&[groups, k, each])?.transpose(&[1, 0, 2])?;
+                beside.reshape(&[k, places]).or_else(|| beside.packed()?.reshape(&[k, places]))?
+            }
+        };
+        let y = self.grouped(graph, x, (groups, last), &w, origin)?;
         let perm = [0, last].into_iter().chain(1..last).collect();
         let y = Self::op(graph, Op::Transpose { perm }, &[y], origin)?;
         let mut ones = vec![0f32; places * taps];
@@ -616,27 +620,25 @@ impl Fix {
         Self::op(graph, Op::Binary(BinaryFn::Add), &[y, bias], origin)
     }
 
-    /// Cuts the last axis, `last`, of x into groups, multiplies each with the matrix `of` it, and joins
-    /// the results.
-    fn groups(
+    /// Cuts the last axis, `last`, of x into groups, and multiplies each with its columns of a matrix.
+    fn grouped(
         &mut self,
         graph: &mut Graph<OpenType>,
         x: ValueId,
         (groups, last): (usize, i64),
+        w: &View,
         origin: &Origin,
-        of: &dyn Fn(usize) -> Option<View>,
     ) -> Option<ValueId> {
-        self.reserve(groups, BANK_MAX)?;
+        self.reserve(1, 1)?;
         if groups == 1 {
-            return self.linear(graph, x, &of(0)?, origin);
+            return self.linear(graph, x, w, origin);
         }
-        let sizes = vec![i64::try_from(of(0)?.shape()[0]).ok()?; groups];
-        let xs = Self::insert(graph, Op::Split { axis: last, sizes }, &[x], origin);
-        let mut parts = Vec::new();
-        for (g, x) in xs.into_iter().enumerate() {
-            parts.push(self.linear(graph, x, &of(g)?, origin)?);
-        }
-        Self::op(graph, Op::Concat { axis: last }, &parts, origin)
+        let (matrix, k, n) = self.matrix(w, origin)?;
+        let groups = i64::try_from(groups).ok()?;
+        let shape = [vec![0; usize::try_from(last).ok()?], vec![groups, k]].concat();
+        let shape = Self::constant(graph, &Tensor::vector(shape));
+        let x = Self::op(graph, Op::Reshape { allow_zero: false }, &[x, shape], origin)?;
+        Self::op(graph, Op::FixedGrouped { matrix, k, n, groups }, &[x], origin)
     }
 
     /// Rewrites a graph, some of whose inputs are views of constants.
@@ -729,8 +731,12 @@ impl Fix {
             let users: Vec<NodeId> =
                 g.nodes().filter(|(_, n)| n.op.matrix().is_some()).map(|(id, _)| id).collect();
             for id in users {
-                if let Some((Op::FixedLinear { matrix, .. } | Op::FixedLookup { matrix, .. }, _)) =
-                    g.op_mut(id)
+                if let Some((
+                    Op::FixedLinear { matrix, .. }
+                    | Op::FixedGrouped { matrix, .. }
+                    | Op::FixedLookup { matrix, .. },
+                    _,
+                )) = g.op_mut(id)
                     && let Some(m) = new.get(matrix)
                 {
                     *matrix = *m;

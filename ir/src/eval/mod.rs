@@ -47,7 +47,7 @@ const ELEMENTS: usize = 1 << 15;
 /// # Errors
 /// Inputs the operation does not admit (number, element type, shape, index or axis out of range), an
 /// output of more than 2^40 bytes or more than memory holds, and the operations that need more than
-/// their inputs: `input`, `const`, `if`, `loop`, `fixed_linear` and `fixed_lookup`.
+/// their inputs: `input`, `const`, `if`, `loop` and those that use a fixed matrix.
 pub fn eval(op: &Op, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
     let (least, most, _) = op.arity();
     if !(least..=most).contains(&inputs.len()) {
@@ -70,7 +70,7 @@ pub fn eval_owned(op: &Op, mut inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Strin
 
 /// Runs code that the compiler may turn into the widest vector instructions there are.
 #[inline(always)]
-fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
@@ -119,6 +119,7 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
         | Op::If { .. }
         | Op::Loop { .. }
         | Op::FixedLinear { .. }
+        | Op::FixedGrouped { .. }
         | Op::FixedLookup { .. } => {
             return Err("is not computed from its inputs alone".into());
         }
@@ -216,7 +217,7 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
 }
 
 /// Zeros of a shape, or an error when it is too large.
-fn zeros<T: Element + Default>(shape: &[usize]) -> Result<Vec<T>, String> {
+pub(crate) fn zeros<T: Element + Default>(shape: &[usize]) -> Result<Vec<T>, String> {
     let fits = |&n: &usize| n.checked_mul(size_of::<T>()).is_some_and(|b| b <= MAX_BYTES);
     let n = count(shape)
         .filter(fits)
@@ -530,6 +531,11 @@ mod tests {
         refused(Op::Constant { id: ConstId(0) }, &[], "const: is not computed");
         refused(
             Op::FixedLinear { matrix: MatrixId(0), k: 1, n: 1 },
+            std::slice::from_ref(&x),
+            "is not computed",
+        );
+        refused(
+            Op::FixedGrouped { matrix: MatrixId(0), k: 1, n: 1, groups: 1 },
             std::slice::from_ref(&x),
             "is not computed",
         );

@@ -642,6 +642,19 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             shape.push(Some(Dim::known(*n)));
             one(typed(elem, Some(shape)))
         }
+        Op::FixedGrouped { k, n, groups, .. } => {
+            if elem != Elem::F32 {
+                return Err("needs f32".into());
+            }
+            if *groups < 1 || *k < 1 || *n < 1 || n % groups != 0 {
+                return Err(format!("{groups} groups do not divide a matrix of {k} x {n}"));
+            }
+            let Some(d) = x[0].dims() else { return one(typed(elem, None)) };
+            let [lead @ .., group, last] = d else { return Err("needs rank 2 or more".into()) };
+            same_length(group, &Some(Dim::known(*groups)))?;
+            same_length(last, &Some(Dim::known(*k)))?;
+            one(typed(elem, Some([lead, &[Some(Dim::known(*n))]].concat())))
+        }
         Op::FixedLookup { k, .. } => {
             if !elem.is_int() {
                 return Err("indices must be integers".into());
