@@ -52,7 +52,7 @@ pub struct Model {
     pub files: Vec<ModelFile>,
     /// What the user should know.
     pub warnings: Diagnostics,
-    /// Number of elements of learned constants: float constants of rank 1 or more with more than
+    /// Number of elements of learned constants, in regions too: float constants of rank 1 or more with more than
     /// one element.
     pub parameters: u64,
     /// Number of nodes of each ONNX operator, with `domain::` before it outside the standard domain.
@@ -105,7 +105,16 @@ pub fn import_bytes(bytes: Bytes) -> Result<Model, Diagnostics> {
 fn import_from(mut store: files::Files, name: String) -> Result<Model, Diagnostics> {
     let proto = files::decode(store.model())?;
     let done = import::import(&proto, &mut store)?;
-    let parameters = done.graph.consts.iter().filter(|(_, c)| c.learned).map(|(_, c)| c.len() as u64).sum();
+    let mut parameters = 0;
+    // A constant that several regions read is in each of them, with the same bytes.
+    let mut counted = BTreeSet::new();
+    done.graph.each(&mut |g| {
+        for (_, c) in g.consts.iter().filter(|(_, c)| c.learned) {
+            if c.bytes().is_none_or(|b| counted.insert((b.as_ptr().addr(), b.len()))) {
+                parameters += c.len() as u64;
+            }
+        }
+    });
     Ok(Model {
         graph: done.graph,
         name,
