@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
-use petgraph::visit::EdgeRef;
 
 use crate::codes::E0301;
 use crate::consts::{Const, Consts};
@@ -234,10 +233,11 @@ impl<T: Knowledge> Graph<T> {
     /// Whether a node reads a value or a graph output is it.
     pub fn is_read(&self, id: ValueId) -> bool {
         let Some(v) = self.value(id) else { return false };
-        self.net
-            .neighbors_directed(v.node.0, Direction::Outgoing)
-            .any(|n| self.net.node_weight(n).is_some_and(|n| n.inputs.contains(&id)))
-            || self.outputs.iter().any(|(_, o)| *o == id)
+        self.outputs.iter().any(|(_, o)| *o == id)
+            || self
+                .net
+                .neighbors_directed(v.node.0, Direction::Outgoing)
+                .any(|n| self.net.node_weight(n).is_some_and(|n| n.inputs.contains(&id)))
     }
 
     /// All nodes in ascending order of creation.
@@ -281,25 +281,18 @@ impl<T: Knowledge> Graph<T> {
 
     /// Changes what a node reads. The values must exist.
     pub fn set_inputs(&mut self, id: NodeId, inputs: Vec<ValueId>) {
-        // Edges that stay are left alone: taking one from a producer that very many read is slow.
-        let mut fresh: BTreeMap<NodeIndex, usize> = BTreeMap::new();
-        for p in inputs.iter().filter_map(|v| self.value(*v)) {
-            *fresh.entry(p.node.0).or_default() += 1;
-        }
-        let mut old = Vec::new();
-        for e in self.net.edges_directed(id.0, Direction::Incoming) {
-            match fresh.get_mut(&e.source()).filter(|n| **n > 0) {
-                Some(n) => *n -= 1,
-                None => old.push(e.id()),
-            }
-        }
+        let old: Vec<_> = self
+            .net
+            .edges_directed(id.0, Direction::Incoming)
+            .map(|e| petgraph::visit::EdgeRef::id(&e))
+            .collect();
         for e in old {
             self.net.remove_edge(e);
         }
-        for (p, n) in fresh {
-            (0..n).for_each(|_| {
+        for v in &inputs {
+            if let Some(p) = self.value(*v).map(|v| v.node.0) {
                 self.net.add_edge(p, id.0, ());
-            });
+            }
         }
         if let Some(n) = self.net.node_weight_mut(id.0) {
             n.inputs = inputs;
@@ -308,28 +301,10 @@ impl<T: Knowledge> Graph<T> {
 
     /// Makes every reader of `old`, and every graph output that is `old`, use `new`.
     pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
-        let producer = |g: &Self, v| g.value(v).map(|v| v.node.0);
-        if let Some(from) = producer(self, old).filter(|_| old != new) {
-            let edges: Vec<_> =
-                self.net.edges_directed(from, Direction::Outgoing).map(|e| (e.id(), e.target())).collect();
-            // Edges of each reader that still have to move; those to other results of the node stay.
-            let mut left: BTreeMap<NodeIndex, usize> = BTreeMap::new();
-            let mut moved = Vec::new();
-            for (edge, user) in edges {
-                let left = left.entry(user).or_insert_with(|| {
-                    let inputs = self.net.node_weight_mut(user).map(|n| n.inputs.iter_mut());
-                    inputs.into_iter().flatten().filter(|v| **v == old).map(|v| *v = new).count()
-                });
-                if *left > 0 {
-                    *left -= 1;
-                    self.net.remove_edge(edge);
-                    moved.push(user);
-                }
-            }
-            if let Some(to) = producer(self, new) {
-                for user in moved.into_iter().rev() {
-                    self.net.add_edge(to, user, ());
-                }
+        for user in self.users(old) {
+            if let Some(n) = self.node(user) {
+                let inputs = n.inputs.iter().map(|&v| if v == old { new } else { v }).collect();
+                self.set_inputs(user, inputs);
             }
         }
         for (_, v) in &mut self.outputs {
@@ -342,9 +317,7 @@ impl<T: Knowledge> Graph<T> {
     /// Removes a node and its values. Nothing may read them any more.
     pub fn remove(&mut self, id: NodeId) {
         if let Some(n) = self.net.remove_node(id.0) {
-            if let Op::Input {} = n.op {
-                self.inputs.retain(|v| !n.outputs.contains(v));
-            }
+            self.inputs.retain(|v| !n.outputs.contains(v));
             for v in n.outputs {
                 self.values[v.index()] = None;
             }
@@ -356,13 +329,12 @@ impl<T: Knowledge> Graph<T> {
     pub fn remove_dead(&mut self) -> usize {
         self.tidy_regions();
         let Some(order) = self.order() else { return 0 };
-        let wanted: BTreeSet<ValueId> = self.outputs.iter().map(|(_, v)| *v).collect();
         let mut removed = 0;
         for id in order.into_iter().rev() {
             let Some(n) = self.node(id) else { continue };
             let live = matches!(n.op, Op::Input {})
                 || self.net.neighbors_directed(id.0, Direction::Outgoing).next().is_some()
-                || n.outputs.iter().any(|v| wanted.contains(v));
+                || n.outputs.iter().any(|v| self.outputs.iter().any(|(_, o)| o == v));
             if !live {
                 self.remove(id);
                 removed += 1;

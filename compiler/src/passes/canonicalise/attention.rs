@@ -154,17 +154,19 @@ fn shapes(net: &Net, q: ValueId, k: ValueId, v: ValueId) -> Option<Vec<OpenDim>>
     if rank < 3 || k.len() != rank || v.len() != rank {
         return None;
     }
+    // Lengths that are not known on either side are those of one model's batch; execution refuses
+    // operands where they differ.
+    let alike = |a: &OpenDim, b: &OpenDim| a == b;
     for i in 0..rank - 3 {
-        (same(&q[i], &k[i]) && same(&k[i], &v[i])).then_some(())?;
+        (alike(&q[i], &k[i]) && alike(&k[i], &v[i])).then_some(())?;
     }
     let (h, g) = (&q[rank - 3], &k[rank - 3]);
     let number = |d: &OpenDim| d.as_ref()?.value();
     let shared = match (number(h), number(g)) {
         (Some(h), Some(g)) => g > 0 && h % g == 0,
-        _ => same(h, g) || is(g, 1),
+        _ => alike(h, g) || is(g, 1),
     };
-    // The products prove that there are as many keys as values, known or not.
-    (shared && same(g, &v[rank - 3])).then_some(())?;
+    (shared && alike(g, &v[rank - 3]) && alike(&k[rank - 2], &v[rank - 2])).then_some(())?;
     let mut scores = q.to_vec();
     scores[rank - 1].clone_from(&k[rank - 2]);
     Some(scores)
