@@ -147,7 +147,9 @@ pub fn lower(
     let (found, fixed) = fix::fix(&mut graph)?;
     passes.push(fixed);
     if found.is_empty() {
-        return Err(Diagnostic::error(&E0403, "no product or look-up with constant weights was found").into());
+        return Err(Diagnostic::error(&E0403, "no product or look-up with constant weights was found")
+            .help("`pfmc inspect` shows what the model does; weights must be initializers or constants")
+            .into());
     }
     let (program, source) =
         partition(graph, &found, choice.scheme, choice.limit, choice.caps.data_tile_bytes)?;

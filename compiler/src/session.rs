@@ -153,11 +153,12 @@ impl<'a> Session<'a> {
             usize::try_from(n.unwrap_or(0)).unwrap_or(0)
         };
         let shape: Vec<usize> = shape.iter().map(length).collect();
-        let count = shape.iter().try_fold(1usize, |a, &b| a.checked_mul(b)).filter(|n| *n <= 1 << 32);
-        let bytes = count
-            .and_then(|c| ty.elem.stored(c))
-            .ok_or_else(|| unfit(format!("state {name:?} is too large")))?;
-        Tensor::from_le_bytes(ty.elem, shape, &vec![0; bytes]).map_err(unfit)
+        // By expansion, which refuses what cannot be allocated.
+        let zero = ty.elem.stored(1).map(|n| Tensor::from_le_bytes(ty.elem, Vec::new(), &vec![0; n]));
+        let zero = zero.ok_or_else(|| unfit("an element has no size"))?.map_err(unfit)?;
+        let shape = shape.into_iter().map(i64::try_from).collect::<Result<Vec<i64>, _>>();
+        let shape = shape.map_err(|_| unfit(format!("state {name:?} is too large")))?;
+        one(Op::Expand {}, &[zero, Tensor::vector(shape)])
     }
 
     /// Runs once for each slice of the first axis of the inputs `streamed`; the other inputs are the

@@ -146,6 +146,10 @@ fn norms_are_recovered_in_the_forms_of_torch_and_tensorflow() {
     let tf = "%11 = reciprocal(%10) : f32[n, 1]\n%12 = mul(%11, %1) : f32[n, 4]\n%13 = mul(%0, %12) : f32[n, 4]\n\
               %14 = mul(%5, %12) : f32[n, 4]\n%15 = sub(%2, %14) : f32[n, 4]\n%16 = add(%13, %15) : f32[n, 4]\noutput \"y\" = %16\n";
     assert_eq!(expect("tf2onnx", &format!("{NORM}{tf}"), &[("layer norms", 1)]), ["layer_norm"]);
+    // The reciprocal of an inverse deviation is the deviation: the product is no norm.
+    let twice = NORM.replace("%10 = sqrt(%9)", "%20 = const [-0.5] : f32[]\n%10 = pow(%9, %20)");
+    let tail = "%11 = reciprocal(%10) : f32[n, 1]\n%12 = mul(%6, %11) : f32[n, 4]\n%13 = mul(%12, %1) : f32[n, 4]\noutput \"y\" = %13\n";
+    assert!(expect("deviation", &format!("{twice}{tail}"), &[]).contains(&"reduce_mean"));
     // Another divisor than the deviation is no norm.
     let other = "%11 = div(%0, %10) : f32[n, 4]\n%12 = mul(%11, %1) : f32[n, 4]\noutput \"y\" = %12\n";
     assert!(expect("no norm", &format!("{NORM}{other}"), &[]).contains(&"reduce_mean"));

@@ -13,7 +13,7 @@ pfmc_ir::codes! {
     E0104 "an operator is not supported"
     "The node's operator, in its domain and opset, has no translation. Every such node is listed, \
      with the nearest supported form where there is one. `pfmc ops` prints all supported operators. \
-     Export with constant folding on, without control flow and without fused or vendor operators; \
+     Export with constant folding on and without vendor operators; \
      onnxslim or onnxruntime's basic optimisation level often removes the rest."
     E0105 "an attribute or its value is not supported"
     "The operator is supported, but not with this attribute or value, or the value has the wrong \
@@ -53,8 +53,9 @@ pfmc_ir::codes! {
      is damaged. An infinity in a tensor that is only added or selected (an attention mask) is a \
      warning."
     E0114 "a feature of the model format is not supported"
-    "Sparse tensors, training graphs, local functions, sequences, maps and optional values have no \
-     translation. Functions can be inlined with onnx.inliner.inline_local_functions."
+    "Sparse tensors, training graphs, sequences, maps and optional values have no translation; nor have \
+     local functions that call themselves, use another version of an operator set than the model, or make \
+     the model too large. Functions can be inlined with onnx.inliner.inline_local_functions."
     E0115 "a declared shape contradicts the inferred one"
     "The file declares a type for a value that is not the one its operands give. pfmc uses the inferred \
      one. The declaration is often left over from an edit of the model; onnx.shape_inference renews it."

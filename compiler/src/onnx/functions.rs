@@ -1,6 +1,6 @@
 //! Local functions: a model's own operators are replaced by their nodes before anything is imported.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
@@ -8,11 +8,13 @@ use pfmc_ir::origin::Origin;
 
 use super::codes::E0114;
 use super::import::{node_name, standard};
-use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, text};
+use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, text};
 
 /// Most nodes of a model after its functions are inlined: functions that call each other twice could
 /// otherwise double them again and again.
 const MAX_NODES: usize = 1 << 20;
+/// Most bytes of names and attributes that inlining makes.
+const MAX_BYTES: usize = 1 << 28;
 /// Deepest nesting of calls.
 const MAX_DEPTH: usize = 32;
 
@@ -23,7 +25,32 @@ struct Inliner<'m> {
     functions: HashMap<Key, &'m FunctionProto>,
     versions: BTreeMap<String, i64>,
     nodes: usize,
+    bytes: usize,
+    /// The functions whose calls are being replaced, outermost first.
+    active: Vec<Key>,
+    /// How many calls asked for a name to put their values under.
+    prefixes: HashMap<String, usize>,
     problems: &'m mut Diagnostics,
+    /// What was reported: each reason once a function.
+    told: BTreeSet<String>,
+    refused: BTreeSet<(String, String)>,
+}
+
+/// Bytes that a copy of a node takes besides what it shares with the file, names aside.
+fn copied(n: &NodeProto) -> usize {
+    let tensor = |t: &TensorProto| {
+        8 * (t.dims.len() + t.int64_data.len() + t.double_data.len() + t.uint64_data.len())
+            + 4 * (t.float_data.len() + t.int32_data.len())
+    };
+    let graph = |g: &GraphProto| {
+        let tensors: usize = g.initializer.iter().map(tensor).sum();
+        tensors + g.node.iter().map(copied).sum::<usize>() + 64 * (g.input.len() + g.value_info.len())
+    };
+    let attribute = |a: &AttributeProto| {
+        let lists = 4 * a.floats.len() + 8 * a.ints.len() + 32 * a.strings.len();
+        lists + a.t.as_ref().map_or(0, tensor) + a.g.iter().chain(&a.graphs).map(graph).sum::<usize>()
+    };
+    n.attribute.iter().map(attribute).sum()
 }
 
 fn key(domain: &Bytes, name: &Bytes, overload: &Bytes) -> Key {
@@ -32,34 +59,66 @@ fn key(domain: &Bytes, name: &Bytes, overload: &Bytes) -> Key {
 
 /// The graph with every call of a local function replaced by the function's nodes, whose values get
 /// names under the calling node's; `None` when the model has no functions. Calls that cannot be
-/// replaced are reported and stay.
-pub(super) fn inline(model: &ModelProto, g: &GraphProto, problems: &mut Diagnostics) -> Option<GraphProto> {
+/// replaced are reported and stay; domains and names of those functions are the second result.
+pub(super) fn inline(
+    model: &ModelProto,
+    g: &GraphProto,
+    problems: &mut Diagnostics,
+) -> Option<(GraphProto, BTreeSet<(String, String)>)> {
     if model.functions.is_empty() {
         return None;
     }
     let functions = model.functions.iter().map(|f| (key(&f.domain, &f.name, &f.overload), f)).collect();
     let versions = model.opset_import.iter().map(|o| (standard(&text(&o.domain)), o.version)).collect();
-    let mut inliner = Inliner { functions, versions, nodes: 0, problems };
-    let mut out = g.clone();
-    out.node = inliner.expand(&g.node, 0);
-    Some(out)
+    let mut inliner = Inliner {
+        functions,
+        versions,
+        nodes: 0,
+        bytes: 0,
+        active: Vec::new(),
+        prefixes: HashMap::new(),
+        problems,
+        told: BTreeSet::new(),
+        refused: BTreeSet::new(),
+    };
+    let node = inliner.expand(&g.node, 0);
+    // The nodes are not copied first.
+    let out = GraphProto {
+        node,
+        name: g.name.clone(),
+        initializer: g.initializer.clone(),
+        input: g.input.clone(),
+        output: g.output.clone(),
+        value_info: g.value_info.clone(),
+        sparse_initializer: g.sparse_initializer.clone(),
+    };
+    Some((out, inliner.refused))
 }
 
 impl Inliner<'_> {
     fn expand(&mut self, nodes: &[NodeProto], depth: usize) -> Vec<NodeProto> {
         let mut out = Vec::with_capacity(nodes.len());
         for n in nodes {
-            let found = self.functions.get(&key(&n.domain, &n.op_type, &n.overload)).copied();
+            let key = key(&n.domain, &n.op_type, &n.overload);
+            let found = self.functions.get(&key).copied();
             match found {
-                Some(f) => match self.call(n, f, depth) {
-                    Ok(body) => out.extend(body),
-                    Err(why) => {
-                        let message = format!("{} is a local function that {why}", text(&n.op_type));
-                        self.problems
-                            .push(Diagnostic::error(&E0114, message).at(&Origin::node(node_name(n))));
-                        out.push(n.clone());
+                Some(f) => {
+                    let called = if self.active.contains(&key) {
+                        Err("calls itself".to_owned())
+                    } else {
+                        self.active.push(key.clone());
+                        let called = self.call(n, f, depth);
+                        self.active.pop();
+                        called
+                    };
+                    match called {
+                        Ok(body) => out.extend(body),
+                        Err(why) => {
+                            self.refuse(n, key, &why);
+                            out.push(n.clone());
+                        }
                     }
-                },
+                }
                 None => {
                     let mut n = n.clone();
                     for a in &mut n.attribute {
@@ -73,6 +132,34 @@ impl Inliner<'_> {
         }
         self.nodes = self.nodes.saturating_add(out.len());
         out
+    }
+
+    fn refuse(&mut self, n: &NodeProto, (domain, op, _): Key, why: &str) {
+        let message = format!("{op} is a local function that {why}");
+        // What exceeds a limit is the whole model's matter.
+        let told = if why.starts_with("gives") { why.to_owned() } else { format!("{domain}\0{message}") };
+        if self.told.insert(told) {
+            let help = "inline the functions with onnx.inliner.inline_local_functions, which checks them too";
+            self.problems.push(Diagnostic::error(&E0114, message).help(help).at(&Origin::node(node_name(n))));
+        }
+        self.refused.insert((domain, op));
+    }
+
+    /// A name for the values of a call that no other call has.
+    fn prefix(&mut self, n: &NodeProto) -> String {
+        let base = node_name(n);
+        loop {
+            let calls = self.prefixes.entry(base.clone()).or_insert(0);
+            *calls += 1;
+            if *calls == 1 {
+                return base;
+            }
+            let name = format!("{base}#{calls}");
+            if !self.prefixes.contains_key(&name) {
+                self.prefixes.insert(name.clone(), 1);
+                return name;
+            }
+        }
     }
 
     fn call(&mut self, n: &NodeProto, f: &FunctionProto, depth: usize) -> Result<Vec<NodeProto>, String> {
@@ -93,6 +180,12 @@ impl Inliner<'_> {
         }
         if n.input.len() > f.input.len() || n.output.len() > f.output.len() {
             return Err(format!("has {} inputs and {} outputs", f.input.len(), f.output.len()));
+        }
+        let takes = |a: &AttributeProto| {
+            f.attribute.contains(&a.name) || f.attribute_proto.iter().any(|p| p.name == a.name)
+        };
+        if let Some(a) = n.attribute.iter().find(|a| !takes(a)) {
+            return Err(format!("has no attribute {}", text(&a.name)));
         }
         let given: HashMap<&[u8], &AttributeProto> = f
             .attribute_proto
@@ -115,7 +208,7 @@ impl Inliner<'_> {
                 names.insert(name.clone(), actual.clone());
             }
         }
-        let prefix = node_name(n);
+        let prefix = self.prefix(n);
         let mut body = self.rename(&f.node, &prefix, &given, &mut names, 0)?;
         for (name, actual) in aliases {
             let from = names.get(&name).cloned().unwrap_or_default();
@@ -156,6 +249,12 @@ impl Inliner<'_> {
         };
         let mut out = Vec::with_capacity(nodes.len());
         for n in nodes {
+            let names_made = 1 + n.input.len() + n.output.len();
+            let bytes = copied(n).saturating_add(names_made.saturating_mul(prefix.len() + 64));
+            self.bytes = self.bytes.saturating_add(bytes);
+            if self.bytes > MAX_BYTES {
+                return Err(format!("gives the model more than {MAX_BYTES} bytes of names and attributes"));
+            }
             let mut new = n.clone();
             new.name = Bytes::from(format!("{prefix}/{}", node_name(n)));
             new.input = n.input.iter().map(|i| renamed(names, i)).collect();

@@ -26,6 +26,11 @@ const MAX_DEPTH: usize = 32;
 /// Most axes of a value. Look-ups add the ranks of their operands, so that a chain of them would
 /// double it again and again.
 const MAX_RANK: usize = 64;
+/// Most nodes of subgraphs that are imported, counting each as often as it is: a loop whose types change
+/// reads its body again, and loops inside it theirs each time.
+const MAX_VISITS: usize = 1 << 18;
+/// What to do about sparse tensors.
+const DENSE: &str = "store them as ordinary initializers";
 
 /// What an import gives.
 pub(super) struct Imported {
@@ -77,6 +82,10 @@ pub(super) struct Importer<'f> {
     dims: BTreeMap<String, String>,
     /// Those names.
     symbols: BTreeSet<String>,
+    /// Nodes of subgraphs imported so far, once for each time.
+    visited: usize,
+    /// Domains and names of the local functions that could not be inlined, which is reported.
+    refused: BTreeSet<(String, String)>,
 }
 
 /// Name of a node for messages and origins.
@@ -118,11 +127,19 @@ pub(super) fn import(model: &ModelProto, files: &mut Files) -> Result<Imported, 
         opsets: BTreeMap::new(),
         dims: BTreeMap::new(),
         symbols: BTreeSet::new(),
+        visited: 0,
+        refused: BTreeSet::new(),
     };
     let opset = imp.opsets(model);
     imp.features(model, g);
     let inlined = functions::inline(model, g, &mut imp.problems);
-    let g = inlined.as_ref().unwrap_or(g);
+    let g = match &inlined {
+        Some((graph, refused)) => {
+            imp.refused.clone_from(refused);
+            graph
+        }
+        None => g,
+    };
     let mut op_counts = BTreeMap::new();
     for n in &g.node {
         imp.preflight(n, &mut op_counts, 0);
@@ -132,8 +149,40 @@ pub(super) fn import(model: &ModelProto, files: &mut Files) -> Result<Imported, 
     imp.nodes(g);
     imp.outputs(g);
     imp.declared(g);
+    imp.problems.0.iter_mut().for_each(advise);
     let ((), warnings) = imp.problems.into_result(())?;
     Ok(Imported { graph: imp.scope.graph, opset, warnings, op_counts })
+}
+
+/// Says what to do about an error that says neither that nor what is supported.
+fn advise(d: &mut Diagnostic) {
+    if d.severity != Severity::Error || d.help.is_some() || !d.notes.is_empty() {
+        return;
+    }
+    d.help = match d.code.id {
+        "E0103" => Some("export it again with opset_version=18, which names the version"),
+        "E0104" => {
+            Some("`pfmc ops` lists the supported operators; constant folding or onnxslim may remove this one")
+        }
+        "E0105" => {
+            Some("`pfmc ops` lists each operator's attributes; change or remove this one and export again")
+        }
+        "E0106" => Some(
+            "fold constants (onnxslim, or onnxruntime's basic optimisation level) and declare the ranks and \
+             lengths of the inputs when exporting",
+        ),
+        "E0107" => Some(
+            "onnx.checker.check_model finds this too; export the model again with the tool that wrote it",
+        ),
+        "E0108" => Some("convert it to a type that `pfmc ops` names, for example float32 or int64"),
+        "E0109" => Some("the file is damaged or was written wrongly; fetch or export it again"),
+        "E0112" => Some(
+            "onnx.shape_inference.infer_shapes(model, strict_mode=True) shows where shapes stop to agree",
+        ),
+        "E0114" => Some("export the model again without it"),
+        _ => None,
+    }
+    .map(str::to_owned);
 }
 
 /// The graphs among a node's attributes.
@@ -192,13 +241,14 @@ impl Importer<'_> {
     }
 
     fn features(&mut self, model: &ModelProto, g: &GraphProto) {
-        let mut refuse = |n: usize, what: &str| {
+        let mut refuse = |n: usize, what: &str, help: &str| {
             if n > 0 {
-                self.problems.push(Diagnostic::error(&E0114, format!("the model has {n} {what}")));
+                let message = format!("the model has {n} {what}");
+                self.problems.push(Diagnostic::error(&E0114, message).help(help));
             }
         };
-        refuse(model.training_info.len(), "training graphs");
-        refuse(g.sparse_initializer.len(), "sparse tensors");
+        refuse(model.training_info.len(), "training graphs", "export the model for inference");
+        refuse(g.sparse_initializer.len(), "sparse tensors", DENSE);
     }
 
     /// What translates a node.
@@ -244,10 +294,16 @@ impl Importer<'_> {
             self.problems.push(Diagnostic::error(&E0114, message).at(&origin));
             return;
         }
+        let sparse: usize = subgraphs(n).map(|g| g.sparse_initializer.len()).sum();
+        if sparse > 0 {
+            let message = format!("a subgraph has {sparse} sparse tensors");
+            self.problems.push(Diagnostic::error(&E0114, message).help(DENSE).at(&origin));
+        }
         for inner in subgraphs(n).flat_map(|g| &g.node) {
             self.preflight(inner, counts, depth + 1);
         }
         match self.known(n) {
+            Err(_) if self.refused.contains(&(domain_of(n), text(&n.op_type))) => {}
             Err(d) => self.problems.push(d.at(&origin)),
             Ok(info) => {
                 for name in n.attribute.iter().map(|a| text(&a.name)) {
@@ -331,15 +387,24 @@ impl Importer<'_> {
         true
     }
 
-    /// Imports a subgraph whose own inputs have these types; `captured` are inputs that it gets besides
-    /// whether or not it reads them. `None` when there were problems, which are recorded.
+    /// Imports a subgraph of the node `of` whose own inputs have these types; `captured` are inputs that it
+    /// gets besides whether or not it reads them. `None` when there were problems, which are recorded.
     pub(super) fn subgraph(
         &mut self,
         g: &GraphProto,
         given: &[OpenType],
         captured: &[String],
+        of: &Origin,
     ) -> Option<Region> {
         let before = self.problems.0.len();
+        self.visited = self.visited.saturating_add(g.node.len()).saturating_add(1);
+        if self.visited > MAX_VISITS {
+            let message =
+                format!("loops inside loops change types so often that {MAX_VISITS} nodes were read");
+            let help = "declare what the loops carry with its final rank and lengths";
+            self.problems.push(Diagnostic::error(&E0114, message).help(help).at(of));
+            return None;
+        }
         let own: Vec<String> = g.input.iter().map(|i| text(&i.name)).collect();
         let facts: Vec<(String, Option<Fact>)> = captured
             .iter()
@@ -347,7 +412,7 @@ impl Importer<'_> {
             .collect();
         if own.len() != given.len() {
             let message = format!("a subgraph has {} inputs where {} are given", own.len(), given.len());
-            self.problems.push(Diagnostic::error(&E0107, message));
+            self.problems.push(Diagnostic::error(&E0107, message).at(of));
             return None;
         }
         self.enter();
@@ -368,7 +433,13 @@ impl Importer<'_> {
         for (i, o) in g.output.iter().enumerate() {
             let name = text(&o.name);
             let v = self.value(&name, &Origin::tensor(&name));
-            let unique = if used.insert(name.clone()) { name } else { format!("{name}#{i}") };
+            let mut unique = name.clone();
+            for n in i.. {
+                if used.insert(unique.clone()) {
+                    break;
+                }
+                unique = format!("{name}#{n}");
+            }
             self.scope.graph.add_output(&unique, v);
         }
         let bad = self.problems.0[before..].iter().any(|d| d.severity == Severity::Error)

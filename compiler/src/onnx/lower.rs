@@ -50,6 +50,13 @@ impl From<Diagnostic> for Fault {
 /// Result of a lowering step.
 pub(super) type R<T> = Result<T, Fault>;
 
+/// A subgraph that is imported again should what it is given change.
+pub(super) struct Trial {
+    /// The region, if there were no errors.
+    pub region: Option<Region>,
+    problems: Vec<Diagnostic>,
+}
+
 /// One node being lowered.
 pub(super) struct Ctx<'i, 'f, 'm> {
     imp: &'i mut Importer<'f>,
@@ -266,18 +273,23 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
 
     /// Imports a subgraph; see [`Importer::subgraph`].
     pub(super) fn subgraph(&mut self, g: &GraphProto, given: &[OpenType], captured: &[String]) -> R<Region> {
-        // The subgraph's own problems say what is wrong.
-        let region = self.imp.subgraph(g, given, captured);
-        self.poisoned |= region.is_none();
-        region.ok_or_else(|| Self::form("a subgraph could not be imported"))
+        let region = self.imp.subgraph(g, given, captured, &self.origin);
+        self.settle(Trial { region, problems: Vec::new() })
     }
 
-    /// As [`Ctx::subgraph`], but nothing is recorded where it fails.
-    pub(super) fn try_subgraph(&mut self, g: &GraphProto, given: &[OpenType]) -> Option<Region> {
+    /// As [`Ctx::subgraph`], with the problems beside it that [`Ctx::settle`] records.
+    pub(super) fn trial(&mut self, g: &GraphProto, given: &[OpenType]) -> Trial {
         let before = self.imp.problems.0.len();
-        let region = self.imp.subgraph(g, given, &[]);
-        self.imp.problems.0.truncate(before);
-        region
+        let region = self.imp.subgraph(g, given, &[], &self.origin);
+        Trial { region, problems: self.imp.problems.0.split_off(before) }
+    }
+
+    /// Takes a trial as the result.
+    pub(super) fn settle(&mut self, trial: Trial) -> R<Region> {
+        // The subgraph's own problems say what is wrong.
+        self.imp.problems.0.extend(trial.problems);
+        self.poisoned |= trial.region.is_none();
+        trial.region.ok_or_else(|| Self::form("a subgraph could not be imported"))
     }
 
     /// A region made of what `f` emits. `inputs` are its inputs' names and what is known of them; `f`

@@ -43,7 +43,8 @@ pub fn merge(arguments: &[(String, i64)]) -> Result<BTreeMap<String, i64>, Diagn
             bad.push(Diagnostic::error(&E0202, format!("{name} cannot be {size}")).help("sizes start at 1"));
         }
         if let Some(old) = out.insert(name.clone(), *size).filter(|old| old != size) {
-            bad.push(Diagnostic::error(&E0202, format!("{name} is bound to {old} and to {size}")));
+            let message = format!("{name} is bound to {old} and to {size}");
+            bad.push(Diagnostic::error(&E0202, message).help(format!("give one --bind {name}=SIZE")));
         }
     }
     bad.check().map(|()| out)
@@ -77,6 +78,7 @@ pub fn bind(
             if let Some(d) = dim {
                 *dim = Some(d.bind(bindings).ok_or_else(|| {
                     Diagnostic::error(&E0202, format!("a dimension of input {:?} overflows", value.name))
+                        .help("bind smaller sizes")
                 })?);
             }
         }
@@ -116,6 +118,7 @@ pub fn bind(
                         &E0203,
                         format!("the shape of %{id} {:?} is {} after binding", v.name, v.ty),
                     )
+                    .help("leave out --bind: tiles do not depend on shapes, and the program takes any size")
                 })
                 .collect(),
         )),
@@ -139,7 +142,7 @@ fn check_sizes(graph: &Graph<BoundType>) -> Result<(), Diagnostics> {
             let bytes = count(&v.ty.shape).and_then(|c| v.ty.elem.stored(c));
             if bytes.is_none_or(|b| b > 1 << 40) {
                 let message = format!("{:?} would be {}, more than 2^40 bytes", v.name, v.ty);
-                bad.push(Diagnostic::error(&E0202, message).at(&node.origin));
+                bad.push(Diagnostic::error(&E0202, message).help("bind smaller sizes").at(&node.origin));
             }
         }
     }

@@ -30,7 +30,12 @@ pub struct Fold;
 impl Fold {
     /// Most elements of a result.
     pub const RESULT_MAX: usize = 1 << 20;
+    /// Most bytes of all results that have more than 1024 elements: a short file can ask for many.
+    pub const TOTAL_MAX: usize = 1 << 30;
 }
+
+/// Elements of a result that does not count towards [`Fold::TOTAL_MAX`].
+const FREE: usize = 1 << 10;
 
 /// Most times that branches are taken one after the other.
 const MAX_ROUNDS: usize = 64;
@@ -40,6 +45,7 @@ fn evaluate<T: Knowledge>(
     graph: &Graph<T>,
     id: NodeId,
     facts: &[Fact],
+    room: &mut usize,
 ) -> Result<Option<(Vec<Tensor>, bool)>, String> {
     let Some(node) = graph.node(id) else { return Ok(None) };
     if matches!(node.op, Op::Input {} | Op::Constant { .. } | Op::If { .. } | Op::Loop { .. })
@@ -71,7 +77,15 @@ fn evaluate<T: Knowledge>(
     if !small {
         return Ok(None);
     }
-    eval::eval(&node.op, &args).map(|t| Some((t, learned)))
+    // A range, whose length is not among the facts, counts when it is made.
+    let size = |n: usize, e: Elem| if n > FREE { e.stored(n).unwrap_or(usize::MAX) } else { 0 };
+    let bytes = facts.iter().fold(0usize, |a, f| a.saturating_add(size(elements(f).unwrap_or(0), f.ty.elem)));
+    if bytes > *room {
+        return Ok(None);
+    }
+    let made = eval::eval(&node.op, &args)?;
+    *room = made.iter().fold(*room, |r, t| r.saturating_sub(size(t.len(), t.elem())));
+    Ok(Some((made, learned)))
 }
 
 /// How many elements a range of constant operands has; its shape follows from its values alone.
@@ -132,7 +146,7 @@ fn branch<T: Knowledge>(graph: &Graph<T>, facts: &Facts, id: NodeId) -> Option<(
 fn sweep<T: Knowledge>(graph: &mut Graph<T>) -> Result<(u64, u64), Diagnostics> {
     let mut facts = Facts::default();
     let mut bad = Diagnostics::new();
-    let (mut folded, mut branches) = (0, 0);
+    let (mut folded, mut branches, mut room) = (0, 0, Fold::TOTAL_MAX);
     for id in graph.order().unwrap_or_default() {
         let Some(node) = graph.node(id) else { continue };
         if node.inputs.iter().any(|v| facts.get(*v).is_none()) {
@@ -156,7 +170,7 @@ fn sweep<T: Knowledge>(graph: &mut Graph<T>) -> Result<(u64, u64), Diagnostics> 
                 continue;
             }
         };
-        match evaluate(graph, id, &found) {
+        match evaluate(graph, id, &found, &mut room) {
             Err(e) => bad.push(error(e)),
             Ok(Some((tensors, learned))) => {
                 folded += 1;

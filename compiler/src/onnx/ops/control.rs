@@ -82,9 +82,9 @@ fn if_(c: &mut Ctx) -> R<Vec<ValueId>> {
 /// Imports a body whose inputs from `first` on are carried to its outputs from `output` on, as often as
 /// their types change. `given` are the types of its inputs at the start.
 fn steady(c: &mut Ctx, g: &GraphProto, given: &mut [OpenType], first: usize, output: usize) -> R<Region> {
-    for round in 0..=ROUNDS {
-        let trial = if round == ROUNDS { None } else { c.try_subgraph(g, given) };
-        let Some(region) = trial else { break };
+    for round in 0..ROUNDS {
+        let trial = c.trial(g, given);
+        let Some(region) = &trial.region else { return c.settle(trial) };
         let found = output_types(&region.graph);
         let mut changed = false;
         for (ty, next) in given[first..].iter_mut().zip(found.iter().skip(output)) {
@@ -95,7 +95,7 @@ fn steady(c: &mut Ctx, g: &GraphProto, given: &mut [OpenType], first: usize, out
             *ty = joined;
         }
         if !changed {
-            break;
+            return c.settle(trial);
         }
         if round + 1 == ROUNDS {
             given[first..].iter_mut().for_each(|ty| ty.shape = None);
@@ -108,14 +108,25 @@ fn scalar(elem: Elem) -> OpenType {
     OpenType { elem, shape: Some(Vec::new()) }
 }
 
+/// A value as a scalar: counts and conditions may have rank 1 and length 1.
+fn one_element(c: &mut Ctx, v: ValueId) -> R<ValueId> {
+    match c.dims(v).as_deref() {
+        Some([_]) => c.op(Op::Squeeze { axes: vec![0] }, &[v]),
+        _ => Ok(v),
+    }
+}
+
 fn loop_(c: &mut Ctx) -> R<Vec<ValueId>> {
     let body = c.attrs.graph("body")?;
     let trips = match c.opt(0)? {
-        Some(v) => c.as_i64(v)?,
+        Some(v) => {
+            let v = c.as_i64(v)?;
+            one_element(c, v)?
+        }
         None => c.int_scalar(i64::MAX),
     };
     let go = match c.opt(1)? {
-        Some(v) => v,
+        Some(v) => one_element(c, v)?,
         None => c.make(&Tensor::scalar(true), false),
     };
     let mut inputs = vec![trips, go];

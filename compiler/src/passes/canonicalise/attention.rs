@@ -154,7 +154,8 @@ fn shapes(net: &Net, q: ValueId, k: ValueId, v: ValueId) -> Option<Vec<OpenDim>>
     if rank < 3 || k.len() != rank || v.len() != rank {
         return None;
     }
-    // Lengths that are not known on either side are those of one model's batch.
+    // Lengths that are not known on either side are those of one model's batch; execution refuses
+    // operands where they differ.
     let alike = |a: &OpenDim, b: &OpenDim| a == b;
     for i in 0..rank - 3 {
         (alike(&q[i], &k[i]) && alike(&k[i], &v[i])).then_some(())?;
@@ -268,7 +269,8 @@ pub(super) fn recover(net: &mut Net, id: NodeId) -> Option<&'static str> {
     }
     let dims = shapes(net, q, k, v)?;
     let mask = mask_of(net, &masks, &dims, y)?;
-    let op = Op::Attention { scale: scale as f32, causal: false, softcap: softcap as f32 };
+    let (scale, softcap) = (net.attribute(scale, q)?, net.attribute(softcap, q)?);
+    let op = Op::Attention { scale, causal: false, softcap };
     let inputs = [q, k, v].into_iter().chain(mask).collect();
     net.become_of(y, op, inputs)?;
     Some("attentions")

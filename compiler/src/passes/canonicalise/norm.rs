@@ -40,7 +40,8 @@ fn found(net: &Net, root: ValueId) -> Option<Found> {
         (of == x && over == axes).then_some((x, mean))
     });
     let (x, mean) = centred.map_or((d, None), |(x, mean)| (x, Some(mean)));
-    (epsilon >= 0.0).then_some(Found { x, d, mean, axes, epsilon: epsilon as f32 })
+    let epsilon = net.attribute(epsilon, d).filter(|e| *e >= 0.0)?;
+    Some(Found { x, d, mean, axes, epsilon })
 }
 
 /// Whether a value can be gain or bias over the last `axes` axes of x.
@@ -60,9 +61,13 @@ pub(super) fn recover(net: &mut Net, id: NodeId) -> Option<&'static str> {
         inverses.push(root);
     }
     for v in net.uses(root) {
+        // The reciprocal of an inverse is the deviation again.
+        if inverse_root {
+            continue;
+        }
         if net.unary(v, U::Reciprocal).is_some() {
             inverses.push(v);
-        } else if let Some((a, b)) = net.binary(v, B::Div).filter(|(_, b)| *b == root && !inverse_root) {
+        } else if let Some((a, b)) = net.binary(v, B::Div).filter(|(_, b)| *b == root) {
             if a == norm.d {
                 normal.push(v);
             } else if net.number(a) == Some(1.0) && net.same_shape(v, b) {

@@ -150,6 +150,13 @@ impl Net<'_> {
         self.by_number(v, B::Mul).or_else(|| self.by_number(v, B::Div).map(|(x, n)| (x, 1.0 / n)))
     }
 
+    /// A number as an attribute of an operation on `like`: not when that computes in f64 and the number
+    /// is none of f32.
+    pub(super) fn attribute(&self, number: f64, like: ValueId) -> Option<f32> {
+        let short = number as f32;
+        (self.elem(like)? != Elem::F64 || f64::from(short) == number).then_some(short)
+    }
+
     /// What is known of a value.
     pub(super) fn ty(&self, v: ValueId) -> Option<&OpenType> {
         Some(&self.0.value(v)?.ty)
@@ -237,9 +244,7 @@ impl Net<'_> {
         while let Some(v) = todo.pop() {
             let Some(id) = self.node_of(v) else { continue };
             let Some(n) = self.0.node(id) else { continue };
-            let read =
-                |v: &ValueId| !self.0.users(*v).is_empty() || self.0.outputs().iter().any(|(_, o)| o == v);
-            if matches!(n.op, Op::Input {}) || n.outputs.iter().any(read) {
+            if matches!(n.op, Op::Input {}) || n.outputs.iter().any(|v| self.0.is_read(*v)) {
                 continue;
             }
             if !matches!(n.op, Op::Constant { .. }) && n.origin.nodes.len() + origin.nodes.len() <= SOURCES {
@@ -263,7 +268,11 @@ pub(super) fn is(d: &OpenDim, n: i64) -> bool {
 
 /// Whether two numbers agree as constants of an element type do.
 pub(super) fn near(a: f64, b: f64, elem: Elem) -> bool {
-    let slack = if elem.is_half() { 2e-3 } else { 2e-5 };
+    let slack = match elem {
+        Elem::F64 => 1e-14,
+        e if e.is_half() => 2e-3,
+        _ => 2e-5,
+    };
     a == b || (a - b).abs() <= slack * b.abs()
 }
 

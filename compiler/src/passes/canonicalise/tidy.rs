@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use pfmc_ir::graph::{NodeId, ValueId};
 use pfmc_ir::op::{BinaryFn as B, Op};
 
@@ -12,7 +13,7 @@ const COMPARED: usize = 1 << 10;
 
 /// Merges nodes of one operation and the same operands. Returns how many went.
 pub(super) fn merge(net: &mut Net) -> u64 {
-    let mut known: BTreeMap<String, Vec<ValueId>> = BTreeMap::new();
+    let mut known: BTreeMap<(String, Bytes), Vec<ValueId>> = BTreeMap::new();
     let mut merged = 0;
     for id in net.0.order().unwrap_or_default() {
         let Some(n) = net.0.node(id) else { continue };
@@ -21,9 +22,9 @@ pub(super) fn merge(net: &mut Net) -> u64 {
             Op::Constant { id } => {
                 let Some(c) = net.0.consts.get(*id) else { continue };
                 let Some(bytes) = c.bytes().filter(|b| b.len() <= COMPARED && !c.learned) else { continue };
-                format!("{}{:?}{bytes:?}", c.elem, c.shape)
+                (format!("{}{:?}", c.elem, c.shape), bytes.clone())
             }
-            op => format!("{op:?}{:?}", n.inputs),
+            op => (format!("{op:?}{:?}", n.inputs), Bytes::new()),
         };
         let outputs = n.outputs.clone();
         match known.get(&key) {
