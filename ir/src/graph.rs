@@ -309,9 +309,12 @@ impl<T: Knowledge> Graph<T> {
 
     /// Makes every reader of `old`, and every graph output that is `old`, use `new`.
     pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
-        // The edge that was made last is found first.
-        for user in self.users(old).into_iter().rev() {
-            if let Some(n) = self.node(user) {
+        // In the order of the producer's edges, so that each is found at once.
+        let producer = self.value(old).map(|v| v.node.0);
+        let edges = producer.map(|p| self.net.neighbors_directed(p, Direction::Outgoing));
+        let users: Vec<NodeId> = edges.into_iter().flatten().map(NodeId).collect();
+        for user in users {
+            if let Some(n) = self.node(user).filter(|n| n.inputs.contains(&old)) {
                 let inputs = n.inputs.iter().map(|&v| if v == old { new } else { v }).collect();
                 self.set_inputs(user, inputs);
             }
@@ -342,21 +345,40 @@ impl<T: Knowledge> Graph<T> {
             region.remove_dead();
         }
         self.tidy_regions();
-        let Some(order) = self.order() else { return 0 };
-        let named: BTreeSet<ValueId> = self.outputs.iter().map(|(_, v)| *v).collect();
-        let mut removed = 0;
-        for id in order.into_iter().rev() {
-            let Some(n) = self.node(id) else { continue };
-            let live = matches!(n.op, Op::Input {})
-                || self.net.neighbors_directed(id.0, Direction::Outgoing).next().is_some()
-                || n.outputs.iter().any(|v| named.contains(v));
-            if !live {
-                self.remove(id);
-                removed += 1;
+        let dead = self.dead();
+        if dead.len() > 64 {
+            // One by one, each would cost as much as what it reads has readers.
+            self.net.clear_edges();
+            dead.iter().for_each(|id| self.remove(*id));
+            let reads = |(id, n): (NodeId, &Node)| {
+                let producers = n.inputs.iter().filter_map(|v| Some(self.value(*v)?.node.0));
+                producers.map(|p| (p, id.0)).collect::<Vec<_>>()
+            };
+            let edges: Vec<_> = self.nodes().flat_map(reads).collect();
+            for (p, n) in edges {
+                self.net.add_edge(p, n, ());
             }
+        } else {
+            dead.iter().for_each(|id| self.remove(*id));
         }
         self.tidy_regions();
-        removed
+        dead.len()
+    }
+
+    /// Nodes that no output needs, readers before what they read; none where there is a cycle.
+    fn dead(&self) -> Vec<NodeId> {
+        let mut needed: BTreeSet<NodeId> =
+            self.outputs.iter().filter_map(|(_, v)| Some(self.value(*v)?.node)).collect();
+        let mut dead = Vec::new();
+        for id in self.order().unwrap_or_default().into_iter().rev() {
+            let Some(n) = self.node(id) else { continue };
+            if needed.contains(&id) || matches!(n.op, Op::Input {}) {
+                needed.extend(n.inputs.iter().filter_map(|v| Some(self.value(*v)?.node)));
+            } else {
+                dead.push(id);
+            }
+        }
+        dead
     }
 
     /// Drops what regions, which have no dead nodes, are given and do not read, and regions that nothing
@@ -639,7 +661,8 @@ mod tests {
     #[test]
     fn deep_nesting_costs_no_more_than_its_size() {
         // 40 branches inside each other: work that doubles with each would take days.
-        let branch = "%2 = if(%0, %0, %1) {then_region=0, else_region=1, results=1} : f32[2]\noutput \"y\" = %2\n";
+        let branch =
+            "%2 = if(%0, %0, %1) {then_region=0, else_region=1, results=1} : f32[2]\noutput \"y\" = %2\n";
         let inputs = "%0 = input \"c\" : bool[]\n%1 = input \"x\" : f32[2]\n";
         let level = format!("{branch}region 0 {{\n{inputs}");
         let other = format!("output \"y\" = %1\n}}\nregion 1 {{\n{inputs}output \"y\" = %1\n}}\n");

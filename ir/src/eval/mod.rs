@@ -216,7 +216,7 @@ fn outputs(op: &Op, x: &[Tensor]) -> Result<Vec<Tensor>, String> {
 }
 
 /// Zeros of a shape, or an error when it is too large.
-fn zeros<T: Element + Default>(shape: &[usize]) -> Result<Vec<T>, String> {
+pub(crate) fn zeros<T: Element + Default>(shape: &[usize]) -> Result<Vec<T>, String> {
     let fits = |&n: &usize| n.checked_mul(size_of::<T>()).is_some_and(|b| b <= MAX_BYTES);
     let n = count(shape)
         .filter(fits)
@@ -515,6 +515,9 @@ mod testing {
         rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(f)
     }
 }
+
+#[cfg(test)]
+mod agree;
 
 #[cfg(test)]
 mod tests {

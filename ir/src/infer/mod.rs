@@ -77,7 +77,8 @@ impl Facts {
         let node = graph.node(id).ok_or("no such node")?;
         match &node.op {
             Op::Input {} => {
-                Ok(node.outputs.iter().filter_map(|v| Some(Fact::of(graph.value(*v)?.ty.open()))).collect())
+                let facts = node.outputs.iter().filter_map(|v| Some(Fact::of(graph.value(*v)?.ty.open())));
+                possible(facts.collect())
             }
             Op::Constant { id } => {
                 let c = graph.consts.get(*id).ok_or("no such constant")?;
@@ -182,7 +183,13 @@ pub fn check<T: Knowledge>(graph: &Graph<T>) -> Result<(), Diagnostics> {
                 bad.push(Diagnostic::error(&E0301, message).at(&node.origin));
             }
             fact.ty = declared;
-            facts.set(v, fact);
+            match possible(vec![fact]) {
+                Ok(found) => found.into_iter().for_each(|fact| facts.set(v, fact)),
+                Err(e) => {
+                    bad.push(Diagnostic::error(&E0301, format!("%{v} {e}")).at(&node.origin));
+                    return Err(bad);
+                }
+            }
         }
     }
     if bad.has_errors() { Err(bad) } else { Ok(()) }
@@ -519,7 +526,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                 .map(|i| {
                     let piece = length.map(|l| {
                         let chunk = l / parts + i64::from(l % parts != 0);
-                        (l - i * chunk).clamp(0, chunk)
+                        (l - i * chunk).clamp(0, chunk.max(0))
                     });
                     let even = || d[a].as_ref().and_then(|d| d.div(&Dim::known(*parts)));
                     with_dim(elem, d, a, piece.map(Dim::known).or_else(even))
