@@ -157,6 +157,8 @@ impl FixedMatrices for LoadedMatrices {
             return Err(fixed_error(format!("{} inputs do not fit a matrix of {k} rows", x.len())));
         }
         let rows = x.len() / k;
+        // Sums over the tiles along k, in f64 and in ascending order of k.
+        let mut sums = eval::zeros::<f64>(&[rows, n]).map_err(fixed_error)?;
         let mut q = vec![0i8; x.len()];
         let codes = tiles.iter().any(|t| matches!(t.content, TileContent::Codes(_)));
         let scales: Vec<f32> = if codes {
@@ -164,8 +166,6 @@ impl FixedMatrices for LoadedMatrices {
         } else {
             Vec::new()
         };
-        // Sums over the tiles along k, in f64 and in ascending order of k.
-        let mut sums = vec![0f64; rows * n];
         let part = |tile: &LoadedTile, r: usize| r * k + tile.k.start..r * k + tile.k.end;
         for tile in tiles {
             let width = tile.n.len();
@@ -212,7 +212,7 @@ impl FixedMatrices for LoadedMatrices {
     fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
         let (k, n, tiles) = self.matrix(matrix)?;
         let (k, n) = (*k, *n);
-        let mut out = vec![0f32; indices.len() * k];
+        let mut out = eval::zeros::<f32>(&[indices.len(), k]).map_err(fixed_error)?;
         for (row, &index) in out.chunks_exact_mut(k.max(1)).zip(indices) {
             let column = usize::try_from(if index < 0 { index.saturating_add(n as i64) } else { index })
                 .ok()
@@ -250,7 +250,7 @@ pub struct Executor<'a, T: Knowledge> {
     fixed: &'a dyn FixedMatrices,
     order: Vec<NodeId>,
     consts: Vec<OnceLock<Tensor>>,
-    /// For each value, the last step that reads it.
+    /// For each value, the last step that reads it, or the one that makes it.
     last_use: Vec<usize>,
     regions: Vec<Executor<'a, OpenType>>,
     /// For each value that is a transpose which only products read: its permutation. Such a value is
@@ -267,6 +267,10 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         let order = graph.order().ok_or_else(|| fixed_error("the graph has a cycle"))?;
         let mut last_use = vec![0; graph.value_limit()];
         for (step, id) in order.iter().enumerate() {
+            // Until something reads them.
+            for v in graph.node(*id).map(|n| n.outputs.as_slice()).unwrap_or_default() {
+                last_use[v.index()] = step;
+            }
             for v in graph.node(*id).map(|n| n.inputs.as_slice()).unwrap_or_default() {
                 last_use[v.index()] = step;
             }
@@ -379,7 +383,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
             for (v, t) in node.outputs.iter().zip(result) {
                 env[v.index()] = Some(t);
             }
-            for v in &node.inputs {
+            for v in node.inputs.iter().chain(&node.outputs) {
                 if self.last_use[v.index()] == step {
                     env[v.index()] = None;
                 }

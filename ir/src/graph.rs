@@ -281,16 +281,24 @@ impl<T: Knowledge> Graph<T> {
 
     /// Changes what a node reads. The values must exist.
     pub fn set_inputs(&mut self, id: NodeId, inputs: Vec<ValueId>) {
-        let old: Vec<_> = self
-            .net
-            .edges_directed(id.0, Direction::Incoming)
-            .map(|e| petgraph::visit::EdgeRef::id(&e))
-            .collect();
-        for e in old {
+        // Edges that stay are left alone: removing one costs as much as its producer has readers.
+        let mut wanted: BTreeMap<NodeIndex, usize> = BTreeMap::new();
+        for p in inputs.iter().filter_map(|v| Some(self.value(*v)?.node.0)) {
+            *wanted.entry(p).or_insert(0) += 1;
+        }
+        let edges = self.net.edges_directed(id.0, Direction::Incoming);
+        let mut gone = Vec::new();
+        for e in edges {
+            match wanted.get_mut(&petgraph::visit::EdgeRef::source(&e)) {
+                Some(n) if *n > 0 => *n -= 1,
+                _ => gone.push(petgraph::visit::EdgeRef::id(&e)),
+            }
+        }
+        for e in gone {
             self.net.remove_edge(e);
         }
-        for v in &inputs {
-            if let Some(p) = self.value(*v).map(|v| v.node.0) {
+        for (p, n) in wanted {
+            for _ in 0..n {
                 self.net.add_edge(p, id.0, ());
             }
         }
@@ -301,8 +309,12 @@ impl<T: Knowledge> Graph<T> {
 
     /// Makes every reader of `old`, and every graph output that is `old`, use `new`.
     pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
-        for user in self.users(old) {
-            if let Some(n) = self.node(user) {
+        // In the order of the producer's edges, so that each is found at once.
+        let producer = self.value(old).map(|v| v.node.0);
+        let edges = producer.map(|p| self.net.neighbors_directed(p, Direction::Outgoing));
+        let users: Vec<NodeId> = edges.into_iter().flatten().map(NodeId).collect();
+        for user in users {
+            if let Some(n) = self.node(user).filter(|n| n.inputs.contains(&old)) {
                 let inputs = n.inputs.iter().map(|&v| if v == old { new } else { v }).collect();
                 self.set_inputs(user, inputs);
             }
@@ -317,7 +329,9 @@ impl<T: Knowledge> Graph<T> {
     /// Removes a node and its values. Nothing may read them any more.
     pub fn remove(&mut self, id: NodeId) {
         if let Some(n) = self.net.remove_node(id.0) {
-            self.inputs.retain(|v| !n.outputs.contains(v));
+            if matches!(n.op, Op::Input {}) {
+                self.inputs.retain(|v| !n.outputs.contains(v));
+            }
             for v in n.outputs {
                 self.values[v.index()] = None;
             }
@@ -327,25 +341,48 @@ impl<T: Knowledge> Graph<T> {
     /// Removes nodes that no output needs, in regions too; graph inputs stay. Returns how many went,
     /// not counting those of regions.
     pub fn remove_dead(&mut self) -> usize {
-        self.tidy_regions();
-        let Some(order) = self.order() else { return 0 };
-        let mut removed = 0;
-        for id in order.into_iter().rev() {
-            let Some(n) = self.node(id) else { continue };
-            let live = matches!(n.op, Op::Input {})
-                || self.net.neighbors_directed(id.0, Direction::Outgoing).next().is_some()
-                || n.outputs.iter().any(|v| self.outputs.iter().any(|(_, o)| o == v));
-            if !live {
-                self.remove(id);
-                removed += 1;
-            }
+        for region in &mut self.regions {
+            region.remove_dead();
         }
         self.tidy_regions();
-        removed
+        let dead = self.dead();
+        if dead.len() > 64 {
+            // One by one, each would cost as much as what it reads has readers.
+            self.net.clear_edges();
+            dead.iter().for_each(|id| self.remove(*id));
+            let reads = |(id, n): (NodeId, &Node)| {
+                let producers = n.inputs.iter().filter_map(|v| Some(self.value(*v)?.node.0));
+                producers.map(|p| (p, id.0)).collect::<Vec<_>>()
+            };
+            let edges: Vec<_> = self.nodes().flat_map(reads).collect();
+            for (p, n) in edges {
+                self.net.add_edge(p, n, ());
+            }
+        } else {
+            dead.iter().for_each(|id| self.remove(*id));
+        }
+        self.tidy_regions();
+        dead.len()
     }
 
-    /// Drops what regions are given and do not read, and regions that nothing runs; numbers the
-    /// others in the order of their use.
+    /// Nodes that no output needs, readers before what they read; none where there is a cycle.
+    fn dead(&self) -> Vec<NodeId> {
+        let mut needed: BTreeSet<NodeId> =
+            self.outputs.iter().filter_map(|(_, v)| Some(self.value(*v)?.node)).collect();
+        let mut dead = Vec::new();
+        for id in self.order().unwrap_or_default().into_iter().rev() {
+            let Some(n) = self.node(id) else { continue };
+            if needed.contains(&id) || matches!(n.op, Op::Input {}) {
+                needed.extend(n.inputs.iter().filter_map(|v| Some(self.value(*v)?.node)));
+            } else {
+                dead.push(id);
+            }
+        }
+        dead
+    }
+
+    /// Drops what regions, which have no dead nodes, are given and do not read, and regions that nothing
+    /// runs; numbers the others in the order of their use.
     fn tidy_regions(&mut self) {
         if self.regions.is_empty() {
             return;
@@ -353,8 +390,7 @@ impl<T: Knowledge> Graph<T> {
         let mut users = self.order().unwrap_or_default();
         users.retain(|id| self.node(*id).is_some_and(|n| !n.op.regions().is_empty()));
         let mut old: BTreeMap<RegionId, Graph<OpenType>> = BTreeMap::new();
-        for (i, mut region) in std::mem::take(&mut self.regions).into_iter().enumerate() {
-            region.remove_dead();
+        for (i, region) in std::mem::take(&mut self.regions).into_iter().enumerate() {
             old.insert(RegionId(i as u32), region);
         }
         let mut renamed: BTreeMap<RegionId, RegionId> = BTreeMap::new();
@@ -603,5 +639,76 @@ impl<T: Knowledge> Verify for Graph<T> {
             return Err(Diagnostic::error(&E0301, "the graph has a cycle").into());
         }
         infer::check(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elem::Elem;
+    use crate::op::{BinaryFn, UnaryFn};
+    use crate::tensor::Tensor;
+    use crate::text::parse_program;
+
+    /// `depth` operations inside each other, each `outer` with `inner` before and `after` behind the next.
+    fn nested(depth: usize, head: &str, before: &str, after: &str) -> String {
+        let mut text = format!("pfir 1\n{head}");
+        (0..depth).for_each(|_| text.push_str(before));
+        (0..depth).for_each(|_| text.push_str(after));
+        text
+    }
+
+    #[test]
+    fn deep_nesting_costs_no_more_than_its_size() {
+        // 40 branches inside each other: work that doubles with each would take days.
+        let branch =
+            "%2 = if(%0, %0, %1) {then_region=0, else_region=1, results=1} : f32[2]\noutput \"y\" = %2\n";
+        let inputs = "%0 = input \"c\" : bool[]\n%1 = input \"x\" : f32[2]\n";
+        let level = format!("{branch}region 0 {{\n{inputs}");
+        let other = format!("output \"y\" = %1\n}}\nregion 1 {{\n{inputs}output \"y\" = %1\n}}\n");
+        let text = nested(40, inputs, &level, "");
+        let mut text = format!("{text}output \"y\" = %1\n}}\nregion 1 {{\n{inputs}output \"y\" = %1\n}}\n");
+        (1..40).for_each(|_| text.push_str(&other.replacen("output \"y\" = %1\n", "", 1)));
+        let mut graph = parse_program(&text).unwrap().graph;
+        assert!(graph.verify().is_ok(), "{:?}", graph.verify());
+        assert_eq!(graph.remove_dead(), 0);
+        // Loops whose carried value grows.
+        let head = "%0 = input \"n\" : i64[]\n%1 = input \"c\" : bool[]\n%2 = input \"x\" : f32[2]\n";
+        let level = format!(
+            "%3 = loop(%0, %1, %2) {{body=0, carried=1, results=1}} : f32[?]\n%4 = concat(%3, %2) {{axis=0}} : f32[?]\n\
+             output \"c\" = %1\noutput \"y\" = %4\nregion 0 {{\n{}",
+            head.replace("f32[2]", "f32[?]")
+        );
+        let mut text = nested(40, head, &level, "");
+        text.push_str("%3 = concat(%2, %2) {axis=0} : f32[?]\noutput \"c\" = %1\noutput \"y\" = %3\n");
+        (0..40).for_each(|_| text.push_str("}\n"));
+        let mut graph = parse_program(&text).unwrap().graph;
+        assert!(graph.verify().is_ok(), "{:?}", graph.verify());
+        infer::annotate(&mut graph).unwrap();
+    }
+
+    #[test]
+    fn a_value_with_very_many_readers_is_replaced_and_removed_in_passing() {
+        const N: usize = 100_000;
+        let mut g = Graph::<OpenType>::new();
+        let ty = OpenType::fixed(Elem::F32, &[]);
+        let c = |g: &mut Graph, v: f32| {
+            g.add_const("", Const::derived(&Tensor::scalar(v), Origin::default(), false))
+        };
+        let (x, a, b) = (g.add_input("x", ty.clone()), c(&mut g, 1.0), c(&mut g, 2.0));
+        let mut at = x;
+        let named = |ty: &OpenType| vec![(String::new(), ty.clone())];
+        for i in 0..N {
+            let op = Op::Binary(BinaryFn::Add);
+            at = g.add(op, vec![if i % 2 == 0 { at } else { x }, a], named(&ty), Origin::default())[0];
+        }
+        at = g.add(Op::Unary(UnaryFn::Neg), vec![at], named(&ty), Origin::default())[0];
+        g.add_output("y", at);
+        g.replace_uses(a, b);
+        assert_eq!(g.users(b).len(), N);
+        assert!(g.users(a).is_empty() && g.verify().is_ok());
+        // Of the readers only the last leads to the output, and nothing reads `a`.
+        assert_eq!(g.remove_dead(), N);
+        assert!(g.verify().is_ok());
     }
 }

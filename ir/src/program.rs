@@ -196,9 +196,11 @@ impl Verify for TileProgram {
                     && let ConstSource::Data(offset) = c.source
                 {
                     let len = c.elem.stored(c.len()).unwrap_or(0) as u64;
-                    let inside = self.data.iter().any(|d| {
-                        d.offset <= offset && offset.checked_add(len).is_some_and(|e| e <= d.offset + d.len)
-                    });
+                    // Entries ascend, or that is an error already.
+                    let before = self.data.partition_point(|d| d.offset <= offset);
+                    let entry = before.checked_sub(1).and_then(|i| self.data.get(i));
+                    let ends = entry.and_then(|d| d.offset.checked_add(d.len));
+                    let inside = ends.is_some_and(|end| offset.checked_add(len).is_some_and(|e| e <= end));
                     if !inside {
                         err(
                             format!("a constant of {len} bytes at byte {offset} is not in the data"),

@@ -22,7 +22,7 @@
 //!
 //! Values are numbered in the order of their graph or region; a region's text follows that of the graph
 //! that runs it. `from` carries an [`Origin`] as JSON. A constant
-//! is written out, or names its first byte where it is in the program's data; partition moves all
+//! is written out (a NaN with other bits than the usual ones as `NaN.` and its little-endian bytes), or names its first byte where it is in the program's data; partition moves all
 //! learned ones and those of more than [`INLINE_MAX`] elements there.
 
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ use crate::op::{Attr, Op};
 use crate::origin::Origin;
 use crate::program::{DataEntry, TileProgram};
 use crate::shape::{Dim, Knowledge, OpenDim, OpenType};
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{Data, Element, Tensor};
 use crate::tile::{FixedMatrix, MatrixId, Scheme, Tile, TileKind};
 
 /// Most elements of a constant that partition leaves to be written out.
@@ -162,13 +162,34 @@ fn print_nodes<T: Knowledge>(out: &mut String, g: &Graph<T>) {
 }
 
 fn elements(c: &Const) -> String {
+    fn word<T: Element + std::fmt::Debug>(v: T, usual: &[u8]) -> String {
+        let (mut out, mut bytes) = (format!("{v:?}"), Vec::new());
+        v.put_le(&mut bytes);
+        if out == "NaN" && bytes != usual {
+            out.push('.');
+            for b in bytes {
+                let _ = write!(out, "{b:02x}");
+            }
+        }
+        out
+    }
+    let usual =
+        tensor(c.elem, Vec::new(), &["NaN".to_owned()]).map_or_else(|_| Vec::new(), |t| t.to_le_bytes());
     match c.tensor() {
         Err(_) => "[]".into(),
         Ok(t) => each_data!(t.data(), x => {
-            let words: Vec<String> = x.iter().map(|v| format!("{v:?}")).collect();
+            let words: Vec<String> = x.iter().map(|v| word(*v, &usual)).collect();
             format!("[{}]", words.join(", "))
         }),
     }
+}
+
+/// The element that [`elements`] writes with its bytes.
+fn unusual<T: Element>(word: &str) -> Option<T> {
+    let digits = word.strip_prefix("NaN.").filter(|d| d.is_ascii() && d.len() == 2 * size_of::<T>())?;
+    let byte = |i: usize| u8::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok();
+    let bytes = (0..size_of::<T>()).map(byte).collect::<Option<Vec<u8>>>()?;
+    Some(T::from_le(&bytes))
 }
 
 /// Reads one line.
@@ -372,12 +393,11 @@ enum Source {
 }
 
 fn tensor(elem: Elem, shape: Vec<usize>, words: &[String]) -> Parsed<Tensor> {
-    fn parse<T: crate::tensor::Element + std::str::FromStr>(
-        shape: Vec<usize>,
-        words: &[String],
-    ) -> Parsed<Tensor> {
-        let values: Result<Vec<T>, _> =
-            words.iter().map(|w| w.parse().map_err(|_| format!("bad element {w:?}"))).collect();
+    fn parse<T: Element + std::str::FromStr>(shape: Vec<usize>, words: &[String]) -> Parsed<Tensor> {
+        let values: Result<Vec<T>, String> = words
+            .iter()
+            .map(|w| w.parse().ok().or_else(|| unusual(w)).ok_or(format!("bad element {w:?}")))
+            .collect();
         Tensor::new(shape, values?)
     }
     match elem {
@@ -611,6 +631,30 @@ output "norm" = %7
     }
 
     #[test]
+    fn constants_read_back_to_the_same_bits() {
+        let nan = [0x7fc0_0000u32, 0xffc0_0000, 0x7f80_0001, 0x8000_0000, 0xff80_0000, 1];
+        let f32s = Tensor::vector(nan.map(f32::from_bits).to_vec());
+        let halves = [0x7e00u16, 0xfe01, 0x7c00, 0x8000, 0x0001, 0x3555].map(half::f16::from_bits);
+        let brain = [0x7fc0u16, 0xff81, 0xff80, 0x8000, 0x0001, 0x3f8f].map(half::bf16::from_bits);
+        let f64s =
+            Tensor::vector([0x7ff8_0000_0000_0001u64, 1, 0xfff0_0000_0000_0000].map(f64::from_bits).to_vec());
+        let codes = Tensor::from_data(vec![3], Data::Code(Elem::I4, vec![0, 15, 8].into())).unwrap();
+        let ints = Tensor::vector(vec![i64::MIN, i64::MAX, 0]);
+        let mut p = TileProgram::default();
+        let all = [f32s, Tensor::vector(halves.to_vec()), Tensor::vector(brain.to_vec()), f64s, codes, ints];
+        for t in &all {
+            let v = p.graph.add_const("a\n\"# b", Const::derived(t, Origin::default(), false));
+            p.graph.add_output(&format!("{} \u{2028}\\", t.elem()), v);
+        }
+        let text = print_program(&p);
+        let back = parse_program(&text).unwrap();
+        assert_eq!(print_program(&back), text);
+        for ((_, c), t) in back.graph.consts.iter().zip(&all) {
+            assert_eq!(c.bytes().unwrap()[..], t.to_le_bytes(), "{text}");
+        }
+    }
+
+    #[test]
     fn regions_read_back_and_are_checked() {
         let text = r#"pfir 1
 %0 = input "n" : i64[]
@@ -673,6 +717,7 @@ output "y" = %1
             ("%9 = cast(%0) {to=f99} : f32[1]", "is no value for attribute to"),
             ("%9 = const [1, x] : i64[2]", "bad element"),
             ("output \"o\" = %0 rest", "unexpected text"),
+            ("%9 = const [NaN.7fc0] : f32[1]", "bad element"),
         ] {
             let text = format!("{TEXT}{line}\n");
             let e = parse_program(&text).unwrap_err().to_string();

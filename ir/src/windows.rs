@@ -67,6 +67,18 @@ impl Span {
         (self.kernel - 1) * self.dilation + 1
     }
 
+    /// How many elements of a window that begins at `first` lie before `end`.
+    pub(crate) fn reach(&self, first: i64, end: i64) -> usize {
+        let taps = if first < end { ceil_div(end - first, self.dilation).min(self.kernel) } else { 0 };
+        usize::try_from(taps).unwrap_or(0)
+    }
+
+    /// The elements of a window that begins at `first` that lie among `len`, as numbers of taps.
+    pub(crate) fn inside(&self, first: i64, len: i64) -> std::ops::Range<i64> {
+        let skipped = if first < 0 { ceil_div(-first, self.dilation) } else { 0 };
+        skipped..self.reach(first, len) as i64
+    }
+
     /// The windows on an axis of `len` elements. With `ceil` a last window may reach beyond the padding
     /// unless it starts there.
     ///
@@ -83,7 +95,7 @@ impl Span {
             return Ok(Placed { out, begin, padded: len.checked_add(total).ok_or_else(too_long)? });
         }
         let padded = len.checked_add(self.begin + self.end).ok_or_else(too_long)?;
-        let room = padded - extent;
+        let room = padded.checked_sub(extent).ok_or_else(too_long)?;
         if room < 0 {
             return Err(format!("windows of {extent} elements on an axis of padded length {padded}"));
         }
@@ -107,7 +119,7 @@ impl Span {
 
     /// Elements from the first of the first to the last of the last of `len` windows.
     pub(crate) fn spread(&self, len: i64, padding: i64) -> Option<i64> {
-        (len - 1).checked_mul(self.stride)?.checked_add(self.extent())?.checked_add(padding)
+        len.checked_sub(1)?.checked_mul(self.stride)?.checked_add(self.extent())?.checked_add(padding)
     }
 }
 
@@ -219,6 +231,11 @@ mod tests {
         let lower = span(4, 1, 0, 1).place(5, false, AutoPad::Lower).unwrap();
         assert_eq!(lower, Placed { out: 5, begin: 2, padded: 8 });
         assert!(span(3, 1, 0, 3).place(6, false, AutoPad::Given).is_err());
+        assert!(span(3, 1, 0, 3).place(i64::MIN, false, AutoPad::Given).is_err());
+        // Elements -5, -2, 1, 4 and 7.
+        assert_eq!(span(5, 1, 0, 3).inside(-5, 7), 2..4);
+        assert_eq!(span(5, 1, 0, 3).reach(-5, 8), 5);
+        assert_eq!(span(5, 1, 0, 3).inside(-14, 7), 5..5);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(super) fn roi_align(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
         .into_iter()
         .map(|b| usize::try_from(b).ok().filter(|&b| b < batch).ok_or(format!("batch {b} of {batch}")))
         .collect::<Result<_, _>>()?;
-    if n != named || (n > 0 && h * w == 0) {
+    if n != named || (n > 0 && [h, w].contains(&0)) || h.checked_mul(w).is_none() {
         return Err(format!("{n} boxes and {named} batches on x {:?}", x.shape()));
     }
     let corners = cast(boxes, Elem::F64)?;

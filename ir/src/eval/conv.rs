@@ -36,7 +36,8 @@ struct Windows {
 }
 
 impl Windows {
-    fn new(shape: &[usize], kernel: &[usize], g: &Geometry<'_>) -> Result<Self, String> {
+    /// `most`: elements of what has as many as the kernel; without any, the kernel must be small.
+    fn new(shape: &[usize], kernel: &[usize], g: &Geometry<'_>, most: usize) -> Result<Self, String> {
         let (&channels, spatial) = match shape {
             [_, channels, spatial @ ..] => (channels, spatial),
             _ => return Err(format!("x of shape {shape:?} has no channels")),
@@ -82,7 +83,9 @@ impl Windows {
             windows.begins.push(begin);
             dilations.push(dilation);
         }
-        let taps = count(kernel).filter(|&t| t <= 1 << 24).ok_or_else(|| format!("a kernel {kernel:?}"))?;
+        let taps = count(kernel)
+            .filter(|&t| t <= most.clamp(1 << 16, 1 << 24))
+            .ok_or_else(|| format!("a kernel {kernel:?}"))?;
         let by = strides(kernel);
         windows.taps = (0..taps)
             .map(|t| (0..rank).map(|d| (t / by[d] % kernel[d]) as isize * dilations[d]).collect())
@@ -199,7 +202,7 @@ pub(super) fn patches(x: &Tensor, kernel: &[i64], g: &Geometry<'_>) -> Result<Te
         .iter()
         .map(|&k| usize::try_from(k).map_err(|_| format!("a kernel length of {k}")))
         .collect::<Result<_, _>>()?;
-    let windows = Windows::new(x.shape(), &kernel, g)?;
+    let windows = Windows::new(x.shape(), &kernel, g, 1 << 24)?;
     let len = windows.len()?;
     let positions = count(&windows.out).ok_or("too many positions")?;
     let mut shape = vec![x.shape()[0]];
@@ -244,7 +247,7 @@ pub(super) fn conv(
     if bias.is_some_and(|b| b.shape() != [outs]) {
         return Err(format!("a bias of shape {:?} for {outs} channels", bias.map(Tensor::shape)));
     }
-    let windows = Windows::new(x.shape(), kernel, g)?;
+    let windows = Windows::new(x.shape(), kernel, g, w.len())?;
     let mut shape = vec![*batch, outs];
     shape.extend(&windows.out);
     for_elem!(float x, T => convolve::<T>(&windows, x, w, bias, groups, shape))

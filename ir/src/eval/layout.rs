@@ -213,7 +213,7 @@ pub(super) fn squeeze(x: &Tensor, axes: &[i64]) -> Result<Tensor, String> {
     if let Some(&d) = axes.iter().find(|&&d| x.shape()[d] != 1) {
         return Err(format!("axis {d} of shape {:?} is not 1 long", x.shape()));
     }
-    let kept = x.shape().iter().enumerate().filter(|(d, _)| !axes.contains(d));
+    let kept = x.shape().iter().enumerate().filter(|(d, _)| axes.binary_search(d).is_err());
     x.reshaped(kept.map(|(_, &n)| n).collect())
 }
 
@@ -227,11 +227,10 @@ pub(super) fn squeeze_at(x: &Tensor, axes: Option<&Tensor>) -> Result<Tensor, St
 
 /// [`crate::op::Op::Unsqueeze`].
 pub(super) fn unsqueeze(x: &Tensor, axes: &[i64]) -> Result<Tensor, String> {
-    let mut shape = x.shape().to_vec();
-    for d in sorted_axes(axes, x.rank() + axes.len())? {
-        shape.insert(d, 1);
-    }
-    x.reshaped(shape)
+    let new = sorted_axes(axes, x.rank() + axes.len())?;
+    let mut rest = x.shape().iter().copied();
+    let length = |d| if new.binary_search(&d).is_ok() { Some(1) } else { rest.next() };
+    x.reshaped((0..x.rank() + axes.len()).filter_map(length).collect())
 }
 
 /// [`crate::op::Op::Expand`].

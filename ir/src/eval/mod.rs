@@ -518,6 +518,9 @@ mod testing {
 }
 
 #[cfg(test)]
+mod agree;
+
+#[cfg(test)]
 mod tests {
     use super::testing::*;
     use super::*;

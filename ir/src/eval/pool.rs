@@ -42,6 +42,7 @@ fn taps(span: &Span, begin: i64, len: usize, out: usize) -> Vec<Tap> {
             let lo_at = usize::try_from(lo).unwrap_or(usize::MAX).min(hi);
             Tap { lo: lo_at, hi, first: usize::try_from(lo * span.stride + shift).unwrap_or(0) }
         })
+        .filter(|t| t.lo < t.hi)
         .collect()
 }
 
@@ -101,14 +102,11 @@ impl<'a> Windows<'a> {
         for (d, &window) in at.iter().enumerate() {
             let (s, p) = (&self.spans[d], &self.placed[d]);
             spare.clear();
-            let inside = |t: &i64| window * s.stride + t * s.dilation < p.padded;
-            padded *= (0..s.kernel).filter(inside).count();
+            padded *= s.reach(window * s.stride, p.padded);
+            let first = window * s.stride - p.begin;
             for &base in found.iter() {
-                for t in 0..s.kernel {
-                    let i = window * s.stride + t * s.dilation - p.begin;
-                    if let Some(i) = usize::try_from(i).ok().filter(|&i| i < self.spatial[d]) {
-                        spare.push(base + i * self.steps[d]);
-                    }
+                for t in s.inside(first, self.spatial[d] as i64) {
+                    spare.push(base + (first + t * s.dilation) as usize * self.steps[d]);
                 }
             }
             std::mem::swap(found, spare);
@@ -122,7 +120,7 @@ impl<'a> Windows<'a> {
         let (last, stride) = (self.spans.len() - 1, self.spans[self.spans.len() - 1].stride as usize);
         for &base in bases {
             let line = &x[base..base + self.spatial[last]];
-            for tap in self.taps.iter().filter(|t| t.lo < t.hi) {
+            for tap in &self.taps {
                 let (out, from) = (&mut out[tap.lo..tap.hi], &line[tap.first..]);
                 let first = base + tap.first;
                 if stride == 1 {
@@ -148,7 +146,7 @@ impl<'a> Windows<'a> {
         }
         let (s, p) = (&self.spans[last], &self.placed[last]);
         for (o, n) in (0i64..).zip(&mut out) {
-            *n = (0..s.kernel).filter(|t| o * s.stride + t * s.dilation < p.padded).count();
+            *n = s.reach(o * s.stride, p.padded);
         }
         out
     }
@@ -353,6 +351,17 @@ mod tests {
                 assert!((at::<f32>(&all, &to) - total / (k[0] * k[1]) as f32).abs() < 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn padding_that_dwarfs_the_image_costs_nothing() {
+        // 2^22 windows of 2^23 elements, of which one is no padding.
+        let x = t(&[1, 1, 1], &[8f32]);
+        let n = 1i64 << 22;
+        let op = window(PoolFn::MeanPadded, &[2 * n], &[1], &[n, 2 * n - 2], &[1]);
+        let y = run(op, &[x]);
+        assert_eq!(y.shape(), [1, 1, n as usize]);
+        assert_eq!(y.as_slice::<f32>().unwrap()[0], 8.0 / (2 * n) as f32);
     }
 
     #[test]

@@ -41,12 +41,13 @@ pub(super) fn reduce(f: ReduceFn, x: &Tensor, axes: &[i64], keepdims: bool) -> R
     for_elem!(number x, T => fold::<T>(f, x, &axes, keepdims))
 }
 
+/// Reduces over ascending axes.
 fn fold<T: Number>(f: ReduceFn, x: &Tensor, axes: &[usize], keepdims: bool) -> Result<Tensor, String> {
     let from = x.as_slice::<T>()?;
     let by = strides(x.shape());
     let (mut shape, mut kept, mut reduced) = (Vec::new(), Vec::new(), Vec::new());
     for (d, &len) in x.shape().iter().enumerate() {
-        if axes.contains(&d) {
+        if axes.binary_search(&d).is_ok() {
             reduced.push((len, [by[d] as isize]));
             shape.extend(keepdims.then_some(1));
         } else {

@@ -321,6 +321,9 @@ pub(super) fn resize(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
         return Err("is no resize".into());
     };
     let chosen = chosen(axes, x[0].rank())?;
+    if chosen.is_empty() && x[1..].iter().any(|t| !t.is_empty()) {
+        return Err("sizes or scales of no axes".into());
+    }
     let mut rest = x[1..].iter();
     let x = &x[0];
     let lens: Vec<i64> = chosen
@@ -372,6 +375,7 @@ pub(super) fn resize(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
             picked::<T>(x, shape.clone(), table, fill.as_slice::<T>()?[0])
         });
     }
+    shrink_first(x.shape(), &shape, &mut resized);
     let r = Interpolated {
         coordinates: *coordinates,
         cubic: (*mode == Interpolation::Cubic).then_some((*cubic).into()),
@@ -385,6 +389,22 @@ pub(super) fn resize(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
     let y = interpolate::<f64>(cast(x, Elem::F64)?, &resized, &r)?;
     let rounded = y.as_slice::<f64>()?.iter().map(|v| v.round_ties_even()).collect();
     cast(&Tensor::new(shape, rounded)?, x.elem())
+}
+
+/// Puts axes that shrink before those that grow where the other order would make tensors much larger
+/// than the operand and the result on the way.
+fn shrink_first(before: &[usize], after: &[usize], axes: &mut [Axis]) {
+    let size = |shape: &[usize]| shape.iter().fold(1u128, |n, &d| n.saturating_mul(d as u128));
+    let most = size(before).max(size(after)).saturating_mul(4);
+    let mut shape = before.to_vec();
+    let too_large = |axis: &Axis| {
+        shape[axis.at] = axis.to;
+        size(&shape) > most
+    };
+    if axes.iter().any(too_large) {
+        let ratio = |a: &Axis, b: &Axis| a.to as u128 * b.from as u128;
+        axes.sort_by(|a, b| ratio(a, b).cmp(&ratio(b, a)));
+    }
 }
 
 /// Resizes one axis after the other.
@@ -694,6 +714,26 @@ mod tests {
         let empty = t(&[1, 0], &[0f32; 0]);
         refused(resize(Interpolation::Linear, Coordinates::HalfPixel), &[empty, pads(&[2])], "no elements");
         refused(resize(Interpolation::Linear, Coordinates::HalfPixel), &[x, pads(&[1 << 50])], "2^40");
+    }
+
+    #[test]
+    fn one_axis_may_grow_as_much_as_another_shrinks() {
+        // 2^20 to 1 and 1 to 2^20: 2^40 elements if the second came first.
+        let n = 1usize << 20;
+        let x = t(&[1, n], &vec![3f32; n]);
+        let op = Op::Resize {
+            mode: Interpolation::Linear,
+            coordinates: Coordinates::HalfPixel,
+            nearest: NearestFn::PreferFloor,
+            cubic: -0.75,
+            exclude_outside: false,
+            extrapolation: 0.0,
+            antialias: false,
+            aspect: AspectRatio::Stretch,
+            axes: Vec::new(),
+            scales: Vec::new(),
+        };
+        assert_eq!(run(op, &[x, pads(&[1 << 20, 1])]), t(&[n, 1], &vec![3f32; n]));
     }
 
     #[test]

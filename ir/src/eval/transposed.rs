@@ -33,14 +33,15 @@ impl Fold {
         }
     }
 
-    /// Adds windows `[kernel, grid]` to the image they lie on.
-    fn add<T: Number>(&self, windows: &[T], image: &mut [T]) {
+    /// Adds windows `[kernel, grid]` to the image they lie on, or those of a few elements of the kernel
+    /// from `first` on.
+    fn add<T: Number>(&self, first: usize, windows: &[T], image: &mut [T]) {
         let last = self.image.len() - 1;
         let (by, lanes) = (strides(&self.kernel), strides(&self.grid));
         let steps = strides(&self.image);
         let (columns, width) = (self.grid[last], self.image[last]);
         let lines: usize = self.grid[..last].iter().product();
-        for (t, window) in windows.chunks_exact((lines * columns).max(1)).enumerate() {
+        for (t, window) in (first..).zip(windows.chunks_exact((lines * columns).max(1))) {
             let tap = |d: usize| (t / by[d] % self.kernel[d]) as isize * self.axes[d][2] - self.axes[d][1];
             let [stride, shift] = [self.axes[last][0], tap(last)];
             let lo = if shift < 0 { (-shift + stride - 1) / stride } else { 0 };
@@ -111,17 +112,21 @@ pub(super) fn conv_transpose(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
         let depth = channels / groups;
         let (from, weights) = (x.as_slice::<T>()?, w.as_slice::<T>()?);
         let bias = bias.map(|b| b.as_slice::<T>()).transpose()?;
-        // Channels of one product.
+        // Channels of one product, and elements of the kernel where one channel has too many.
         let each = taps.checked_mul(positions).ok_or("too many windows")?;
         let block = (PRODUCT / each.max(1)).clamp(1, per_group.max(1));
-        let mut windows = zeros::<T>(&[block, each])?;
+        let part = if block > 1 { taps } else { (PRODUCT / positions.max(1)).clamp(1, taps.max(1)) };
+        let mut windows = zeros::<T>(&[block, part, positions])?;
         for (i, out) in out.chunks_mut((outs * plane).max(1)).enumerate() {
             for (g, out) in out.chunks_mut((per_group * plane).max(1)).enumerate() {
                 let at = (i * channels + g * depth) * positions;
                 let right = Right { data: &from[at..at + depth * positions], row: positions, column: 1 };
+                let parts = taps.div_ceil(part.max(1));
                 for (j, out) in out.chunks_mut(block * plane).enumerate() {
-                    let rows = out.len() / plane * taps;
-                    let first = j * block * taps;
+                  for from_tap in (0..parts).map(|p| p * part) {
+                    let here = part.min(taps - from_tap);
+                    let rows = out.len() / plane * here;
+                    let first = j * block * taps + from_tap;
                     let mut left = vec![T::default(); rows * depth];
                     for c in 0..depth {
                         let column = &weights[(g * depth + c) * per_group * taps + first..][..rows];
@@ -134,11 +139,12 @@ pub(super) fn conv_transpose(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
                     }
                     let windows = &*windows;
                     out.par_chunks_mut(plane).enumerate().for_each(|(c, out)| {
-                        if let Some(bias) = bias {
+                        if let Some(bias) = bias.filter(|_| from_tap == 0) {
                             out.fill(bias[g * per_group + j * block + c]);
                         }
-                        fold.add(&windows[c * each..(c + 1) * each], out);
+                        fold.add(from_tap, &windows[c * here * positions..][..here * positions], out);
                     });
+                  }
                 }
             }
         }
@@ -180,7 +186,7 @@ pub(super) fn col2im(
         let from = x.as_slice::<T>()?;
         let plane = count(&fold.image).unwrap_or(0).max(1);
         out.par_chunks_mut(plane).enumerate().for_each(|(c, out)| {
-            fold.add(&from[c * taps * columns..(c + 1) * taps * columns], out);
+            fold.add(0, &from[c * taps * columns..(c + 1) * taps * columns], out);
         });
         Tensor::new(shape, out)
     })
@@ -207,7 +213,7 @@ pub(super) fn deform_conv(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
         out.push(usize::try_from(s.place(n, false, crate::op::AutoPad::Given)?.out).unwrap_or(0));
     }
     let (oh, ow) = (out[0], out[1]);
-    let taps = kh * kw;
+    let taps = kh.checked_mul(kw).ok_or("the kernel is too large")?;
     let marks = parts.checked_mul(taps).ok_or("too many offset groups")?;
     let moved = marks.checked_mul(2).ok_or("too many offset groups")?;
     if !channels.is_multiple_of(parts)
@@ -227,12 +233,23 @@ pub(super) fn deform_conv(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
         let (from, weights, moves) = (x.as_slice::<T>()?, w.as_slice::<T>()?, offset.as_slice::<T>()?);
         let mask = mask.map(|m| m.as_slice::<T>()).transpose()?;
         let mut out = zeros::<T>(&shape)?;
-        let (plane, positions) = (height * width, oh * ow);
-        let (rows, per_group) = (depth * taps, outs / groups);
-        for (i, out) in out.chunks_mut((per_group * positions).max(1)).enumerate() {
+        if out.is_empty() {
+            return Tensor::new(shape, out);
+        }
+        let plane = height.checked_mul(width).ok_or("too many positions")?;
+        let (positions, per_group) = (oh * ow, outs / groups);
+        let rows = depth.checked_mul(taps).ok_or("too many windows")?;
+        // Positions of one product.
+        let most = (PRODUCT / rows.max(1)).clamp(1, positions);
+        let tasks: Vec<_> = (0..batch * groups)
+            .flat_map(|i| (0..positions).step_by(most).map(move |first| (i, first)))
+            .collect();
+        let (mut gathered, mut product) = (zeros::<T>(&[rows, most])?, zeros::<T>(&[per_group, most])?);
+        for (i, begin) in tasks {
             let (image, g) = (i / groups, i % groups);
-            let mut gathered = zeros::<T>(&[rows, positions])?;
-            gathered.par_chunks_mut(positions.max(1)).enumerate().for_each(|(r, line)| {
+            let here = most.min(positions - begin);
+            let gathered = &mut gathered[..rows * here];
+            gathered.par_chunks_mut(here).enumerate().for_each(|(r, line)| {
                 let (c, t) = (g * depth + r / taps, r % taps);
                 let mark = image * marks + c / (channels / parts) * taps + t;
                 let pixels = &from[(image * channels + c) * plane..][..plane];
@@ -240,7 +257,7 @@ pub(super) fn deform_conv(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
                 let mask = mask.map(|m| &m[mark * positions..][..positions]);
                 let tap = [(t / kw) as i64, (t % kw) as i64];
                 let origin = [0, 1].map(|d| tap[d] * spans[d].dilation - spans[d].begin);
-                for (p, o) in line.iter_mut().enumerate() {
+                for (p, o) in (begin..).zip(line) {
                     let at = [(p / ow) as i64, (p % ow) as i64];
                     let [y, x] = [0, 1].map(|d| {
                         (at[d] * spans[d].stride + origin[d]) as f64 + shift[d][p].as_f64()
@@ -249,10 +266,14 @@ pub(super) fn deform_conv(op: &Op, x: &[Tensor]) -> Result<Tensor, String> {
                     *o = T::narrow(v);
                 }
             });
-            let left = weights[g * per_group * rows..(g + 1) * per_group * rows].to_vec();
-            let left = Tensor::new(vec![per_group, rows], left)?;
-            let product = matmul::matmul(&left, &Tensor::new(vec![rows, positions], gathered)?)?;
-            out.copy_from_slice(product.as_slice::<T>()?);
+            let left = &weights[g * per_group * rows..(g + 1) * per_group * rows];
+            let product = &mut product[..per_group * here];
+            product.fill(T::default());
+            let right = Right { data: gathered, row: here, column: 1 };
+            matmul::product(left, rows, right, rows, here, product);
+            for (c, line) in product.chunks_exact(here).enumerate() {
+                out[(i * per_group + c) * positions + begin..][..here].copy_from_slice(line);
+            }
         }
         if let Some(bias) = bias.map(|b| b.as_slice::<T>()).transpose()? {
             for (c, out) in out.chunks_mut(positions.max(1)).enumerate() {
@@ -317,6 +338,30 @@ mod tests {
         }
         assert_eq!(run(op(vec![8, 20]), &[x.clone(), w.clone()]).shape(), [2, 6, 8, 20]);
         refused(op(vec![8]), &[x, w], "for 2 axes");
+    }
+
+    #[test]
+    fn long_kernels_over_long_signals_need_no_more_than_both() {
+        // 2^12 elements spread by as many each: 2^24 products, of which a part is held at a time.
+        let n = 1usize << 12;
+        let op = Op::ConvTranspose {
+            strides: vec![n as i64],
+            pads: vec![0, 0],
+            dilations: vec![1],
+            groups: 1,
+            output_padding: vec![0],
+            output: Vec::new(),
+            auto: AutoPad::Given,
+        };
+        let mut numbers = Numbers(3);
+        let (x, w) = (numbers.tensor(&[1, 1, n]), numbers.tensor(&[1, 1, n]));
+        let y = run(op, &[x.clone(), w.clone(), t(&[1], &[1f32])]);
+        let (x, w, y) =
+            (x.as_slice::<f32>().unwrap(), w.as_slice::<f32>().unwrap(), y.as_slice::<f32>().unwrap());
+        for at in [0, 1, n - 1, n, 5 * n + 7, n * n - 1] {
+            let want: f32 = x[at / n] * w[at % n] + 1.0;
+            assert_eq!(y[at], want, "{at}");
+        }
     }
 
     #[test]

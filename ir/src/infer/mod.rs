@@ -49,20 +49,24 @@ impl Fact {
 
 /// The facts of all values of a graph.
 #[derive(Debug, Clone, Default)]
-pub struct Facts(Vec<Option<Fact>>);
+pub struct Facts {
+    of: Vec<Option<Fact>>,
+    /// How many loops and branches around the graph are being inferred.
+    depth: usize,
+}
 
 impl Facts {
     /// Of one value.
     pub fn get(&self, v: ValueId) -> Option<&Fact> {
-        self.0.get(v.index())?.as_ref()
+        self.of.get(v.index())?.as_ref()
     }
 
     /// Sets one.
     pub fn set(&mut self, v: ValueId, fact: Fact) {
-        if self.0.len() <= v.index() {
-            self.0.resize(v.index() + 1, None);
+        if self.of.len() <= v.index() {
+            self.of.resize(v.index() + 1, None);
         }
-        self.0[v.index()] = Some(fact);
+        self.of[v.index()] = Some(fact);
     }
 
     /// Infers the outputs of one node whose inputs are known.
@@ -73,7 +77,8 @@ impl Facts {
         let node = graph.node(id).ok_or("no such node")?;
         match &node.op {
             Op::Input {} => {
-                Ok(node.outputs.iter().filter_map(|v| Some(Fact::of(graph.value(*v)?.ty.open()))).collect())
+                let facts = node.outputs.iter().filter_map(|v| Some(Fact::of(graph.value(*v)?.ty.open())));
+                possible(facts.collect())
             }
             Op::Constant { id } => {
                 let c = graph.consts.get(*id).ok_or("no such constant")?;
@@ -100,15 +105,26 @@ impl Facts {
                     .map(|v| self.get(*v).ok_or_else(|| format!("%{v} is not known yet")))
                     .collect::<Result<_, _>>()?;
                 let result = match op {
-                    Op::If { .. } | Op::Loop { .. } => region::infer(op, graph.regions(), &inputs),
+                    Op::If { .. } | Op::Loop { .. } => {
+                        region::infer(op, graph.regions(), &inputs, self.depth)
+                    }
                     op => infer(op, &inputs),
                 };
-                result.map_err(|e| {
+                result.and_then(possible).map_err(|e| {
                     let types: Vec<String> = inputs.iter().map(|f| f.ty.to_string()).collect();
                     format!("{} ({}): {e}", op.name(), types.join(", "))
                 })
             }
         }
+    }
+}
+
+/// The same facts, unless a length is negative.
+fn possible(facts: Vec<Fact>) -> Result<Vec<Fact>, String> {
+    let lengths = facts.iter().filter_map(Fact::dims).flatten().filter_map(|d| d.as_ref()?.value());
+    match lengths.into_iter().find(|n| *n < 0) {
+        Some(n) => Err(format!("gives an axis of length {n}")),
+        None => Ok(facts),
     }
 }
 
@@ -167,7 +183,13 @@ pub fn check<T: Knowledge>(graph: &Graph<T>) -> Result<(), Diagnostics> {
                 bad.push(Diagnostic::error(&E0301, message).at(&node.origin));
             }
             fact.ty = declared;
-            facts.set(v, fact);
+            match possible(vec![fact]) {
+                Ok(found) => found.into_iter().for_each(|fact| facts.set(v, fact)),
+                Err(e) => {
+                    bad.push(Diagnostic::error(&E0301, format!("%{v} {e}")).at(&node.origin));
+                    return Err(bad);
+                }
+            }
         }
     }
     if bad.has_errors() { Err(bad) } else { Ok(()) }
@@ -504,7 +526,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                 .map(|i| {
                     let piece = length.map(|l| {
                         let chunk = l / parts + i64::from(l % parts != 0);
-                        (l - i * chunk).clamp(0, chunk)
+                        (l - i * chunk).clamp(0, chunk.max(0))
                     });
                     let even = || d[a].as_ref().and_then(|d| d.div(&Dim::known(*parts)));
                     with_dim(elem, d, a, piece.map(Dim::known).or_else(even))
@@ -525,14 +547,12 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let Some(d) = x[0].dims() else { return one(typed(elem, None)) };
             let rank = d.len() + axes.len();
             let axes: Vec<usize> = axes.iter().map(|&a| norm_axis(a, rank)).collect::<Result<_, _>>()?;
+            let mut new = vec![false; rank];
+            axes.into_iter().for_each(|a| new[a] = true);
             let mut rest = d.iter().cloned();
             let mut shape = Vec::with_capacity(rank);
-            for i in 0..rank {
-                shape.push(if axes.contains(&i) {
-                    Some(Dim::known(1))
-                } else {
-                    rest.next().ok_or("repeated axis")?
-                });
+            for new in new {
+                shape.push(if new { Some(Dim::known(1)) } else { rest.next().ok_or("repeated axis")? });
             }
             let value = x[0].value.clone().filter(|_| rank <= 1);
             one(Fact { ty: OpenType { elem, shape: Some(shape) }, value })
@@ -543,7 +563,9 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                 (Some(d), None) => {
                     let rank = x[1].dims().and_then(|r| r.first()?.as_ref()?.value());
                     rank.and_then(|r| usize::try_from(r).ok())
-                        .map(|r| vec![None; r.max(d.len()).min(MAX_FOLLOWED)])
+                        .map(|r| r.max(d.len()))
+                        .filter(|r| *r <= MAX_FOLLOWED)
+                        .map(|r| vec![None; r])
                 }
                 _ => None,
             };

@@ -6,18 +6,22 @@ use crate::graph::Graph;
 use crate::op::{Op, RegionId};
 use crate::shape::{Dim, OpenType};
 
-/// Rounds after which what a loop changes is taken to be unknown.
+/// Rounds after which what a loop changes is taken to be unknown; after twice as many, all that it
+/// carries is.
 const ROUNDS: usize = 4;
+/// Loops and branches around a loop from which on all that it carries is taken to be unknown: the
+/// rounds of nested loops multiply.
+const DEEP: usize = 3;
 
 /// What is known of the outputs of a region given what is known of its inputs.
 ///
 /// # Errors
 /// As [`Facts::node`]; and inputs that do not fit in number.
-fn outputs(region: &Graph<OpenType>, inputs: &[&Fact]) -> Result<Vec<Fact>, String> {
+fn outputs(region: &Graph<OpenType>, inputs: &[&Fact], depth: usize) -> Result<Vec<Fact>, String> {
     if region.inputs().len() != inputs.len() {
         return Err(format!("{} values for a region of {}", inputs.len(), region.inputs().len()));
     }
-    let mut facts = Facts::default();
+    let mut facts = Facts { depth: depth + 1, ..Facts::default() };
     for (v, fact) in region.inputs().iter().zip(inputs) {
         facts.set(*v, (*fact).clone());
     }
@@ -60,11 +64,16 @@ fn join_all(a: &[Fact], b: &[Fact]) -> Result<Vec<Fact>, String> {
     a.iter().zip(b).map(|(a, b)| join(a, b)).collect()
 }
 
-/// Infers `if` and `loop`.
+/// Infers `if` and `loop`, with `depth` others around.
 ///
 /// # Errors
 /// What contradicts.
-pub(super) fn infer(op: &Op, regions: &[Graph<OpenType>], x: &[&Fact]) -> Result<Vec<Fact>, String> {
+pub(super) fn infer(
+    op: &Op,
+    regions: &[Graph<OpenType>],
+    x: &[&Fact],
+    depth: usize,
+) -> Result<Vec<Fact>, String> {
     let region = |id: &RegionId| regions.get(id.index()).ok_or_else(|| format!("there is no region {id}"));
     match op {
         Op::If { then_region, else_region, .. } => {
@@ -75,9 +84,10 @@ pub(super) fn infer(op: &Op, regions: &[Graph<OpenType>], x: &[&Fact]) -> Result
             // The other branch may contradict what is known of its inputs.
             let taken = condition.value.as_ref().and_then(|v| v.first()?.as_ref()?.value());
             if let Some(taken) = taken {
-                return outputs(region(if taken != 0 { then_region } else { else_region })?, given);
+                return outputs(region(if taken != 0 { then_region } else { else_region })?, given, depth);
             }
-            join_all(&outputs(region(then_region)?, given)?, &outputs(region(else_region)?, given)?)
+            let (a, b) = (region(then_region)?, region(else_region)?);
+            join_all(&outputs(a, given, depth)?, &outputs(b, given, depth)?)
         }
         Op::Loop { body, carried, .. } => {
             let body = region(body)?;
@@ -92,11 +102,14 @@ pub(super) fn infer(op: &Op, regions: &[Graph<OpenType>], x: &[&Fact]) -> Result
             let scalar = |elem| Fact::of(OpenType { elem, shape: Some(Vec::new()) });
             let (iteration, condition) = (scalar(Elem::I64), scalar(Elem::Bool));
             let mut state: Vec<Fact> = first.iter().map(|f| (*f).clone()).collect();
+            if depth >= DEEP {
+                state = state.iter().map(|f| Fact::of(OpenType::unknown(f.ty.elem))).collect();
+            }
             let mut round = 0;
             let found = loop {
                 let mut given = vec![&iteration, &condition];
                 given.extend(state.iter().chain(captured.iter().copied()));
-                let found = outputs(body, &given)?;
+                let found = outputs(body, &given, depth)?;
                 if found.len() < 1 + carried {
                     return Err("the body gives too few values".into());
                 }
@@ -106,7 +119,8 @@ pub(super) fn infer(op: &Op, regions: &[Graph<OpenType>], x: &[&Fact]) -> Result
                 }
                 round += 1;
                 if round > ROUNDS {
-                    for (n, _) in next.iter_mut().zip(&state).filter(|(n, s)| n != s) {
+                    let all = round > 2 * ROUNDS;
+                    for (n, _) in next.iter_mut().zip(&state).filter(|(n, s)| all || n != s) {
                         n.ty.shape = None;
                         n.value = None;
                     }
