@@ -108,3 +108,19 @@ fn a_tied_table_is_one_matrix_and_long_chains_are_followed() {
     // The product's weights are the table as it is, the look-up's and the other product's its transpose.
     assert_eq!((found.len(), record.stats["products"]), (2, 2));
 }
+
+#[test]
+fn folding_stays_within_its_bound_on_work() {
+    // A product of two tables that are short to write: 2^20 results of 2^10 terms each are left to the
+    // run, 2^12 of 2^6 are made.
+    let products = |n: usize| {
+        let lines = format!(
+            "%0 = const [0.5] : f32[1]\n%1 = const [{n}, {n}] : i64[2]\n\
+             %2 = expand(%0, %1) : f32[{n}, {n}]\n%3 = matmul(%2, %2) : f32[{n}, {n}]\noutput \"y\" = %3\n"
+        );
+        let mut g = graph(&lines);
+        apply(&Fold, &mut g).unwrap();
+        g.nodes().filter(|(_, n)| n.op.name() == "matmul").count()
+    };
+    assert_eq!((products(1 << 10), products(1 << 6)), (1, 0));
+}

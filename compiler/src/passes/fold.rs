@@ -32,6 +32,30 @@ impl Fold {
     pub const RESULT_MAX: usize = 1 << 20;
     /// Most bytes of all results that have more than 1024 elements: a short file can ask for many.
     pub const TOTAL_MAX: usize = 1 << 30;
+    /// Most products of an element of a result and one of an operand, for operations each of whose
+    /// results may depend on all of an operand.
+    pub const WORK_MAX: usize = 1 << 32;
+}
+
+/// Whether each element of a result may take work that grows with an operand.
+fn sums(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::MatMul {}
+            | Op::Conv { .. }
+            | Op::ConvTranspose { .. }
+            | Op::DeformConv { .. }
+            | Op::Pool { .. }
+            | Op::MaxPoolIndexed { .. }
+            | Op::Resize { .. }
+            | Op::GridSample { .. }
+            | Op::RoiAlign { .. }
+            | Op::MaxRoiPool { .. }
+            | Op::NonMaxSuppression { .. }
+            | Op::Attention { .. }
+            | Op::Dft { .. }
+            | Op::Det {}
+    )
 }
 
 /// Elements of a result that does not count towards [`Fold::TOTAL_MAX`].
@@ -75,6 +99,11 @@ fn evaluate<T: Knowledge>(
         _ => facts.iter().all(|f| elements(f).is_some_and(|c| c <= Fold::RESULT_MAX)),
     };
     if !small {
+        return Ok(None);
+    }
+    let results: usize = facts.iter().filter_map(elements).sum();
+    let operands: usize = args.iter().map(Tensor::len).sum();
+    if sums(&node.op) && results.saturating_mul(operands) > Fold::WORK_MAX {
         return Ok(None);
     }
     // A range, whose length is not among the facts, counts when it is made.
