@@ -171,7 +171,6 @@ impl<'i, 'f, 'm> Ctx<'i, 'f, 'm> {
 
     /// The elements of an integer input that is constant, or whose elements inference knows.
     /// `None` when it is left out.
-    #[allow(dead_code)]
     pub(super) fn ints(&mut self, i: usize, what: &str) -> R<Option<Vec<i64>>> {
         match self.known_ints(i, what)? {
             None if self.has(i) => {
