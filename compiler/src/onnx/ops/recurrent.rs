@@ -398,7 +398,7 @@ fn recurrent(c: &mut Ctx, kind: Kind) -> R<Vec<ValueId>> {
             recurrent_bias = Some(rb);
         }
         let peepholes = peepholes.map(|p| direction(c, p, at)).transpose()?;
-        let per = functions.len() / backward_count(&way);
+        let per = kind.activations().len();
         let f = &functions[d * per..(d + 1) * per];
         let given = [Some(xw), Some(rt), Some(length), recurrent_bias, peepholes, lengths];
         let [y, h, cell] = run(c, &layer, f, backward, (length, h, cell), given)?;
@@ -417,10 +417,6 @@ fn recurrent(c: &mut Ctx, kind: Kind) -> R<Vec<ValueId>> {
         out.truncate(2);
     }
     Ok(out)
-}
-
-fn backward_count(way: &str) -> usize {
-    if way == "bidirectional" { 2 } else { 1 }
 }
 
 /// The loop of one direction: outputs in the order of its iterations, and the last states. `given` are
