@@ -23,8 +23,8 @@ pub(super) const COLUMNS: usize = 128;
 pub(super) const SERIAL: usize = 1 << 18;
 /// Most rows and columns of a task.
 const TASK: (usize, usize) = (256, 512);
-/// Tasks into which a product is divided at least, if it is large enough.
-const TASKS: usize = 8;
+/// Tasks a thread into which a product is divided, if it is large enough.
+const TASKS: usize = 3;
 
 /// Numbers with a multiply-add.
 pub(super) trait MulAdd: Element + Default {
@@ -191,11 +191,12 @@ pub(super) fn rectangles<T>(
 fn task(m: usize, n: usize) -> (usize, usize) {
     // Few rows: the right operand is read in long runs.
     let most = if m <= THIN { n } else { TASK.1 };
-    let columns = n.div_ceil(TASKS).next_multiple_of(64).min(most);
+    let tasks = TASKS * rayon::current_num_threads();
+    let columns = n.div_ceil(tasks).next_multiple_of(64).min(most);
     if m <= THIN {
         return (m, columns);
     }
-    let bands = TASKS.div_ceil(n.div_ceil(columns));
+    let bands = tasks.div_ceil(n.div_ceil(columns));
     (m.div_ceil(bands).next_multiple_of(8).min(TASK.0), columns)
 }
 

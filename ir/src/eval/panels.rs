@@ -14,7 +14,7 @@ use pulp::Simd;
 use super::matmul::{Rectangle, Right};
 
 /// Depth that is packed at once.
-const KC: usize = 256;
+const KC: usize = 128;
 /// Columns that are packed at once; a multiple of twice the lanes of every processor.
 const COLUMNS: usize = 128;
 /// Depths that a transposing copy moves at once, so that what it writes stays in the first cache.
@@ -104,7 +104,11 @@ impl<'a> Left<'a> {
 
     #[inline(always)]
     fn rows<const M: usize>(self, from: usize, depths: usize) -> [&'a [f32]; M] {
-        std::array::from_fn(|r| &self.data[r * self.step + from..][..depths])
+        let mut rows = [&self.data[..0]; M];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = &self.data[r * self.step + from..][..depths];
+        }
+        rows
     }
 }
 
@@ -222,7 +226,6 @@ fn tile<S: Simd, const M: usize, const V: usize>(
     columns: usize,
 ) {
     let wide = V * S::F32_LANES;
-    let depths = left[0].len();
     let mut sums = [[simd.splat_f32s(0.0); V]; M];
     if columns == wide {
         for r in 0..M {
@@ -236,16 +239,20 @@ fn tile<S: Simd, const M: usize, const V: usize>(
             }
         }
     }
-    let mut rest = right;
-    for d in 0..depths {
-        let (row, _) = S::as_simd_f32s(&rest[..wide]);
+    // Iterators side by side need one test a depth, where indices need one a row; a row that is not
+    // there repeats another and is not read.
+    let row = |r: usize| left[if r < M { r } else { 0 }].iter();
+    let pairs = |r: usize| row(r).zip(row(r + 1));
+    let rows = pairs(0).zip(pairs(2)).zip(pairs(4).zip(pairs(6)));
+    for ((((a, b), (c, d)), ((e, f), (g, h))), columns) in rows.zip(right.chunks(step)) {
+        let (columns, _) = S::as_simd_f32s(&columns[..wide]);
+        let left = [*a, *b, *c, *d, *e, *f, *g, *h];
         for r in 0..M {
-            let x = simd.splat_f32s(left[r][d]);
+            let x = simd.splat_f32s(left[r]);
             for v in 0..V {
-                sums[r][v] = simd.mul_add_f32s(x, row[v], sums[r][v]);
+                sums[r][v] = simd.mul_add_f32s(x, columns[v], sums[r][v]);
             }
         }
-        rest = rest.get(step..).unwrap_or(&[]);
     }
     if columns == wide {
         for r in 0..M {
