@@ -7,7 +7,7 @@
 //!
 //! | kind | payload before compression |
 //! |---|---|
-//! | 0 codes | scales `[groups][n]` as bytes, then codes `[k][n]` as signed bytes |
+//! | 0 codes | codebook, scales `[groups][n]` and levels `[k][n]`, as bytes |
 //! | 1 real | f32 `[k][n]` little-endian, as four planes of bytes, lowest first |
 //! | 2 data | the bytes |
 
@@ -19,7 +19,7 @@ use bytes::{Buf, Bytes};
 use pfmc_ir::backend::Progress;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
-use pfmc_ir::tile::{CodeBlock, RealBlock, Scheme, TileContent, TileId, TileKind, TileSource};
+use pfmc_ir::tile::{CodeBlock, Levels, RealBlock, Scheme, TileContent, TileId, TileKind, TileSource};
 use prost::Message;
 use rayon::prelude::*;
 
@@ -65,8 +65,9 @@ fn checksum(tile: u32, kind: u32, unit: u32, raw: &[u8]) -> u32 {
 fn encode(id: TileId, content: &TileContent) -> std::io::Result<Vec<u8>> {
     let (kind, unit, raw) = match content {
         TileContent::Codes(b) => {
-            let mut raw = b.scales.clone();
-            raw.extend(b.codes.iter().map(|c| c.cast_unsigned()));
+            let mut raw: Vec<u8> = b.codebook.iter().map(|l| l.cast_unsigned()).collect();
+            raw.extend_from_slice(&b.scales);
+            raw.extend(b.levels.iter().map(|l| l.cast_unsigned()));
             (0, b.unit.to_bits(), raw)
         }
         TileContent::Real(b) => {
@@ -121,7 +122,7 @@ pub struct Reference {
 
 #[derive(Clone, Copy)]
 enum Shape {
-    Codes { k: usize, n: usize, bits: u8, group: usize },
+    Codes { k: usize, n: usize, bits: u8, group: usize, codebook: usize },
     Real { k: usize, n: usize },
     Data { len: usize },
 }
@@ -129,7 +130,7 @@ enum Shape {
 impl Shape {
     fn raw_len(self) -> usize {
         match self {
-            Shape::Codes { k, n, group, .. } => k * n + k.div_ceil(group) * n,
+            Shape::Codes { k, n, group, codebook, .. } => codebook + k * n + k.div_ceil(group) * n,
             Shape::Real { k, n } => k * n * 4,
             Shape::Data { len } => len,
         }
@@ -166,8 +167,9 @@ impl Reference {
                 (TileKind::Data { len, .. }, _) => {
                     Shape::Data { len: usize::try_from(*len).unwrap_or(usize::MAX) }
                 }
-                (_, Some((k, n, Scheme::Codes { bits, group }))) => {
-                    Shape::Codes { k, n, bits, group: (group as usize).max(1) }
+                (_, Some((k, n, Scheme::Codes { bits, group, levels }))) => {
+                    let codebook = if levels == Levels::Codebook { 1 << bits } else { 0 };
+                    Shape::Codes { k, n, bits, group: (group as usize).max(1), codebook }
                 }
                 (_, other) => other.map_or(Shape::Data { len: 0 }, |(k, n, _)| Shape::Real { k, n }),
             })
@@ -193,16 +195,19 @@ impl TileSource for Reference {
             return Err(damaged("its checksum does not match"));
         }
         match (*shape, c.kind) {
-            (Shape::Codes { k, n, bits, group }, 0) => {
-                let (scales, codes) = raw.split_at(k.div_ceil(group) * n);
+            (Shape::Codes { k, n, bits, group, codebook }, 0) => {
+                let signed = |bytes: &[u8]| bytes.iter().map(|b| b.cast_signed()).collect();
+                let (codebook, rest) = raw.split_at(codebook);
+                let (scales, levels) = rest.split_at(k.div_ceil(group) * n);
                 Ok(TileContent::Codes(CodeBlock {
                     k,
                     n,
                     bits,
                     group,
                     unit: f32::from_bits(c.unit),
-                    codes: codes.iter().map(|c| c.cast_signed()).collect(),
+                    levels: signed(levels),
                     scales: scales.to_vec(),
+                    codebook: signed(codebook),
                 }))
             }
             (Shape::Real { k, n }, 1) => {

@@ -6,17 +6,19 @@ use std::ops::Range;
 
 use pfmc_ir::backend::TileLimit;
 use pfmc_ir::consts::ConstSource;
-use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::graph::Graph;
 use pfmc_ir::op::Op;
 use pfmc_ir::origin::Origin;
 use pfmc_ir::program::{DataEntry, TileProgram};
 use pfmc_ir::text::INLINE_MAX;
-use pfmc_ir::tile::{FixedMatrix, Scheme, Tile, TileId, TileKind};
+use pfmc_ir::tile::{FixedMatrix, MatrixId, Scheme, Tile, TileId, TileKind};
 use pfmc_ir::verify::Verified;
 
+use crate::codes::E0004;
 use crate::passes::fix::Found;
 use crate::passes::{Exactness, PassInfo, PassRecord, Stats};
+use crate::quantise::plan::WeightPlan;
 use crate::source::ModelSource;
 
 /// Even pieces of `0..length`, each at most `limit` and a multiple of `multiple` but the last.
@@ -42,33 +44,42 @@ fn name(index: usize, origin: &Origin, fallback: &str) -> String {
     format!("{head}{}", tail.trim_start_matches('_'))
 }
 
-/// Cuts `found` into tiles and moves the graph's other large or learned constants into the data.
+/// Cuts `found` into tiles as planned and moves the graph's other large or learned constants into the
+/// data. `limit` says how large a tile of a scheme may be.
 ///
 /// # Errors
-/// What the program's verifier reports.
+/// A scheme that the target does not hold, and what the program's verifier reports.
 pub fn partition(
     mut graph: Graph,
     found: &[Found],
-    scheme: Scheme,
-    limit: TileLimit,
+    plan: &WeightPlan,
+    limit: &dyn Fn(Scheme) -> Option<TileLimit>,
     data_tile_bytes: Option<u64>,
 ) -> Result<(Verified<TileProgram>, ModelSource), Diagnostics> {
     let mut matrices = Vec::new();
     let mut tiles: Vec<Tile> = Vec::new();
-    for (matrix, f) in found.iter().enumerate() {
-        matrices.push(FixedMatrix { k: f.view.k, n: f.view.n, scheme, origin: f.origin.clone() });
-        for n in cuts(f.view.n, limit.n, limit.n_multiple) {
-            for k in cuts(f.view.k, limit.k, limit.k_multiple) {
-                let wide = |r: &Range<u32>| u64::from(r.start)..u64::from(r.end);
-                tiles.push(Tile {
-                    name: name(tiles.len(), &f.origin, "matrix"),
-                    origin: f.origin.with_range(wide(&k), wide(&n)),
-                    kind: TileKind::Matrix {
-                        matrix: pfmc_ir::tile::MatrixId(matrix as u32),
-                        k: k.clone(),
-                        n: n.clone(),
-                    },
-                });
+    for (matrix, (f, m)) in found.iter().zip(&plan.matrices).enumerate() {
+        let (k, n, activations) = (f.view.k, f.view.n, m.activations);
+        matrices.push(FixedMatrix { k, n, activations, origin: f.origin.clone() });
+        for block in &m.blocks {
+            let scheme = block.scheme;
+            let limit = limit(scheme).ok_or_else(|| {
+                let message = format!("the target cannot hold weights as {scheme}");
+                Diagnostic::error(&E0004, message).at(&f.origin)
+            })?;
+            let within = |[from, to]: [u32; 2], limit: u32, multiple: u32| {
+                cuts(to - from, limit, multiple).into_iter().map(move |r| from + r.start..from + r.end)
+            };
+            for n in within(block.n, limit.n, limit.n_multiple) {
+                for k in within(block.k, limit.k, limit.k_multiple) {
+                    let wide = |r: &Range<u32>| u64::from(r.start)..u64::from(r.end);
+                    let matrix = MatrixId(matrix as u32);
+                    tiles.push(Tile {
+                        name: name(tiles.len(), &f.origin, "matrix"),
+                        origin: f.origin.with_range(wide(&k), wide(&n)),
+                        kind: TileKind::Matrix { matrix, k, n: n.clone(), scheme },
+                    });
+                }
             }
         }
     }

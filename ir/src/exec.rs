@@ -19,7 +19,7 @@ use crate::op::{ConstId, Op, RegionId};
 use crate::program::TileProgram;
 use crate::shape::{Dim, Knowledge, OpenDim, OpenType};
 use crate::tensor::{Element, Tensor};
-use crate::tile::{MatrixId, TileContent, TileId, TileKind, TileSource};
+use crate::tile::{Activations, FixedMatrix, MatrixId, TileContent, TileId, TileKind, TileSource};
 
 /// What the executor needs of the fixed part of a program.
 pub trait FixedMatrices: Sync {
@@ -77,6 +77,14 @@ impl FixedMatrices for NoMatrices {
     }
 }
 
+struct LoadedMatrix {
+    k: usize,
+    n: usize,
+    activations: Activations,
+    /// In ascending order of n, then k.
+    tiles: Vec<LoadedTile>,
+}
+
 pub(crate) struct LoadedTile {
     pub(crate) k: std::ops::Range<usize>,
     pub(crate) n: std::ops::Range<usize>,
@@ -85,7 +93,7 @@ pub(crate) struct LoadedTile {
 
 /// The fixed part of a program, loaded from a [`TileSource`] and executed as [`numerics`] says.
 pub struct LoadedMatrices {
-    matrices: Vec<(usize, usize, Vec<LoadedTile>)>,
+    matrices: Vec<LoadedMatrix>,
     data: Vec<u8>,
 }
 
@@ -111,12 +119,17 @@ impl LoadedMatrices {
                 source.tile(id)
             })
             .collect();
-        let mut matrices: Vec<_> =
-            program.matrices.iter().map(|m| (m.k as usize, m.n as usize, Vec::new())).collect();
+        let empty = |m: &FixedMatrix| LoadedMatrix {
+            k: m.k as usize,
+            n: m.n as usize,
+            activations: m.activations,
+            tiles: Vec::new(),
+        };
+        let mut matrices: Vec<_> = program.matrices.iter().map(empty).collect();
         let mut pieces = BTreeMap::new();
         for (tile, content) in program.tiles.iter().zip(contents) {
             match (&tile.kind, content?) {
-                (TileKind::Matrix { matrix, k, n }, content) => {
+                (TileKind::Matrix { matrix, k, n, .. }, content) => {
                     let (k, n) = (k.start as usize..k.end as usize, n.start as usize..n.end as usize);
                     let fits = match &content {
                         TileContent::Codes(b) => (b.k, b.n) == (k.len(), n.len()),
@@ -129,7 +142,7 @@ impl LoadedMatrices {
                             tile.name
                         )));
                     }
-                    matrices[matrix.index()].2.push(LoadedTile { k, n, content });
+                    matrices[matrix.index()].tiles.push(LoadedTile { k, n, content });
                 }
                 (TileKind::Data { offset, len }, TileContent::Data(b)) if b.len() as u64 == *len => {
                     pieces.insert(*offset, b);
@@ -137,22 +150,21 @@ impl LoadedMatrices {
                 _ => return Err(fixed_error(format!("tile {} is not what the program declares", tile.name))),
             }
         }
-        for (_, _, tiles) in &mut matrices {
-            tiles.sort_by_key(|t| (t.n.start, t.k.start));
+        for matrix in &mut matrices {
+            matrix.tiles.sort_by_key(|t| (t.n.start, t.k.start));
         }
         let data = pieces.into_values().flatten().collect();
         Ok(LoadedMatrices { matrices, data })
     }
 
-    fn matrix(&self, id: MatrixId) -> Result<&(usize, usize, Vec<LoadedTile>), Diagnostics> {
+    fn matrix(&self, id: MatrixId) -> Result<&LoadedMatrix, Diagnostics> {
         self.matrices.get(id.index()).ok_or_else(|| fixed_error(format!("no matrix {id} here")))
     }
 }
 
 impl FixedMatrices for LoadedMatrices {
     fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
-        let (k, n, tiles) = self.matrix(matrix)?;
-        let (k, n) = (*k, *n);
+        let LoadedMatrix { k, n, activations, ref tiles } = *self.matrix(matrix)?;
         if k == 0 || !x.len().is_multiple_of(k) {
             return Err(fixed_error(format!("{} inputs do not fit a matrix of {k} rows", x.len())));
         }
@@ -162,7 +174,8 @@ impl FixedMatrices for LoadedMatrices {
         let mut q = vec![0i8; x.len()];
         let codes = tiles.iter().any(|t| matches!(t.content, TileContent::Codes(_)));
         let scales: Vec<f32> = if codes {
-            q.par_chunks_mut(k).zip(x.par_chunks(k)).map(|(q, x)| numerics::quantize_row(x, q)).collect()
+            let rows = q.par_chunks_mut(k).zip(x.par_chunks(k));
+            rows.map(|(q, x)| numerics::quantize_activations(activations, x, q)).collect()
         } else {
             Vec::new()
         };
@@ -205,13 +218,12 @@ impl FixedMatrices for LoadedMatrices {
     }
 
     fn grouped(&self, matrix: MatrixId, groups: usize, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
-        let (k, n, tiles) = self.matrix(matrix)?;
-        grouped::product(tiles, (*k, *n), groups, x).map_err(fixed_error)
+        let LoadedMatrix { k, n, activations, ref tiles } = *self.matrix(matrix)?;
+        grouped::product(tiles, (k, n), activations, groups, x).map_err(fixed_error)
     }
 
     fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
-        let (k, n, tiles) = self.matrix(matrix)?;
-        let (k, n) = (*k, *n);
+        let LoadedMatrix { k, n, ref tiles, .. } = *self.matrix(matrix)?;
         let mut out = eval::zeros::<f32>(&[indices.len(), k]).map_err(fixed_error)?;
         for (row, &index) in out.chunks_exact_mut(k.max(1)).zip(indices) {
             let column = usize::try_from(if index < 0 { index.saturating_add(n as i64) } else { index })
@@ -223,8 +235,8 @@ impl FixedMatrices for LoadedMatrices {
                 for (i, v) in row[tile.k.clone()].iter_mut().enumerate() {
                     *v = match &tile.content {
                         TileContent::Codes(b) => {
-                            let code = f32::from(b.codes[i * b.n + c]);
-                            code * f32::from(b.scales[i / b.group * b.n + c]) * b.unit
+                            let level = f32::from(b.levels[i * b.n + c]);
+                            level * f32::from(b.scales[i / b.group * b.n + c]) * b.unit
                         }
                         TileContent::Real(b) => b.values[i * b.n + c],
                         TileContent::Data(_) => return Err(fixed_error("a data tile has no columns")),

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::eval::{matmul, vectorised, zeros};
 use crate::exec::LoadedTile;
 use crate::numerics;
-use crate::tile::{CodeBlock, TileContent};
+use crate::tile::{Activations, CodeBlock, TileContent};
 
 /// Rows of x that a task takes.
 const ROWS: usize = 64;
@@ -58,16 +58,17 @@ fn parts(tile: &LoadedTile, each: usize) -> Result<Vec<Part>, String> {
         let at = n.start - tile.n.start..n.end - tile.n.start;
         let weights = match &tile.content {
             TileContent::Codes(b) if narrow => {
-                let scaled = |(i, &code): (usize, &i8)| {
-                    i16::from(code) * i16::from(b.scales[i / width / b.group * width + i % width])
+                let scaled = |(i, &level): (usize, &i8)| {
+                    i16::from(level) * i16::from(b.scales[i / width / b.group * width + i % width])
                 };
-                let scaled: Vec<i16> = b.codes.iter().enumerate().map(scaled).collect();
+                let scaled: Vec<i16> = b.levels.iter().enumerate().map(scaled).collect();
                 Weights::Codes(turned(&scaled, width), b.unit)
             }
             TileContent::Codes(b) => Weights::CodeBlock(CodeBlock {
                 n: at.len(),
-                codes: columns(&b.codes, width, &at),
+                levels: columns(&b.levels, width, &at),
                 scales: columns(&b.scales, width, &at),
+                codebook: b.codebook.clone(),
                 ..*b
             }),
             TileContent::Real(b) if narrow => Weights::Real(turned(&b.values, width)),
@@ -87,6 +88,7 @@ fn parts(tile: &LoadedTile, each: usize) -> Result<Vec<Part>, String> {
 pub(crate) fn product(
     tiles: &[LoadedTile],
     (k, n): (usize, usize),
+    activations: Activations,
     groups: usize,
     x: &[f32],
 ) -> Result<Vec<f32>, String> {
@@ -103,7 +105,7 @@ pub(crate) fn product(
     let codes = tiles.iter().any(|t| matches!(t.content, TileContent::Codes(_)));
     let mut out = zeros::<f32>(&[x.len() / width, n])?;
     out.par_chunks_mut(n * ROWS).zip(x.par_chunks(width * ROWS)).for_each(|(out, x)| {
-        Rows { k, n, groups, each, x }.product(&all, codes, out);
+        Rows { k, n, activations, groups, each, x }.product(&all, codes, out);
     });
     Ok(out)
 }
@@ -112,6 +114,7 @@ pub(crate) fn product(
 struct Rows<'a> {
     k: usize,
     n: usize,
+    activations: Activations,
     groups: usize,
     /// Columns of a group.
     each: usize,
@@ -127,7 +130,7 @@ impl Rows<'_> {
         if codes {
             q.resize(self.x.len(), 0i8);
             let each = q.chunks_exact_mut(self.k).zip(self.x.chunks_exact(self.k));
-            scales.extend(each.map(|(q, x)| numerics::quantize_row(x, q)));
+            scales.extend(each.map(|(q, x)| numerics::quantize_activations(self.activations, x, q)));
         }
         // Sums over the tiles along k, in f64 and in ascending order of k.
         let mut sums = vec![0f64; rows * self.n];
@@ -215,7 +218,7 @@ mod tests {
     use super::*;
     use crate::exec::{FixedMatrices, LoadedMatrices};
     use crate::program::TileProgram;
-    use crate::tile::{FixedMatrix, MatrixId, RealBlock, Scheme, Tile, TileId, TileKind, TileSource};
+    use crate::tile::{FixedMatrix, Levels, MatrixId, RealBlock, Scheme, Tile, TileId, TileKind, TileSource};
 
     struct Contents(Vec<TileContent>);
 
@@ -253,13 +256,18 @@ mod tests {
                         matrix: MatrixId(0),
                         k: k.start as u32..k.end as u32,
                         n: n.start as u32..n.end as u32,
+                        scheme,
                     },
                     origin: Default::default(),
                 });
             }
         }
-        let matrix =
-            FixedMatrix { k: *k.last().unwrap() as u32, n: width as u32, scheme, origin: Default::default() };
+        let matrix = FixedMatrix {
+            k: *k.last().unwrap() as u32,
+            n: width as u32,
+            activations: Activations::Row,
+            origin: Default::default(),
+        };
         let program = TileProgram { tiles, matrices: vec![matrix], ..TileProgram::default() };
         let contents = Contents(contents);
         LoadedMatrices::load(&program, &contents, &contents).unwrap()
@@ -288,10 +296,19 @@ mod tests {
 
     /// Exact codes, so that columns can be cut before they are made: every unit is 2^-10.
     fn exact(values: &[f32], k: usize, n: usize) -> TileContent {
-        let codes = values.iter().map(|v| (v * 7.0).round() as i8).collect();
+        let levels = values.iter().map(|v| (v * 7.0).round() as i8).collect();
         // The scale depends on the group of rows alone.
         let scales = (0..k.div_ceil(4) * n).map(|i| (i / n * 30 + 40) as u8).collect();
-        TileContent::Codes(CodeBlock { k, n, bits: 4, group: 4, unit: 1.0 / 1024.0, codes, scales })
+        TileContent::Codes(CodeBlock {
+            k,
+            n,
+            bits: 4,
+            group: 4,
+            unit: 1.0 / 1024.0,
+            levels,
+            scales,
+            codebook: Vec::new(),
+        })
     }
 
     #[test]
@@ -307,7 +324,7 @@ mod tests {
             let w = ramp(k * n);
             let mut x = ramp(133 * groups * k);
             x[3] = f32::NAN;
-            let scheme = Scheme::Codes { bits: 4, group: 4 };
+            let scheme = Scheme::Codes { bits: 4, group: 4, levels: Levels::Uniform };
             let m = loaded(&w, (&tiles_k, &tiles_n), scheme, &exact);
             let ours = m.grouped(MatrixId(0), groups, &x).unwrap();
             let of = |at: Range<usize>| loaded(&columns(&w, n, &at), (&tiles_k, &[each]), scheme, &exact);
@@ -361,7 +378,12 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let m = loaded(&ramp(36), (&[6], &[6]), Scheme::Codes { bits: 4, group: 4 }, &exact);
+        let m = loaded(
+            &ramp(36),
+            (&[6], &[6]),
+            Scheme::Codes { bits: 4, group: 4, levels: Levels::Uniform },
+            &exact,
+        );
         let refused = |groups, x: &[f32]| m.grouped(MatrixId(0), groups, x).unwrap_err().to_string();
         assert!(refused(4, &[0.0; 24]).contains("4 groups do not divide"));
         assert!(refused(0, &[]).contains("0 groups"));

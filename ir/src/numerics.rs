@@ -1,26 +1,29 @@
 //! The one definition of quantised arithmetic. The quantiser, the interpreter, the emitted program
 //! and the hardware all mean exactly this.
 //!
-//! - Weights: symmetric round-to-nearest codes in groups along k, see [`quantize_codes`].
-//! - Activations: symmetric int8, one scale a row of x (a token), see [`quantize_row`].
-//! - Products: exact integers, `acc[n] = sum_g scale[g][n] * sum_{k in g} x[k] * code[k][n]`, in 32
-//!   bits; [`accumulator_bound_of_shape`] proves that none overflows.
+//! - Weights: integer levels in groups along k, see [`CodeBlock`].
+//! - Activations: symmetric int8, one scale a row of x (a token) or one for all, see [`quantize_row`]
+//!   and [`quantize_static`].
+//! - Products: exact integers, `acc[n] = sum_g scale[g][n] * sum_{k in g} x[k] * level[k][n]`, in 32
+//!   bits; [`accumulator_bound`] proves that none overflows.
 //! - Output: `y[n] = f32((sum over the tiles along k of acc[n] * unit) * x_scale)`, the sum and
 //!   both products in f64, tiles in ascending order of k.
 
 use half::f16;
 
-use crate::tile::{CodeBlock, RealBlock};
+use crate::tile::{Activations, CodeBlock, RealBlock, Scheme};
 
 /// Largest magnitude of an int8 activation.
 pub const ACTIVATION_MAX: i32 = 127;
+/// Largest magnitude of an entry of a codebook.
+pub const LEVEL_MAX: i32 = 127;
 
 /// Largest magnitude of a code of `bits` bits.
 pub fn code_max(bits: u8) -> i32 {
     (1 << (bits - 1)) - 1
 }
 
-/// Quantises a `[k][n]` rectangle: each group of `group` rows of a column gets the smallest 8-bit
+/// Plain rounding of a `[k][n]` rectangle to uniform codes: each group of `group` rows of a column gets the smallest 8-bit
 /// multiple of the tile's unit that covers its largest magnitude, and each element the nearest code
 /// (ties to even). The unit makes the largest scale 255. An all-zero tile has unit 0.
 ///
@@ -39,7 +42,8 @@ pub fn quantize_codes(values: &[f32], k: usize, n: usize, bits: u8, group: usize
     }
     let largest = amax.iter().fold(0f32, |a, &b| a.max(b)) / qmax;
     let unit = largest / 255.0;
-    let mut block = CodeBlock { k, n, bits, group, unit, codes: vec![0; k * n], scales: vec![0; groups * n] };
+    let (levels, scales) = (vec![0; k * n], vec![0; groups * n]);
+    let mut block = CodeBlock { k, n, bits, group, unit, levels, scales, codebook: Vec::new() };
     if unit == 0.0 || !unit.is_normal() {
         block.unit = 0.0;
         return block;
@@ -53,7 +57,7 @@ pub fn quantize_codes(values: &[f32], k: usize, n: usize, bits: u8, group: usize
         }
     }
     for (row_index, (codes, row)) in
-        block.codes.chunks_exact_mut(n.max(1)).zip(values.chunks_exact(n.max(1))).enumerate()
+        block.levels.chunks_exact_mut(n.max(1)).zip(values.chunks_exact(n.max(1))).enumerate()
     {
         let g = row_index / group * n;
         for ((c, v), inv) in codes.iter_mut().zip(row).zip(&inverse[g..g + n]) {
@@ -64,10 +68,10 @@ pub fn quantize_codes(values: &[f32], k: usize, n: usize, bits: u8, group: usize
 }
 
 /// Largest possible magnitude of an accumulator over all int8 inputs and all blocks of `k` rows of
-/// codes of `bits` bits: `k * 127 * code_max * 255`. The program's verifier refuses tiles where it is
-/// above `i32::MAX`.
-pub fn accumulator_bound_of_shape(k: u64, bits: u8) -> u64 {
-    k * code_max(bits) as u64 * 255 * ACTIVATION_MAX as u64
+/// a scheme: `k * 127 * level_max * 255`. The program's verifier refuses tiles where it is above
+/// `i32::MAX`.
+pub fn accumulator_bound(k: u64, scheme: Scheme) -> u64 {
+    k.saturating_mul(u64::from(scheme.level_max().unsigned_abs()) * 255 * ACTIVATION_MAX as u64)
 }
 
 /// Quantises one row of activations to int8: returns the scale, `x ≈ q * scale`. Ties to even.
@@ -91,8 +95,31 @@ pub fn quantize_row(x: &[f32], q: &mut [i8]) -> f32 {
     scale
 }
 
+/// Quantises one row of activations to int8 with the scale that all rows share: `x ≈ q * scale`, ties
+/// to even, what lies beyond ±127 saturates. Returns `scale`, or NaN for a row with NaN or infinity, so
+/// that everything computed from it is NaN.
+pub fn quantize_static(x: &[f32], scale: f32, q: &mut [i8]) -> f32 {
+    if x.iter().any(|v| !v.is_finite()) {
+        q.fill(0);
+        return f32::NAN;
+    }
+    let inverse = 1.0 / scale;
+    for (q, x) in q.iter_mut().zip(x) {
+        *q = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+    }
+    scale
+}
+
+/// Quantises one row of activations as the matrix it meets says; returns its scale.
+pub fn quantize_activations(activations: Activations, x: &[f32], q: &mut [i8]) -> f32 {
+    match activations {
+        Activations::Row => quantize_row(x, q),
+        Activations::Static(scale) => quantize_static(x, scale, q),
+    }
+}
+
 /// Accumulates quantised rows against a block, as the module says: `x` is `[rows][k]`, `acc`
-/// `[rows][n]`. Exact while [`accumulator_bound_of_shape`] is at most `i32::MAX`, modulo 2^32 beyond; the same
+/// `[rows][n]`. Exact while [`accumulator_bound`] is at most `i32::MAX`, modulo 2^32 beyond; the same
 /// for any number of threads.
 ///
 /// # Panics
@@ -164,13 +191,13 @@ mod tests {
         }
         let mut acc = vec![0; rows * n];
         accumulate(&b, &x, rows, &mut acc);
-        let bound = accumulator_bound_of_shape(k as u64, 4);
+        let bound = accumulator_bound(k as u64, b.scheme());
         for (at, &got) in acc.iter().enumerate() {
             let (row, j) = (at / n, at % n);
             let wide: i64 = (0..k)
                 .map(|i| {
                     i64::from(x[row * k + i])
-                        * i64::from(b.codes[i * n + j])
+                        * i64::from(b.levels[i * n + j])
                         * i64::from(b.scales[i / 32 * n + j])
                 })
                 .sum();

@@ -7,10 +7,10 @@ use crate::codes::{E0302, E0401};
 use crate::consts::ConstSource;
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::graph::Graph;
-use crate::numerics::accumulator_bound_of_shape;
+use crate::numerics::accumulator_bound;
 use crate::op::Op;
 use crate::origin::Origin;
-use crate::tile::{FixedMatrix, MatrixId, Scheme, Tile, TileId, TileKind};
+use crate::tile::{Activations, FixedMatrix, MatrixId, Scheme, Tile, TileId, TileKind};
 use crate::verify::Verify;
 
 /// A named piece of the program's data bytes.
@@ -61,9 +61,7 @@ impl TileProgram {
     /// Shape (k, n) and scheme of a matrix tile; `None` for a data tile.
     pub fn matrix_tile(&self, id: TileId) -> Option<(usize, usize, Scheme)> {
         match &self.tiles.get(id.index())?.kind {
-            TileKind::Matrix { matrix, k, n } => {
-                Some((k.len(), n.len(), self.matrices.get(matrix.index())?.scheme))
-            }
+            TileKind::Matrix { k, n, scheme, .. } => Some((k.len(), n.len(), *scheme)),
             TileKind::Data { .. } => None,
         }
     }
@@ -94,17 +92,10 @@ impl TileProgram {
         }
     }
 
-    /// Bits that are fixed for the matrices: codes, scales and units, or 16 a real element.
+    /// Bits that are fixed for the matrices: codes, scales, units and codebooks, or 16 a real element.
     pub fn matrix_bits(&self) -> u64 {
-        self.tiles()
-            .filter_map(|(id, _)| self.matrix_tile(id))
-            .map(|(k, n, scheme)| match scheme {
-                Scheme::Codes { bits, group } => {
-                    (k * n * usize::from(bits) + k.div_ceil(group as usize) * n * 8 + 32) as u64
-                }
-                Scheme::Real => (k * n * 16) as u64,
-            })
-            .sum()
+        let tiles = self.tiles().filter_map(|(id, _)| self.matrix_tile(id));
+        tiles.map(|(k, n, scheme)| scheme.bits(k, n)).sum()
     }
 
     /// Number of fixed matrix elements.
@@ -130,7 +121,7 @@ impl Verify for TileProgram {
                 err(format!("tile {id} has the ill-formed or repeated name {:?}", tile.name), &tile.origin);
             }
             match &tile.kind {
-                TileKind::Matrix { matrix, k, n } => match self.matrices.get(matrix.index()) {
+                TileKind::Matrix { matrix, k, n, .. } => match self.matrices.get(matrix.index()) {
                     Some(m) if k.start < k.end && k.end <= m.k && n.start < n.end && n.end <= m.n => {
                         of_matrix[matrix.index()].push((k.clone(), n.clone()));
                     }
@@ -138,16 +129,23 @@ impl Verify for TileProgram {
                 },
                 TileKind::Data { offset, len } => data_ranges.push((*offset, *len)),
             }
-            if let Some((k, _, Scheme::Codes { bits, group })) = self.matrix_tile(id) {
-                if !(2..=8).contains(&bits) || group == 0 {
-                    err(format!("tile {id} has {bits} bits in groups of {group}"), &tile.origin);
-                } else if accumulator_bound_of_shape(k as u64, bits) > i32::MAX as u64 {
+            if let Some((k, _, scheme)) = self.matrix_tile(id) {
+                if !scheme.is_valid() {
+                    err(format!("tile {id} has the scheme {scheme}"), &tile.origin);
+                } else if accumulator_bound(k as u64, scheme) > i32::MAX as u64 {
                     bad.push(
-                        Diagnostic::error(&E0401, format!("{k} rows of {bits} bits could overflow 32 bits"))
+                        Diagnostic::error(&E0401, format!("{k} rows of {scheme} could overflow 32 bits"))
                             .at(&tile.origin),
                     );
                     return Err(bad);
                 }
+            }
+        }
+        for (id, m) in self.matrices() {
+            if let Activations::Static(scale) = m.activations
+                && !(scale.is_normal() && scale > 0.0)
+            {
+                err(format!("matrix {id} has the activation scale {scale}"), &m.origin);
             }
         }
         for ((id, m), rects) in self.matrices().zip(&mut of_matrix) {
@@ -237,6 +235,7 @@ fn overlapping(rects: &mut [(Range<u32>, Range<u32>)]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tile::Levels;
 
     #[test]
     fn overlaps_are_found_whatever_the_order() {
@@ -260,14 +259,19 @@ mod tests {
     fn program() -> TileProgram {
         let tile = |name: &str, k: Range<u32>, n: Range<u32>| Tile {
             name: name.into(),
-            kind: TileKind::Matrix { matrix: MatrixId(0), k, n },
+            kind: TileKind::Matrix {
+                matrix: MatrixId(0),
+                k,
+                n,
+                scheme: Scheme::Codes { bits: 4, group: 8, levels: Levels::Uniform },
+            },
             origin: Origin::tensor("w"),
         };
         TileProgram {
             matrices: vec![FixedMatrix {
                 k: 10,
                 n: 6,
-                scheme: Scheme::Codes { bits: 4, group: 8 },
+                activations: Activations::Row,
                 origin: Origin::tensor("w"),
             }],
             tiles: vec![tile("a", 0..8, 0..6), tile("b", 8..10, 0..4), tile("c", 8..10, 4..6)],

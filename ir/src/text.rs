@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! pfir 1
-//! matrix 0 k=192 n=256 codes4/32 from {"tensor":"lm_head.weight"}
-//! tile 0 "t0_lm_head" matrix 0 k 0..192 n 0..256 from {…}
+//! matrix 0 k=192 n=256 int8/row from {"tensor":"lm_head.weight"}
+//! tile 0 "t0_lm_head" matrix 0 k 0..192 n 0..256 codebook4/32 from {…}
 //! tile 1 "t1_data" data 0..768 from {…}
 //! data 0..768 from {"tensor":"norm.weight"}
 //! %0 = input "input_ids" : i64[batch, seq]
@@ -61,13 +61,13 @@ fn from(origin: &Origin) -> String {
 pub fn print_program(p: &TileProgram) -> String {
     let mut out = String::from("pfir 1\n");
     for (id, m) in p.matrices() {
-        let _ = writeln!(out, "matrix {id} k={} n={} {}{}", m.k, m.n, m.scheme, from(&m.origin));
+        let _ = writeln!(out, "matrix {id} k={} n={} {}{}", m.k, m.n, m.activations, from(&m.origin));
     }
     for (id, t) in p.tiles() {
         let _ = match &t.kind {
-            TileKind::Matrix { matrix, k, n } => writeln!(
+            TileKind::Matrix { matrix, k, n, scheme } => writeln!(
                 out,
-                "tile {id} {} matrix {matrix} k {}..{} n {}..{}{}",
+                "tile {id} {} matrix {matrix} k {}..{} n {}..{} {scheme}{}",
                 quoted(&t.name),
                 k.start,
                 k.end,
@@ -369,14 +369,7 @@ impl<'a> Line<'a> {
     }
 
     fn scheme(&mut self) -> Parsed<Scheme> {
-        let word = self.word()?;
-        if word == "real" {
-            return Ok(Scheme::Real);
-        }
-        let parts = word.strip_prefix("codes").and_then(|w| w.split_once('/'));
-        let parsed =
-            parts.and_then(|(b, g)| Some(Scheme::Codes { bits: b.parse().ok()?, group: g.parse().ok()? }));
-        parsed.ok_or_else(|| format!("unknown scheme {word:?}"))
+        self.word()?.parse()
     }
 
     fn constant(&mut self) -> Parsed<Source> {
@@ -462,8 +455,8 @@ impl Reader {
             let k = l.number()?;
             l.expect("n=")?;
             let n = l.number()?;
-            let scheme = l.scheme()?;
-            self.program.matrices.push(FixedMatrix { k, n, scheme, origin: l.origin()? });
+            let activations = l.word()?.parse()?;
+            self.program.matrices.push(FixedMatrix { k, n, activations, origin: l.origin()? });
         } else if l.accept("tile ") {
             Self::dense(l.number()?, self.program.tiles.len(), "tile")?;
             let name = l.json()?;
@@ -472,7 +465,7 @@ impl Reader {
                 l.expect("k ")?;
                 let k = l.range()?;
                 l.expect("n ")?;
-                TileKind::Matrix { matrix, k, n: l.range()? }
+                TileKind::Matrix { matrix, k, n: l.range()?, scheme: l.scheme()? }
             } else {
                 l.expect("data ")?;
                 let r: Range<u64> = l.range()?;
@@ -603,9 +596,12 @@ mod tests {
     use crate::verify::Verify;
 
     const TEXT: &str = r#"pfir 1
-matrix 0 k=4 n=6 codes4/2 from {"nodes":["mm"],"tensor":"w"}
-tile 0 "t0_w" matrix 0 k 0..4 n 0..6 from {"tensor":"w","range":[0,4,0,6]}
-tile 1 "t1_data" data 0..24
+matrix 0 k=4 n=6 int8/row from {"nodes":["mm"],"tensor":"w"}
+matrix 1 k=2 n=3 int8/0.0125 from {"tensor":"v"}
+tile 0 "t0_w" matrix 0 k 0..4 n 0..6 codes4/2 from {"tensor":"w","range":[0,4,0,6]}
+tile 1 "t1_v" matrix 1 k 0..2 n 0..2 codebook3/2
+tile 2 "t2_v" matrix 1 k 0..2 n 2..3 real
+tile 3 "t3_data" data 0..24
 data 0..24 from {"tensor":"b"}
 %0 = input "x" : f32[batch, 2*seq+1, 4]
 %1 = const [0.5, -1.0, inf] : f32[3]
@@ -713,7 +709,7 @@ output "y" = %1
             ("%9 = add(%0, %42) : f32[1]", "%42 is used before"),
             ("%0 = input \"z\" : f32[1]", "%0 is defined twice"),
             ("matrix 7 k=1 n=1 real", "out of order"),
-            ("tile 2 \"a\" data 9..3", "reversed"),
+            ("tile 4 \"a\" data 9..3", "reversed"),
             ("%9 = cast(%0) {to=f99} : f32[1]", "is no value for attribute to"),
             ("%9 = const [1, x] : i64[2]", "bad element"),
             ("output \"o\" = %0 rest", "unexpected text"),
@@ -721,7 +717,7 @@ output "y" = %1
         ] {
             let text = format!("{TEXT}{line}\n");
             let e = parse_program(&text).unwrap_err().to_string();
-            assert!(e.contains(what) && e.contains("line 15"), "{line}: {e}");
+            assert!(e.contains(what) && e.contains("line 18"), "{line}: {e}");
         }
         assert!(parse_program("pfir 2").is_err());
         assert!(parse_program("").is_err());

@@ -10,7 +10,8 @@ use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::origin::Origin;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{
-    CodeBlock, FixedMatrix, MatrixId, Scheme, Tile, TileContent, TileId, TileKind, TileSource,
+    Activations, CodeBlock, FixedMatrix, Levels, MatrixId, Scheme, Tile, TileContent, TileId, TileKind,
+    TileSource,
 };
 use pfmc_ir::verify::Verified;
 use rayon::prelude::*;
@@ -35,18 +36,32 @@ impl TileSource for Noise {
         let (k, n) = (K as usize, N as usize);
         let codes = (0..k * n).map(|_| (next() % 15) as i8 - 7).collect();
         let scales = (0..k / 32 * n).map(|_| next() as u8).collect();
-        Ok(TileContent::Codes(CodeBlock { k, n, bits: 4, group: 32, unit: 0.5, codes, scales }))
+        Ok(TileContent::Codes(CodeBlock {
+            k,
+            n,
+            bits: 4,
+            group: 32,
+            unit: 0.5,
+            levels: codes,
+            scales,
+            codebook: Vec::new(),
+        }))
     }
 }
 
 fn main() {
     let tiles = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(TILES);
     let mut program = TileProgram::default();
-    let scheme = Scheme::Codes { bits: 4, group: 32 };
+    let scheme = Scheme::Codes { bits: 4, group: 32, levels: Levels::Uniform };
     for i in 0..tiles {
         let origin = Origin::tensor(format!("w{i}"));
-        program.matrices.push(FixedMatrix { k: K, n: N, scheme, origin: origin.clone() });
-        let kind = TileKind::Matrix { matrix: MatrixId(i), k: 0..K, n: 0..N };
+        program.matrices.push(FixedMatrix {
+            k: K,
+            n: N,
+            activations: Activations::Row,
+            origin: origin.clone(),
+        });
+        let kind = TileKind::Matrix { matrix: MatrixId(i), k: 0..K, n: 0..N, scheme };
         program.tiles.push(Tile { name: format!("w{i}"), kind, origin });
     }
     let program = Verified::new(program).unwrap();

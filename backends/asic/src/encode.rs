@@ -3,17 +3,20 @@
 //! # Word lines and bit lines
 //!
 //! A tile of codes with `k` rows, `n` columns, `b` bits a code and groups of `G` rows has
-//! `max(n * b, 32)` bit lines. Its word lines are, in order:
+//! `max(n * b, header)` bit lines, where the header has 32 bits, and `8 * 2^b` more with a codebook. Its
+//! word lines are, in order:
 //!
 //! 1. for each group: its rows, one word line a row, then `ceil(8 / b)` scale rows. The last group
 //!    may have fewer than `G` rows;
 //! 2. one header word line.
 //!
-//! Code (k, n) is two's complement; its bit j is on bit line `n * b + j`. The scale byte of a group
+//! Bit j of code (k, n) is on bit line `n * b + j`; the code is two's complement, or the number of an
+//! entry of the codebook. The scale byte of a group
 //! and column is spread over the `b` bit lines of that column on the group's scale rows, least
 //! significant bit first: bit i of the byte is on scale row `i / b`, bit line `n * b + i % b`. The
 //! header holds the tile's `unit` as the 32 bits of an IEEE 754 single on bit lines 0 to 31, least
-//! significant first. Bits that nothing uses read 0.
+//! significant first, and then the entries of the codebook, 8 bits each, two's complement. Bits that
+//! nothing uses read 0.
 //!
 //! A data tile of `len` bytes has `min(len, C / 8)` bytes a word line, where C is the widest array
 //! of the process; bytes follow each other along the word line and then up, least significant bit
@@ -36,9 +39,6 @@ use pfmc_ir::tile::{CodeBlock, Scheme, TileContent, TileId, TileKind};
 use crate::bits::BitMatrix;
 use crate::codes::{E0503, E0504, E0506};
 use crate::process::Process;
-
-/// Bits of the header.
-pub const HEADER_BITS: u32 = 32;
 
 /// Size of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,10 +71,8 @@ pub enum Contents {
         k: u32,
         /// Columns.
         n: u32,
-        /// Bits a code.
-        bits: u8,
-        /// Rows that share a scale.
-        group: u32,
+        /// How they are represented: codes.
+        scheme: Scheme,
     },
     /// Bytes.
     Data {
@@ -92,7 +90,10 @@ fn scale_rows(bits: u8) -> u32 {
 
 /// Largest `[k, n]` of a scheme; `None` when not even one element fits.
 pub fn largest(process: &Process, scheme: Scheme) -> Option<[u32; 2]> {
-    let Scheme::Codes { bits: bits @ 2..=8, group: group @ 1.. } = scheme else { return None };
+    let Scheme::Codes { bits, group, .. } = scheme else { return None };
+    if !scheme.is_valid() || scheme.header_bits() > process.tile.bit_lines {
+        return None;
+    }
     let n = process.tile.bit_lines / u32::from(bits);
     let rows = process.tile.word_lines.checked_sub(1)?;
     let scales = scale_rows(bits);
@@ -100,7 +101,7 @@ pub fn largest(process: &Process, scheme: Scheme) -> Option<[u32; 2]> {
     // Not more than `rows`, as `whole > 0` bounds the group.
     let used = if whole == 0 { 0 } else { whole * (group + scales) };
     let mut k = whole * if whole == 0 { 0 } else { group } + (rows - used).saturating_sub(scales);
-    while k > 0 && numerics::accumulator_bound_of_shape(u64::from(k), bits) > i32::MAX as u64 {
+    while k > 0 && numerics::accumulator_bound(u64::from(k), scheme) > i32::MAX as u64 {
         k -= 1;
     }
     (k > 0 && n > 0).then_some([k, n])
@@ -140,7 +141,8 @@ pub fn contents(
     let Some((k, n, scheme)) = program.matrix_tile(id) else {
         return Err(too_large(format!("tile {} belongs to no matrix", tile.name)));
     };
-    let (Scheme::Codes { bits, group }, Some([k_most, n_most])) = (scheme, largest(process, scheme)) else {
+    let (Scheme::Codes { bits, group, .. }, Some([k_most, n_most])) = (scheme, largest(process, scheme))
+    else {
         return Err(Diagnostic::error(
             &E0503,
             format!("tile {} has scheme {scheme}, which an array of this process cannot hold", tile.name),
@@ -157,9 +159,9 @@ pub fn contents(
     };
     let shape = ArrayShape {
         word_lines: k + k.div_ceil(group) * scale_rows(bits) + 1,
-        bit_lines: (n * u32::from(bits)).max(HEADER_BITS),
+        bit_lines: (n * u32::from(bits)).max(scheme.header_bits()),
     };
-    Ok((Contents::Codes { k, n, bits, group }, shape))
+    Ok((Contents::Codes { k, n, scheme }, shape))
 }
 
 /// The bits of an array, `[word line][bit line]`.
@@ -179,25 +181,9 @@ pub fn bits(
         )
     };
     match (contents, content) {
-        (Contents::Codes { k, n, bits, group }, TileContent::Codes(block)) => {
-            if (block.k, block.n, block.bits, block.group) != (k as usize, n as usize, bits, group as usize) {
-                return Err(wrong(&format!(
-                    "{} x {} codes of {} bits in groups of {}, planned {k} x {n} of {bits} bits in groups of \
-                     {group}",
-                    block.k, block.n, block.bits, block.group
-                )));
-            }
-            if block.codes.len() != block.k * block.n || block.scales.len() != block.groups() * block.n {
-                return Err(wrong("the number of codes or scales is not that of its shape"));
-            }
-            let most = numerics::code_max(bits);
-            if let Some(at) = block.codes.iter().position(|&c| i32::from(c).abs() > most) {
-                return Err(wrong(&format!(
-                    "code {} in row {}, column {} is outside of ±{most}",
-                    block.codes[at],
-                    at / block.n,
-                    at % block.n
-                )));
+        (Contents::Codes { k, n, scheme }, TileContent::Codes(block)) => {
+            if let Some(fault) = block.fault(k as usize, n as usize, scheme) {
+                return Err(wrong(&fault));
             }
             put_codes(&mut matrix, block);
         }
@@ -216,15 +202,20 @@ pub fn bits(
     Ok(matrix)
 }
 
-/// Writes codes, scales and unit of a checked block.
+/// Writes codes, scales, unit and codebook of a checked block.
 fn put_codes(matrix: &mut BitMatrix, block: &CodeBlock) {
     let width = usize::from(block.bits);
+    // The code of each level, by the level's bits.
+    let mut codes: [u8; 256] = std::array::from_fn(|level| level as u8);
+    for (code, level) in (0u8..).zip(&block.codebook) {
+        codes[usize::from(level.cast_unsigned())] = code;
+    }
     let mut word_line = 0;
     for (g, scales) in block.scales.chunks_exact(block.n).enumerate() {
         let rows = g * block.group..((g + 1) * block.group).min(block.k);
-        for codes in block.codes[rows.start * block.n..rows.end * block.n].chunks_exact(block.n) {
-            for (n, &code) in codes.iter().enumerate() {
-                matrix.put(word_line, n * width, width, code.cast_unsigned());
+        for levels in block.levels[rows.start * block.n..rows.end * block.n].chunks_exact(block.n) {
+            for (n, &level) in levels.iter().enumerate() {
+                matrix.put(word_line, n * width, width, codes[usize::from(level.cast_unsigned())]);
             }
             word_line += 1;
         }
@@ -235,7 +226,8 @@ fn put_codes(matrix: &mut BitMatrix, block: &CodeBlock) {
             word_line += 1;
         }
     }
-    for (i, byte) in block.unit.to_bits().to_le_bytes().into_iter().enumerate() {
+    let codebook = block.codebook.iter().map(|l| l.cast_unsigned());
+    for (i, byte) in block.unit.to_bits().to_le_bytes().into_iter().chain(codebook).enumerate() {
         matrix.put(word_line, i * 8, 8, byte);
     }
 }
@@ -284,6 +276,8 @@ fn exceeds(counts: &[u64; u32::BITS as usize], limit: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use pfmc_ir::tile::Levels;
+
     use super::*;
 
     fn process() -> Process {
@@ -293,7 +287,7 @@ mod tests {
     #[test]
     fn limits_fill_the_word_lines_and_keep_sums_in_range() {
         let p = process();
-        let codes = |bits, group| largest(&p, Scheme::Codes { bits, group });
+        let codes = |bits, group| largest(&p, Scheme::Codes { bits, group, levels: Levels::Uniform });
         assert_eq!(codes(4, 32), Some([480, 256]));
         // 511 word lines: 7 groups of 64 + 1 and 55 rows + 1.
         assert_eq!(codes(8, 64), Some([503, 128]));
@@ -301,6 +295,9 @@ mod tests {
         assert_eq!(codes(3, 1), Some([127, 341]));
         assert_eq!(codes(4, u32::MAX), Some([509, 256]));
         assert_eq!((codes(1, 32), codes(9, 32), codes(4, 0)), (None, None, None));
+        let codebook = |bits| largest(&p, Scheme::Codes { bits, group: 32, levels: Levels::Codebook });
+        assert_eq!(codebook(4), Some([480, 256]));
+        assert_eq!((codebook(6), codebook(7)), (Some([480, 170]), None));
         assert_eq!(largest(&p, Scheme::Real), None);
         assert_eq!(largest_data(&p), 65_536);
     }
@@ -309,9 +306,10 @@ mod tests {
     fn sums_bound_the_rows_where_arrays_are_taller() {
         let mut p = process();
         p.tile.word_lines = 4096;
-        let [k, _] = largest(&p, Scheme::Codes { bits: 8, group: 4096 }).unwrap();
+        let scheme = Scheme::Codes { bits: 8, group: 4096, levels: Levels::Uniform };
+        let [k, _] = largest(&p, scheme).unwrap();
         assert_eq!(k, 522);
-        assert!(numerics::accumulator_bound_of_shape(523, 8) > i32::MAX as u64);
+        assert!(numerics::accumulator_bound(523, scheme) > i32::MAX as u64);
     }
 
     #[test]

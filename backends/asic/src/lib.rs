@@ -20,7 +20,7 @@ use std::path::Path;
 use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit};
 use pfmc_ir::diag::{Code, Diagnostics};
 use pfmc_ir::program::TileProgram;
-use pfmc_ir::tile::Scheme;
+use pfmc_ir::tile::{Levels, Scheme};
 use pfmc_ir::verify::Verified;
 
 use crate::plan::RomPlan;
@@ -71,7 +71,7 @@ impl Rom {
 impl Target for Rom {
     fn caps(&self) -> Caps {
         Caps {
-            default_scheme: Scheme::Codes { bits: 4, group: 32 },
+            default_scheme: Scheme::Codes { bits: 4, group: 32, levels: Levels::Codebook },
             data_tile_bytes: Some(encode::largest_data(&self.process)),
         }
     }

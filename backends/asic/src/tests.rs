@@ -8,7 +8,9 @@ use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::numerics;
 use pfmc_ir::origin::Origin;
 use pfmc_ir::program::{DataEntry, TileProgram};
-use pfmc_ir::tile::{FixedMatrix, MatrixId, Scheme, Tile, TileContent, TileId, TileKind, TileSource};
+use pfmc_ir::tile::{
+    Activations, FixedMatrix, Levels, MatrixId, Scheme, Tile, TileContent, TileId, TileKind, TileSource,
+};
 use pfmc_ir::verify::Verified;
 
 use crate::process::Process;
@@ -54,15 +56,34 @@ impl Model {
         let block = numerics::quantize_codes(&values, k as usize, n as usize, bits, group as usize);
         let matrix = MatrixId(self.program.matrices.len() as u32);
         let origin = Origin::tensor(format!("layer.{matrix}.weight"));
-        let scheme = Scheme::Codes { bits, group };
-        self.program.matrices.push(FixedMatrix { k, n, scheme, origin: origin.clone() });
+        let scheme = block.scheme();
+        let activations = Activations::Row;
+        self.program.matrices.push(FixedMatrix { k, n, activations, origin: origin.clone() });
         self.program.tiles.push(Tile {
             name: format!("w{matrix}"),
-            kind: TileKind::Matrix { matrix, k: 0..k, n: 0..n },
+            kind: TileKind::Matrix { matrix, k: 0..k, n: 0..n, scheme },
             origin: origin.with_range(0..u64::from(k), 0..u64::from(n)),
         });
         self.contents.push(TileContent::Codes(block));
         self
+    }
+
+    /// As [`Model::codes`], with a codebook.
+    pub fn codebook(self, k: u32, n: u32, bits: u8, group: u32, seed: u64) -> Self {
+        let mut model = self.codes(k, n, bits, group, seed);
+        let mut next = noise(seed ^ 77);
+        let mut codebook: Vec<i8> = (-127..=127).collect();
+        while codebook.len() > 1 << bits {
+            codebook.remove(next() as usize % codebook.len());
+        }
+        if let Some(TileContent::Codes(block)) = model.contents.last_mut() {
+            block.levels.iter_mut().for_each(|l| *l = codebook[next() as usize % codebook.len()]);
+            block.codebook = codebook;
+            if let Some(Tile { kind: TileKind::Matrix { scheme, .. }, .. }) = model.program.tiles.last_mut() {
+                *scheme = block.scheme();
+            }
+        }
+        model
     }
 
     /// A tensor of bytes that is one tile.
@@ -99,7 +120,10 @@ pub(crate) fn rom() -> Rom {
 
 /// One of everything.
 pub(crate) fn mixed() -> Model {
-    Model::new().codes(70, 9, 4, 32, 1).codes(5, 33, 3, 2, 2).data(100, 3).codes(64, 16, 4, 32, 4)
+    let model =
+        Model::new().codes(70, 9, 4, 32, 1).codes(5, 33, 3, 2, 2).data(100, 3).codes(64, 16, 4, 32, 4);
+    // Codebooks wider and narrower than the codes.
+    model.codebook(40, 9, 4, 16, 5).codebook(33, 50, 2, 8, 6).codebook(9, 3, 6, 4, 7)
 }
 
 #[test]
@@ -136,7 +160,7 @@ fn what_is_emitted_reads_back_bit_for_bit() {
 fn full_tiles_of_every_width_are_planned_within_the_largest_array() {
     let rom = rom();
     for bits in 2..=8 {
-        let limit = rom.tile_limit(Scheme::Codes { bits, group: 32 }).unwrap();
+        let limit = rom.tile_limit(Scheme::Codes { bits, group: 32, levels: Levels::Uniform }).unwrap();
         let model = Model::new().codes(limit.k, limit.n, bits, 32, 1);
         let program = Verified::new(model.program).unwrap();
         assert!(rom.plan(&program).is_ok(), "{bits}");
@@ -235,12 +259,12 @@ fn problems_of_a_program_are_reported_together() {
     model.program.matrices.push(FixedMatrix {
         k: 1,
         n: 1,
-        scheme: Scheme::Real,
+        activations: Activations::Row,
         origin: Origin::tensor("r"),
     });
     model.program.tiles.push(Tile {
         name: "r".into(),
-        kind: TileKind::Matrix { matrix: MatrixId(3), k: 0..1, n: 0..1 },
+        kind: TileKind::Matrix { matrix: MatrixId(3), k: 0..1, n: 0..1, scheme: Scheme::Real },
         origin: Origin::tensor("r"),
     });
     let rom = rom();
@@ -256,7 +280,7 @@ fn content_that_does_not_fit_is_not_written() {
     for change in 0..5 {
         let mut model = mixed();
         match (&mut model.contents[0], change) {
-            (TileContent::Codes(b), 0) => b.codes[3] = -8,
+            (TileContent::Codes(b), 0) => b.levels[3] = -8,
             (TileContent::Codes(b), 1) => b.k = 71,
             (TileContent::Codes(b), 2) => {
                 b.scales.pop();

@@ -14,7 +14,8 @@ use pfmc_ir::numerics;
 use pfmc_ir::origin::Origin;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{
-    CodeBlock, FixedMatrix, MatrixId, Scheme, Tile, TileContent, TileId, TileKind, TileSource,
+    Activations, CodeBlock, FixedMatrix, Levels, MatrixId, Scheme, Tile, TileContent, TileId, TileKind,
+    TileSource,
 };
 use pfmc_ir::verify::Verified;
 
@@ -45,10 +46,10 @@ fn block(k: u32, n: u32, seed: u32) -> CodeBlock {
 fn emit(block: &CodeBlock, dir: &Path) -> PathBuf {
     let (k, n) = (block.k as u32, block.n as u32);
     let origin = Origin::tensor("w");
-    let scheme = Scheme::Codes { bits: BITS, group: GROUP };
+    let scheme = Scheme::Codes { bits: BITS, group: GROUP, levels: Levels::Uniform };
     let mut program = TileProgram::default();
-    program.matrices.push(FixedMatrix { k, n, scheme, origin: origin.clone() });
-    let kind = TileKind::Matrix { matrix: MatrixId(0), k: 0..k, n: 0..n };
+    program.matrices.push(FixedMatrix { k, n, activations: Activations::Row, origin: origin.clone() });
+    let kind = TileKind::Matrix { matrix: MatrixId(0), k: 0..k, n: 0..n, scheme };
     program.tiles.push(Tile { name: "t".into(), kind, origin });
     let program = Verified::new(program).unwrap();
     let backend = pfmc_asic::Asic;
@@ -69,7 +70,7 @@ fn expected(b: &CodeBlock) -> Vec<Vec<u8>> {
     };
     for g in 0..b.k.div_ceil(b.group) {
         for k in g * b.group..((g + 1) * b.group).min(b.k) {
-            line(&|n, j| (b.codes[k * b.n + n] as u32) >> j);
+            line(&|n, j| (b.levels[k * b.n + n] as u32) >> j);
         }
         for first in (0..8).step_by(width) {
             line(&|n, j| u32::from(b.scales[g * b.n + n]) >> (first + j));

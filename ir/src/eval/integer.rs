@@ -29,7 +29,7 @@ struct Part<'a, 'o> {
 }
 
 /// `acc[row][n] = sum_g scale[g][n] * sum_{k in g} x[row][k] * code[k][n]`: `x` is `[rows][k]`, `acc`
-/// `[rows][n]`. Exact while [`crate::numerics::accumulator_bound_of_shape`] is at most `i32::MAX`, and modulo
+/// `[rows][n]`. Exact while [`crate::numerics::accumulator_bound`] is at most `i32::MAX`, and modulo
 /// 2^32 beyond.
 ///
 /// A code times its scale fits 16 bits (128 * 255 < 2^15), so the inner product needs no groups:
@@ -40,7 +40,7 @@ struct Part<'a, 'o> {
 pub(crate) fn accumulate(block: &CodeBlock, x: &[i8], rows: usize, acc: &mut [i32]) {
     let (k, n) = (block.k, block.n);
     assert!(x.len() == rows * k && acc.len() == rows * n);
-    assert!(block.codes.len() == k * n && block.scales.len() == block.groups() * n);
+    assert!(block.levels.len() == k * n && block.scales.len() == block.groups() * n);
     acc.fill(0);
     let serial = acc.len().saturating_mul(k) <= SERIAL;
     let compute = |(row, first, mut out): (usize, usize, Vec<&mut [i32]>)| {
@@ -75,7 +75,7 @@ impl Part<'_, '_> {
         let Part { block, x, first, out } = self;
         let n = out.first().map_or(0, |row| row.len()).min(COLUMNS);
         let mut sums = [[0i32; COLUMNS]; THIN];
-        for (g, codes) in block.codes.chunks(block.group * block.n).enumerate() {
+        for (g, codes) in block.levels.chunks(block.group * block.n).enumerate() {
             sums.iter_mut().for_each(|s| s.fill(0));
             for (d, codes) in codes.chunks_exact(block.n).enumerate() {
                 let codes = &codes[first..first + n];
@@ -145,7 +145,7 @@ fn scaled(block: &CodeBlock, k: usize, columns: std::ops::Range<usize>) -> [i16;
     if k >= block.k {
         return [0; NR];
     }
-    let codes = &block.codes[k * block.n..][columns.clone()];
+    let codes = &block.levels[k * block.n..][columns.clone()];
     let scales = &block.scales[k / block.group * block.n..][columns];
     let product = |codes: &[i8; NR], scales: &[u8; NR]| {
         let mut out = [0; NR];
@@ -232,7 +232,7 @@ mod tests {
         let codes = (0..k * n).map(|_| (numbers.below(2 * most as usize + 1) as i32 - most) as i8);
         let codes = codes.collect();
         let scales = (0..k.div_ceil(group) * n).map(|_| numbers.below(256) as u8).collect();
-        CodeBlock { k, n, bits, group, unit: 1.0, codes, scales }
+        CodeBlock { k, n, bits, group, unit: 1.0, levels: codes, scales, codebook: Vec::new() }
     }
 
     fn wide(b: &CodeBlock, x: &[i8], rows: usize) -> Vec<i64> {
@@ -241,7 +241,7 @@ mod tests {
             for j in 0..b.n {
                 let term = |i: usize| {
                     i64::from(x[r * b.k + i])
-                        * i64::from(b.codes[i * b.n + j])
+                        * i64::from(b.levels[i * b.n + j])
                         * i64::from(b.scales[i / b.group * b.n + j])
                 };
                 out.push((0..b.k).map(term).sum());
@@ -291,7 +291,8 @@ mod tests {
                 bits: 8,
                 group: 32,
                 unit: 1.0,
-                codes: vec![code; k * n],
+                levels: vec![code; k * n],
+                codebook: Vec::new(),
                 scales: vec![255; k.div_ceil(32) * n],
             };
             let want = i32::from(code) * i32::from(x) * 255 * k as i32;
@@ -311,7 +312,16 @@ mod tests {
     #[test]
     fn blocks_without_rows_or_columns_give_zeros() {
         for (k, n) in [(0, 3), (3, 0)] {
-            let b = CodeBlock { k, n, bits: 4, group: 2, unit: 0.0, codes: vec![], scales: vec![] };
+            let b = CodeBlock {
+                k,
+                n,
+                bits: 4,
+                group: 2,
+                unit: 0.0,
+                levels: vec![],
+                scales: vec![],
+                codebook: vec![],
+            };
             let mut acc = vec![1; 6 * n];
             accumulate(&b, &vec![1; 6 * k], 6, &mut acc);
             assert_eq!(acc, vec![0; 6 * n]);

@@ -1,7 +1,7 @@
 //! What the cells of an array mean: from (word line, bit line) to code, scale, unit or byte.
 
 use pfmc_ir::program::TileProgram;
-use pfmc_ir::tile::{CodeBlock, Scheme, TileContent, TileId, TileKind};
+use pfmc_ir::tile::{CodeBlock, Levels, Scheme, TileContent, TileId, TileKind};
 
 use crate::bits::BitMatrix;
 use crate::process::Process;
@@ -18,7 +18,7 @@ pub struct Format {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Codes { k: usize, n: usize, bits: usize, group: usize },
+    Codes { k: usize, n: usize, bits: usize, group: usize, codebook: usize },
     Data { len: usize },
 }
 
@@ -29,7 +29,7 @@ pub enum Row {
     Codes(usize),
     /// Bits `first..` of the scales of a group.
     Scales(usize, usize),
-    /// The unit.
+    /// The unit and the codebook.
     Header,
     /// Bytes from an offset on.
     Bytes(usize),
@@ -44,6 +44,8 @@ pub enum Cell {
     Scale(usize, usize),
     /// A bit of the unit.
     Unit,
+    /// A bit of an entry of the codebook.
+    Entry(usize),
     /// A bit of a byte.
     Byte(usize),
     /// Nothing: reads 0.
@@ -63,16 +65,17 @@ impl Format {
             }
             TileKind::Matrix { .. } => {
                 let (k, n, scheme) = program.matrix_tile(id)?;
-                let Scheme::Codes { bits: bits @ 2..=8, group: group @ 1.. } = scheme else { return None };
-                if k == 0 || n == 0 {
+                let Scheme::Codes { bits, group, levels } = scheme else { return None };
+                if k == 0 || n == 0 || !scheme.is_valid() {
                     return None;
                 }
+                let codebook = if levels == Levels::Codebook { 1 << bits } else { 0 };
                 let (bits, group) = (usize::from(bits), group as usize);
                 let scales = k.div_ceil(group).checked_mul(8usize.div_ceil(bits))?;
                 Some(Format {
                     word_lines: k.checked_add(scales)?.checked_add(1)?,
-                    bit_lines: n.checked_mul(bits)?.max(32),
-                    kind: Kind::Codes { k, n, bits, group },
+                    bit_lines: n.checked_mul(bits)?.max(32 + 8 * codebook),
+                    kind: Kind::Codes { k, n, bits, group, codebook },
                 })
             }
         }
@@ -109,6 +112,9 @@ impl Format {
                 (Cell::Byte(first + bit_line / 8), bit_line % 8)
             }
             (Kind::Codes { .. }, Row::Header) if bit_line < 32 => (Cell::Unit, bit_line),
+            (Kind::Codes { codebook, .. }, Row::Header) if bit_line < 32 + 8 * codebook => {
+                (Cell::Entry(bit_line / 8 - 4), bit_line % 8)
+            }
             (Kind::Codes { n, bits, .. }, Row::Codes(k)) if bit_line < n * bits => {
                 (Cell::Code(k, bit_line / bits), bit_line % bits)
             }
@@ -141,21 +147,21 @@ impl Format {
                 bytes.truncate(len);
                 (TileContent::Data(bytes), clean)
             }
-            Kind::Codes { k, n, bits: width, group } => {
-                let mut codes = vec![0i8; k * n];
+            Kind::Codes { k, n, bits: width, group, codebook } => {
+                let mut levels = vec![0i8; k * n];
                 let mut scales = vec![0u8; k.div_ceil(group) * n];
                 let mut clean = true;
                 let empty = 8 - width;
-                let mut header = [0u8; 4];
+                let mut header = vec![0u8; 4 + codebook];
                 for word_line in 0..self.word_lines {
                     let row = self.row(word_line);
-                    let used = if row == Row::Header { 32 } else { n * width };
+                    let used = if row == Row::Header { 32 + 8 * codebook } else { n * width };
                     clean &= (used..self.bit_lines).all(|bit_line| !bits.get(word_line, bit_line));
                     match row {
                         Row::Codes(k) => {
-                            for (i, code) in codes[k * n..(k + 1) * n].iter_mut().enumerate() {
+                            for (i, level) in levels[k * n..(k + 1) * n].iter_mut().enumerate() {
                                 let field = bits.field(word_line, i * width, width) << empty;
-                                *code = field.cast_signed() >> empty;
+                                *level = field.cast_signed() >> empty;
                             }
                         }
                         Row::Scales(g, first) => {
@@ -173,9 +179,16 @@ impl Format {
                         Row::Bytes(_) => {}
                     }
                 }
-                let unit = f32::from_bits(u32::from_le_bytes(header));
+                let (unit, entries) = header.split_at(4);
+                let unit = unit.iter().rev().fold(0, |bits, &byte| bits << 8 | u32::from(byte));
+                let unit = f32::from_bits(unit);
+                let codebook: Vec<i8> = entries.iter().map(|e| e.cast_signed()).collect();
+                if !codebook.is_empty() {
+                    let mask = (1 << width) - 1;
+                    levels.iter_mut().for_each(|l| *l = codebook[usize::from(l.cast_unsigned()) & mask]);
+                }
                 let bits = width as u8;
-                (TileContent::Codes(CodeBlock { k, n, bits, group, unit, codes, scales }), clean)
+                (TileContent::Codes(CodeBlock { k, n, bits, group, unit, levels, scales, codebook }), clean)
             }
         }
     }
@@ -184,9 +197,10 @@ impl Format {
     pub fn fits(&self, content: &TileContent) -> bool {
         match (self.kind, content) {
             (Kind::Data { len }, TileContent::Data(bytes)) => bytes.len() == len,
-            (Kind::Codes { k, n, bits, group }, TileContent::Codes(b)) => {
+            (Kind::Codes { k, n, bits, group, codebook }, TileContent::Codes(b)) => {
                 (b.k, b.n, usize::from(b.bits), b.group) == (k, n, bits, group)
-                    && b.codes.len() == k * n
+                    && b.codebook.len() == codebook
+                    && b.levels.len() == k * n
                     && b.scales.len() == k.div_ceil(group) * n
             }
             _ => false,
@@ -196,9 +210,16 @@ impl Format {
     /// Value of what a cell belongs to, in a content that fits.
     pub fn value(&self, content: &TileContent, cell: Cell) -> u32 {
         match (content, cell) {
-            (TileContent::Codes(b), Cell::Code(k, n)) => u32::from(b.codes[k * b.n + n].cast_unsigned()),
+            (TileContent::Codes(b), Cell::Code(k, n)) => {
+                let level = b.levels[k * b.n + n];
+                match b.codebook.binary_search(&level) {
+                    Ok(entry) => entry as u32,
+                    Err(_) => u32::from(level.cast_unsigned()),
+                }
+            }
             (TileContent::Codes(b), Cell::Scale(g, n)) => u32::from(b.scales[g * b.n + n]),
             (TileContent::Codes(b), Cell::Unit) => b.unit.to_bits(),
+            (TileContent::Codes(b), Cell::Entry(i)) => u32::from(b.codebook[i].cast_unsigned()),
             (TileContent::Data(bytes), Cell::Byte(i)) => u32::from(bytes[i]),
             _ => 0,
         }

@@ -120,7 +120,7 @@ impl<'a> RomReadBack<'a> {
             Cell::Code(row, column) => (row..row + 1, column..column + 1),
             Cell::Scale(g, column) => (format.group_rows(g), column..column + 1),
             Cell::Byte(i) => (0..1, i..i + 1),
-            Cell::Unit | Cell::Unused => {
+            Cell::Unit | Cell::Entry(_) | Cell::Unused => {
                 return self.program.tiles.get(id.index()).map_or_else(Origin::default, |t| t.origin.clone());
             }
         };
@@ -209,6 +209,11 @@ impl<'a> RomReadBack<'a> {
                     f32::from_bits(read),
                     f32::from_bits(wanted)
                 ),
+                Cell::Entry(i) => format!(
+                    "bit {bit} of entry {i} of the codebook, which reads {} for {}",
+                    signed(read),
+                    signed(wanted)
+                ),
                 Cell::Byte(i) => format!("bit {bit} of byte {i}, which reads {read:#04x} for {wanted:#04x}"),
                 Cell::Unused => "a cell that nothing uses, which reads 1 for 0".to_owned(),
             });
@@ -264,7 +269,10 @@ impl ReadBack for RomReadBack<'_> {
 fn same(a: &TileContent, b: &TileContent) -> bool {
     match (a, b) {
         (TileContent::Codes(a), TileContent::Codes(b)) => {
-            a.unit.to_bits() == b.unit.to_bits() && a.codes == b.codes && a.scales == b.scales
+            a.unit.to_bits() == b.unit.to_bits()
+                && a.levels == b.levels
+                && a.scales == b.scales
+                && a.codebook == b.codebook
         }
         (TileContent::Data(a), TileContent::Data(b)) => a == b,
         _ => false,

@@ -365,7 +365,8 @@ fn tiles_must_be_one_base_and_one_program_placed_once() {
     };
     let all = [("w0", [20_000, 20_000]), ("w1", [20_000, 120_000]), ("d0", [20_000, 240_000])];
     assert!(die(&all).contains("tile w2 is placed 0 times"));
-    let good: Vec<_> = all.into_iter().chain([("w2", [20_000, 360_000])]).collect();
+    let others = [("w2", 360_000), ("w3", 480_000), ("w4", 600_000), ("w5", 720_000)];
+    let good: Vec<_> = all.into_iter().chain(others.map(|(name, y)| (name, [20_000, y]))).collect();
     assert_eq!(die(&good), "");
     let twice: Vec<_> = good.iter().copied().chain([("w0", [400_000, 20_000])]).collect();
     assert!(die(&twice).contains("tile w0 is placed 2 times"));

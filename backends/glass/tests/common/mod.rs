@@ -10,7 +10,7 @@ use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{
-    FixedMatrix, MatrixId, RealBlock, Scheme, Tile, TileContent, TileId, TileKind, TileSource,
+    Activations, FixedMatrix, MatrixId, RealBlock, Scheme, Tile, TileContent, TileId, TileKind, TileSource,
 };
 use pfmc_ir::verify::Verified;
 
@@ -43,9 +43,15 @@ impl Model {
         for (m, &(k, n)) in shapes.iter().enumerate() {
             let origin =
                 Origin::tensor(format!("layer{m}.weight")).with_range(0..u64::from(k), 0..u64::from(n));
-            program.matrices.push(FixedMatrix { k, n, scheme: Scheme::Real, origin: origin.clone() });
+            program.matrices.push(FixedMatrix {
+                k,
+                n,
+                activations: Activations::Row,
+                origin: origin.clone(),
+            });
             let id = program.tiles.len() as u32;
-            let kind = TileKind::Matrix { matrix: MatrixId(m as u32), k: 0..k, n: 0..n };
+            let kind =
+                TileKind::Matrix { matrix: MatrixId(m as u32), k: 0..k, n: 0..n, scheme: Scheme::Real };
             program.tiles.push(Tile { name: format!("t{id}"), kind, origin });
             content.insert(id, weights(k as usize, n as usize, m as u64 + 1));
         }
