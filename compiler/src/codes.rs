@@ -16,6 +16,10 @@ pfmc_ir::codes! {
     "Something is missing from it or does not go together: a model or a target to compile, options for \
      compiling beside another command, a diagnostic code that does not exist. `pfmc --help` and \
      `pfmc COMMAND --help` list what there is."
+    E0012 "samples cannot be read"
+    "A file of samples is either numpy's .npz or lines of JSON: each line one object with nested lists by name \
+     of input, {\"input_ids\": [[1, 2, 3]]}. A line that is no such object is named. NaN and Infinity, which \
+     some writers put out, are no JSON."
     E0201 "a dimension is bound that the model does not have"
     "--bind NAME=N names a dimension that no input leaves open. The message lists those that are open."
     E0202 "the bound sizes contradict each other or the model"
@@ -46,6 +50,11 @@ pfmc_ir::codes! {
     "What `pfmc run` was asked does not fit the model: a pair of --state that it does not have, a streamed \
      input that is missing or has another number of steps, token ids that are not [batch, sequence], or \
      no output of logits [batch, sequence, vocabulary]. `pfmc inspect` lists inputs and outputs."
+    E0903 "samples do not fit"
+    "Samples for evaluation or calibration must be what the model can run on and numbers that mean something: \
+     every input under its name, of its element type and rank (or all with one more axis in front that counts \
+     samples), at least one sample, no empty input, no NaN and no infinity. `pfmc inspect` lists the inputs; \
+     numpy.savez(path, input_ids=array) writes an .npz file."
 }
 
 /// Every code of every stage, in order.

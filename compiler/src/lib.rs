@@ -13,6 +13,7 @@ pub mod onnx;
 pub mod partition;
 pub mod passes;
 pub mod run;
+pub mod samples;
 pub mod session;
 pub mod source;
 pub mod targets;

@@ -58,9 +58,75 @@ fn types(graph: &Graph<OpenType>) -> (BTreeMap<String, OpenType>, BTreeMap<Strin
     (inputs.collect(), outputs.collect())
 }
 
+/// Input and output of each piece of state: what `explicit` pairs, and inputs and outputs whose names say
+/// that they belong together and that agree in element type and rank.
+///
+/// # Errors
+/// Explicit pairs that the model does not have.
+pub fn pairs(
+    graph: &Graph<OpenType>,
+    explicit: &[(String, String)],
+) -> Result<Vec<(String, String)>, Diagnostics> {
+    let (inputs, outputs) = types(graph);
+    let mut bad = Diagnostics::new();
+    for (input, output) in explicit {
+        for (what, name, known) in [("input", input, &inputs), ("output", output, &outputs)] {
+            if !known.contains_key(name) {
+                let names: Vec<&str> = known.keys().map(String::as_str).collect();
+                let message = format!("state {input}={output}: the model has no {what} {name:?}");
+                bad.push(Diagnostic::error(&E0902, message).help(format!("it has {}", names.join(", "))));
+            }
+        }
+    }
+    bad.check()?;
+    let mut pairs = explicit.to_vec();
+    for (input, ty) in inputs.iter().filter(|(n, _)| !explicit.iter().any(|(i, _)| i == *n)) {
+        let rank = |t: &OpenType| t.shape.as_ref().map(Vec::len);
+        let fits = |o: &String| {
+            outputs.get(o).is_some_and(|t| t.elem == ty.elem && (rank(t).is_none() || rank(t) == rank(ty)))
+        };
+        if let Some(output) = successors(input).into_iter().find(fits) {
+            pairs.push((input.clone(), output));
+        }
+    }
+    Ok(pairs)
+}
+
+/// The state `name` before the first run: empty (open dimensions that no given input names have length 0)
+/// or zero.
+///
+/// # Errors
+/// An input that the model does not have, or whose shape is unknown or too large.
+pub fn initial(graph: &Graph<OpenType>, name: &str, inputs: &Tensors) -> Result<Tensor, Diagnostics> {
+    let (declared, _) = types(graph);
+    let mut symbols: BTreeMap<String, i64> = BTreeMap::new();
+    for (name, t) in inputs {
+        let dims = declared.get(name).and_then(|ty| ty.shape.as_ref());
+        for (dim, &length) in dims.into_iter().flatten().zip(t.shape()) {
+            if let Some(d) = dim.as_ref().filter(|d| d.value().is_none()) {
+                symbols.entry(d.to_string()).or_insert(i64::try_from(length).unwrap_or(i64::MAX));
+            }
+        }
+    }
+    let ty = declared.get(name).ok_or_else(|| unfit(format!("there is no input {name:?}")))?;
+    let shape = ty.shape.as_ref().ok_or_else(|| {
+        unfit(format!("the shape of state {name:?} is not known; give its first value as an input"))
+    })?;
+    let length = |d: &Option<Dim>| {
+        let n = d.as_ref().and_then(|d| d.value().or_else(|| symbols.get(&d.to_string()).copied()));
+        usize::try_from(n.unwrap_or(0)).unwrap_or(0)
+    };
+    let shape: Vec<usize> = shape.iter().map(length).collect();
+    // By expansion, which refuses what cannot be allocated.
+    let zero = ty.elem.stored(1).map(|n| Tensor::from_le_bytes(ty.elem, Vec::new(), &vec![0; n]));
+    let zero = zero.ok_or_else(|| unfit("an element has no size"))?.map_err(unfit)?;
+    let shape = shape.into_iter().map(i64::try_from).collect::<Result<Vec<i64>, _>>();
+    let shape = shape.map_err(|_| unfit(format!("state {name:?} is too large")))?;
+    one(Op::Expand {}, &[zero, Tensor::vector(shape)])
+}
+
 impl<'a> Session<'a> {
-    /// A session without state so far. State is what `explicit` pairs (input, output), and inputs and
-    /// outputs whose names say that they belong together and that agree in element type and rank.
+    /// A session without state so far. State is what [`pairs`] finds.
     ///
     /// # Errors
     /// Explicit pairs that the model does not have.
@@ -69,30 +135,7 @@ impl<'a> Session<'a> {
         executor: Executor<'a, OpenType>,
         explicit: &[(String, String)],
     ) -> Result<Self, Diagnostics> {
-        let (inputs, outputs) = types(graph);
-        let mut bad = Diagnostics::new();
-        for (input, output) in explicit {
-            for (what, name, known) in [("input", input, &inputs), ("output", output, &outputs)] {
-                if !known.contains_key(name) {
-                    let names: Vec<&str> = known.keys().map(String::as_str).collect();
-                    let message = format!("state {input}={output}: the model has no {what} {name:?}");
-                    bad.push(Diagnostic::error(&E0902, message).help(format!("it has {}", names.join(", "))));
-                }
-            }
-        }
-        bad.check()?;
-        let mut pairs = explicit.to_vec();
-        for (input, ty) in inputs.iter().filter(|(n, _)| !explicit.iter().any(|(i, _)| i == *n)) {
-            let rank = |t: &OpenType| t.shape.as_ref().map(Vec::len);
-            let fits = |o: &String| {
-                outputs
-                    .get(o)
-                    .is_some_and(|t| t.elem == ty.elem && (rank(t).is_none() || rank(t) == rank(ty)))
-            };
-            if let Some(output) = successors(input).into_iter().find(fits) {
-                pairs.push((input.clone(), output));
-            }
-        }
+        let pairs = pairs(graph, explicit)?;
         Ok(Session { graph, executor, pairs, state: Tensors::new() })
     }
 
@@ -119,7 +162,7 @@ impl<'a> Session<'a> {
             }
             let value = match self.state.get(name) {
                 Some(t) => t.clone(),
-                None => self.initial(name, inputs)?,
+                None => initial(self.graph, name, inputs)?,
             };
             all.insert(name.clone(), value);
         }
@@ -130,35 +173,6 @@ impl<'a> Session<'a> {
             }
         }
         Ok(outputs)
-    }
-
-    /// The state before the first run.
-    fn initial(&self, name: &str, inputs: &Tensors) -> Result<Tensor, Diagnostics> {
-        let (declared, _) = types(self.graph);
-        let mut symbols: BTreeMap<String, i64> = BTreeMap::new();
-        for (name, t) in inputs {
-            let dims = declared.get(name).and_then(|ty| ty.shape.as_ref());
-            for (dim, &length) in dims.into_iter().flatten().zip(t.shape()) {
-                if let Some(d) = dim.as_ref().filter(|d| d.value().is_none()) {
-                    symbols.entry(d.to_string()).or_insert(i64::try_from(length).unwrap_or(i64::MAX));
-                }
-            }
-        }
-        let ty = declared.get(name).ok_or_else(|| unfit(format!("there is no input {name:?}")))?;
-        let shape = ty.shape.as_ref().ok_or_else(|| {
-            unfit(format!("the shape of state {name:?} is not known; give its first value as an input"))
-        })?;
-        let length = |d: &Option<Dim>| {
-            let n = d.as_ref().and_then(|d| d.value().or_else(|| symbols.get(&d.to_string()).copied()));
-            usize::try_from(n.unwrap_or(0)).unwrap_or(0)
-        };
-        let shape: Vec<usize> = shape.iter().map(length).collect();
-        // By expansion, which refuses what cannot be allocated.
-        let zero = ty.elem.stored(1).map(|n| Tensor::from_le_bytes(ty.elem, Vec::new(), &vec![0; n]));
-        let zero = zero.ok_or_else(|| unfit("an element has no size"))?.map_err(unfit)?;
-        let shape = shape.into_iter().map(i64::try_from).collect::<Result<Vec<i64>, _>>();
-        let shape = shape.map_err(|_| unfit(format!("state {name:?} is too large")))?;
-        one(Op::Expand {}, &[zero, Tensor::vector(shape)])
     }
 
     /// Runs once for each slice of the first axis of the inputs `streamed`; the other inputs are the

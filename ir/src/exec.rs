@@ -343,7 +343,7 @@ impl<'a, T: Knowledge> Executor<'a, T> {
     /// # Errors
     /// Inputs that do not fit the model (all at once), and operations that refuse theirs.
     pub fn run(&self, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
-        self.check_inputs(inputs)?;
+        Self::check_inputs(self.graph, inputs)?;
         let named = |v: &ValueId| self.graph.value(*v).and_then(|v| inputs.get(&v.name)).cloned();
         let args = self.graph.inputs().iter().map(named).collect::<Option<Vec<_>>>();
         let args = args.ok_or_else(|| fixed_error("missing input"))?;
@@ -524,11 +524,16 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         }
     }
 
-    fn check_inputs(&self, inputs: &BTreeMap<String, Tensor>) -> Result<(), Diagnostics> {
+    /// Whether inputs are those that a graph declares: names, element types and shapes, each open dimension
+    /// with one length.
+    ///
+    /// # Errors
+    /// Everything that does not fit, at once.
+    pub fn check_inputs(graph: &Graph<T>, inputs: &BTreeMap<String, Tensor>) -> Result<(), Diagnostics> {
         let mut bad = Diagnostics::new();
         let mut symbols: BTreeMap<String, (i64, String)> = BTreeMap::new();
         let mut known = Vec::new();
-        for v in self.graph.inputs().iter().filter_map(|v| self.graph.value(*v)) {
+        for v in graph.inputs().iter().filter_map(|v| graph.value(*v)) {
             known.push(v.name.clone());
             let declared = v.ty.open();
             let Some(t) = inputs.get(&v.name) else {
