@@ -31,6 +31,20 @@ pfmc_ir::codes! {
      shapes."
     E0403 "the model has nothing to fix"
     "No product or look-up with constant weights was found. `pfmc inspect` shows what the model does."
+    E0404 "a plan does not fit the model"
+    "The file given with --plan, or the plan of the folder given with --base, is no plan of this format, or \
+     plans other matrices than the model has. A plan holds for models of one architecture: the same \
+     tensors of the same shapes in the same order. `plan.json` in an output folder is the plan of its model."
+    E0405 "calibration failed"
+    "The inputs of a matrix are not finite or too large on the samples, or memory for their statistics \
+     is short. Other samples help in the first case, fewer weights in the second; without --calib \
+     weights are rounded by their values alone."
+    E0406 "the budget cannot be met"
+    "Even with the schemes that take the fewest bits the weights cost more than --budget allows. The \
+     message says what the least is."
+    E0407 "the result is not held to its base"
+    "The folder given with --base was made of a model of another architecture, for another process, or with \
+     options that give another program: the new weights would not fit the chip it describes."
     E0701 "a file is not the one that was written"
     "The file's SHA-256 differs from the manifest's: it was changed or damaged after compiling. What \
      the read-back found in it is reported beside."

@@ -3,21 +3,27 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pfmc_ir::backend::{Backend, Caps, Figure, ProcessText, Progress, Target, TileLimit};
+use pfmc_ir::backend::{Backend, Figure, ProcessText, Progress, Target};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::text::print_program;
-use pfmc_ir::tile::{Scheme, TileId};
+use pfmc_ir::tile::{CODEBOOK_BITS_MAX, Levels, Scheme, TileId};
 use pfmc_ir::verify::Verified;
 use rayon::prelude::*;
 
-use crate::codes::{E0002, E0004, E0403};
+use crate::codes::{E0002, E0004, E0403, E0406, E0407};
 use crate::files::io_error;
-use crate::manifest::{self, FileRecord, Manifest, ModelRecord, TileEntry};
+use crate::manifest::{self, FileRecord, Manifest, ModelRecord, QuantisationRecord, TileEntry};
 use crate::onnx;
 use crate::partition::{self, partition};
 use crate::passes::canonicalise::Canonicalise;
+use crate::passes::fix::Found;
 use crate::passes::{PassRecord, apply, bind, fix};
+use crate::quantise::allocate::Offers;
+use crate::quantise::calibrate::calibrate;
+use crate::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding, synthetic};
+use crate::quantise::plan::{self, WeightPlan};
+use crate::samples::Samples;
 use crate::source::ModelSource;
 use crate::{contents, targets, verify};
 
@@ -25,6 +31,8 @@ use crate::{contents, targets, verify};
 pub const PROGRAM_FILE: &str = "program.pfir";
 /// File name of the process in the output folder.
 pub const PROCESS_FILE: &str = "process.toml";
+/// Halvings of the interval of bits a weight for an area.
+const AREA_STEPS: usize = 10;
 
 /// What to compile, and how.
 #[derive(Debug, Clone, Default)]
@@ -37,10 +45,10 @@ pub struct Options {
     pub process: Option<String>,
     /// `--bind` arguments.
     pub bind: Vec<(String, i64)>,
-    /// Bits a weight code.
-    pub bits: Option<u8>,
-    /// Rows that share a scale; 0 for all rows of a tile.
-    pub group: Option<u32>,
+    /// How weights are quantised.
+    pub quantisation: Quantisation,
+    /// An output folder of a model of the same architecture, whose plan and process are kept.
+    pub base: Option<PathBuf>,
     /// Output folder.
     pub output: Option<PathBuf>,
 }
@@ -51,6 +59,10 @@ pub struct Lowered {
     pub program: Verified<TileProgram>,
     /// Contents, from the model.
     pub source: ModelSource,
+    /// The plan that the program follows.
+    pub plan: WeightPlan,
+    /// What the quantisation was, for the manifest.
+    pub quantisation: QuantisationRecord,
     /// The model.
     pub model: ModelRecord,
     /// Passes that ran.
@@ -59,40 +71,74 @@ pub struct Lowered {
     pub warnings: Diagnostics,
 }
 
-/// Limits and scheme for a target, after the user's options.
-struct Choice {
-    scheme: Scheme,
-    limit: TileLimit,
-    caps: Caps,
-}
-
-fn choose(
-    target: &dyn Target,
-    name: &str,
-    bits: Option<u8>,
-    group: Option<u32>,
-) -> Result<Choice, Diagnostics> {
-    let caps = target.caps();
-    let scheme = match caps.default_scheme {
-        Scheme::Codes { bits: b, group: g } => Scheme::Codes {
-            bits: bits.unwrap_or(b),
-            group: match group {
-                Some(0) => u32::MAX,
-                other => other.unwrap_or(g),
-            },
-        },
-        Scheme::Real if bits.is_some() || group.is_some() => {
-            return Err(Diagnostic::error(&E0004, format!("the target {name} has real-valued weights"))
-                .help("leave out --bits and --group")
-                .into());
+/// The scheme for a target that the user's options name.
+fn choose(target: &dyn Target, name: &str, q: &Quantisation) -> Result<Scheme, Diagnostics> {
+    let refuse = |what: String, help: &str| {
+        Err(Diagnostics::from(Diagnostic::error(&E0004, what).help(help.to_owned())))
+    };
+    let shaped = q.bits.is_some() || q.group.is_some() || q.levels.is_some();
+    let scheme = match target.caps().default_scheme {
+        Scheme::Codes { bits: b, group: g, levels: l } => {
+            let bits = q.bits.unwrap_or(b);
+            let wide = bits > CODEBOOK_BITS_MAX || q.rounding == Rounding::Plain;
+            Scheme::Codes {
+                bits,
+                group: match q.group {
+                    Some(0) => u32::MAX,
+                    other => other.unwrap_or(g),
+                },
+                levels: q.levels.unwrap_or(if wide { Levels::Uniform } else { l }),
+            }
+        }
+        Scheme::Real if shaped || q.calibration.is_some() || q.budget.is_some() => {
+            return refuse(
+                format!("the target {name} has real-valued weights"),
+                "leave out --bits, --group, --levels, --calib and --budget",
+            );
         }
         Scheme::Real => Scheme::Real,
     };
-    let limit = target.tile_limit(scheme).ok_or_else(|| {
-        Diagnostic::error(&E0004, format!("the target {name} cannot hold weights as {scheme}"))
-            .help("--bits takes 2 to 8; --group at most the rows of a tile, 0 for all of them")
-    })?;
-    Ok(Choice { scheme, limit, caps })
+    if q.plan.is_some() && (shaped || q.budget.is_some()) {
+        return refuse(
+            "a plan says bits, groups and levels".into(),
+            "leave out --bits, --group, --levels and --budget beside --plan or --base",
+        );
+    }
+    if q.budget.is_some() && shaped {
+        return refuse(
+            "a budget chooses bits, groups and levels".into(),
+            "leave out --bits, --group and --levels beside --budget",
+        );
+    }
+    if target.tile_limit(scheme).is_none() {
+        return refuse(
+            format!("the target {name} cannot hold weights as {scheme}"),
+            "--bits takes 2 to 8, 2 to 6 with a codebook; --group at most the rows of a tile, 0 for all of them",
+        );
+    }
+    Ok(scheme)
+}
+
+/// A plan with one scheme; matrices that are narrower than a codebook have uniform codes.
+fn uniform_plan(found: &[Found], scheme: Scheme, levels: Option<Levels>) -> WeightPlan {
+    let mut plan = WeightPlan::uniform(found, scheme);
+    for m in plan.matrices.iter_mut().filter(|_| levels.is_none()) {
+        for b in &mut m.blocks {
+            if let Scheme::Codes { bits, levels, .. } = &mut b.scheme
+                && m.n.saturating_mul(u32::from(*bits)) < scheme.header_bits()
+            {
+                *levels = Levels::Uniform;
+            }
+        }
+    }
+    plan
+}
+
+/// The area that a target plans for a program, in mm2.
+fn area_mm2(target: &dyn Target, program: &Verified<TileProgram>) -> Result<f64, Diagnostics> {
+    let figures = target.plan(program)?.figures();
+    let area = figures.iter().find(|f| f.unit == "mm2").map(|f| f.value);
+    area.ok_or_else(|| Diagnostic::error(&E0004, "the target plans no area").into())
 }
 
 /// A target, opened with a process.
@@ -116,8 +162,8 @@ pub fn open_target(name: &str, process: Option<&str>) -> Result<OpenTarget, Diag
     Ok(OpenTarget { backend, process, target })
 }
 
-/// Lowers a model for a target: import, bind, fold, canonicalise, fix, quantise, partition; the verifier runs
-/// after each.
+/// Lowers a model for a target: import, bind, fold, canonicalise, fix, plan the weights, partition,
+/// calibrate; the verifier runs after each.
 ///
 /// # Errors
 /// Everything wrong with the model or the options.
@@ -126,11 +172,10 @@ pub fn lower(
     target: &dyn Target,
     target_name: &str,
     bindings: &BTreeMap<String, i64>,
-    bits: Option<u8>,
-    group: Option<u32>,
+    q: &Quantisation,
     progress: &dyn Progress,
 ) -> Result<Lowered, Diagnostics> {
-    let choice = choose(target, target_name, bits, group)?;
+    let scheme = choose(target, target_name, q)?;
     progress.begin("reading the model", 0);
     let mut model = onnx::import(path)?;
     let ((), odd) = onnx::check_finite(&model.graph).into_result(())?;
@@ -144,17 +189,70 @@ pub fn lower(
     let (bound, mut passes) = bind::bind(model.graph, bindings)?;
     let mut graph = bound.into_open();
     passes.push(apply(&Canonicalise, &mut graph)?);
-    let (found, fixed) = fix::fix(&mut graph)?;
+    let (found, fixed) = fix::fix(&mut graph, &q.keep)?;
     passes.push(fixed);
     if found.is_empty() {
         return Err(Diagnostic::error(&E0403, "no product or look-up with constant weights was found")
             .help("`pfmc inspect` shows what the model does; weights must be initializers or constants")
             .into());
     }
-    let (program, source) =
-        partition(graph, &found, choice.scheme, choice.limit, choice.caps.data_tile_bytes)?;
+    let samples = match &q.calibration {
+        None => None,
+        Some(Calibration::Synthetic) => Some(synthetic(&graph)?),
+        Some(Calibration::File(path)) => Some(Samples::read(&graph, path)?),
+    };
+    let quantisation = QuantisationRecord::of(q)?;
+    let limit = |scheme| target.tile_limit(scheme);
+    let cut = |plan: &WeightPlan| {
+        partition(graph.clone(), &found, plan, &limit, target.caps().data_tile_bytes)
+    };
+    let mut plan = match &q.plan {
+        Some(path) => WeightPlan::read(path, &found)?,
+        None => uniform_plan(&found, scheme, q.levels),
+    };
+    if let Some(budget) = q.budget {
+        let (program, source) = cut(&plan)?;
+        let offers = Offers::measure(&program, &source, samples.as_ref(), &limit, progress)?;
+        match budget {
+            Budget::Bits(bits) => offers.allocate(&mut plan, bits)?,
+            Budget::Mm2(area) => {
+                // Area grows with the bits: halve the interval of bits a weight.
+                let (mut low, mut high) = (offers.least(), 8.5);
+                offers.allocate(&mut plan, low)?;
+                let least = area_mm2(target, &cut(&plan)?.0)?;
+                if least > area {
+                    let message = format!("{area} mm2 are fewer than the least, {least:.3} mm2");
+                    return Err(Diagnostic::error(&E0406, message).help("give a larger --budget").into());
+                }
+                for _ in 0..AREA_STEPS {
+                    let middle = (low + high) / 2.0;
+                    let mut tried = plan.clone();
+                    offers.allocate(&mut tried, middle)?;
+                    if area_mm2(target, &cut(&tried)?.0)? <= area {
+                        (low, plan) = (middle, tried);
+                    } else {
+                        high = middle;
+                    }
+                }
+            }
+        }
+    }
+    let (mut program, mut source) = cut(&plan)?;
+    source.set_rounding(q.rounding);
     passes.extend(partition::records(&program));
-    Ok(Lowered { program, source, model: record, passes, warnings: model.warnings })
+    if let Some(samples) = &samples {
+        let choice = if q.plan.is_some() { ActivationChoice::Planned } else { q.activations };
+        let found = calibrate(&program, &source, samples, choice, progress)?;
+        let mut changed = program.into_inner();
+        for (m, a) in changed.matrices.iter_mut().zip(&found.activations) {
+            m.activations = *a;
+        }
+        program = Verified::new(changed)?;
+        passes.push(found.record(samples.len()));
+        source.set_calibrated(found);
+    }
+    let plan = WeightPlan::of(&program);
+    Ok(Lowered { program, source, plan, quantisation, model: record, passes, warnings: model.warnings })
 }
 
 /// Ratio of sums of squares in dB, at most 200: what f32 weights can tell, and a number in JSON.
@@ -166,6 +264,51 @@ fn snr_db((signal, error): (f64, f64)) -> f64 {
 fn rounding(lowered: &Lowered) -> Result<Vec<Option<(f64, f64)>>, Diagnostics> {
     let ids: Vec<TileId> = lowered.program.tiles().map(|(id, _)| id).collect();
     ids.into_par_iter().map(|id| lowered.source.rounding(id)).collect()
+}
+
+/// The folder that a result is held to.
+struct Base {
+    manifest: Manifest,
+    program: String,
+    process: String,
+}
+
+impl Base {
+    fn open(folder: &Path) -> Result<Base, Diagnostics> {
+        let manifest = Manifest::read(folder)?;
+        manifest.check_files(folder).check()?;
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read_to_string(&path).map_err(|e| Diagnostics::from(io_error("read", &path, &e)))
+        };
+        Ok(Base { program: read(PROGRAM_FILE)?, process: read(PROCESS_FILE)?, manifest })
+    }
+
+    /// Whether a program needs nothing of the chip but other fixed contents.
+    fn check(
+        &self,
+        target: &str,
+        process: &ProcessText,
+        program: &TileProgram,
+    ) -> Result<(), Diagnostics> {
+        let mut bad = Diagnostics::new();
+        let mut err = |m: &str| bad.push(Diagnostic::error(&E0407, m));
+        if self.manifest.target != target {
+            err("the base is of another target");
+        }
+        if self.process != process.toml {
+            err("the base is of another process");
+        }
+        let text = print_program(program);
+        if self.program != text {
+            let differs = self.program.lines().zip(text.lines()).find(|(a, b)| a != b);
+            err(&match differs {
+                Some((a, b)) => format!("the base's program has the line {a:?}, this model's {b:?}"),
+                None => "the base's program is longer or shorter than this model's".into(),
+            });
+        }
+        bad.check()
+    }
 }
 
 /// The result of compiling.
@@ -249,7 +392,15 @@ pub fn compile(
     announce: &dyn Fn(&Lowered, &[Figure]),
 ) -> Result<Compiled, Diagnostics> {
     let bindings = bind::merge(&options.bind)?;
-    let OpenTarget { backend, process, target } = open_target(&options.target, options.process.as_deref())?;
+    let mut quantisation = options.quantisation.clone();
+    let base = options.base.as_deref().map(Base::open).transpose()?;
+    if let (Some(folder), Some(_)) = (&options.base, &base) {
+        quantisation.plan = Some(folder.join(plan::FILE));
+    }
+    let process = options.process.clone().or_else(|| {
+        options.base.as_ref().map(|folder| folder.join(PROCESS_FILE).to_string_lossy().into_owned())
+    });
+    let OpenTarget { backend, mut process, target } = open_target(&options.target, process.as_deref())?;
     let folder = match &options.output {
         Some(o) => o.clone(),
         None => {
@@ -260,7 +411,11 @@ pub fn compile(
     };
     check_output(&folder)?;
     let lowered =
-        lower(&options.model, &*target, backend.name(), &bindings, options.bits, options.group, progress)?;
+        lower(&options.model, &*target, backend.name(), &bindings, &quantisation, progress)?;
+    if let Some(base) = base {
+        base.check(backend.name(), &process, &lowered.program)?;
+        process.name = base.manifest.process;
+    }
     let plan = target.plan(&lowered.program)?;
     let mut figures = plan.figures();
     announce(&lowered, &figures);
@@ -275,7 +430,8 @@ pub fn compile(
     }
     std::fs::create_dir_all(&partial.path).map_err(io("create", &partial.path))?;
     let text = print_program(&lowered.program);
-    for (name, content) in [(PROGRAM_FILE, &text), (PROCESS_FILE, &process.toml)] {
+    let planned = lowered.plan.text();
+    for (name, content) in [(PROGRAM_FILE, &text), (PROCESS_FILE, &process.toml), (plan::FILE, &planned)] {
         let path = partial.path.join(name);
         std::fs::write(&path, content).map_err(io("write", &path))?;
     }
@@ -283,12 +439,14 @@ pub fn compile(
     let rounding = rounding(&lowered)?;
     let total = rounding.iter().flatten().fold((0f64, 0f64), |a, b| (a.0 + b.0, a.1 + b.1));
     figures.push(Figure::new("weights after rounding", snr_db(total), "dB"));
+    let bits = lowered.program.matrix_bits() as f64 / lowered.program.weights().max(1) as f64;
+    figures.push(Figure::new("bits a weight, all counted", bits, "bits"));
     let emission = plan.emit(&lowered.source, &partial.path, progress)?;
     figures.extend(emission.figures);
 
     progress.begin("digests", 0);
     let names =
-        [PROGRAM_FILE, PROCESS_FILE, contents::FILE].into_iter().map(str::to_owned).chain(emission.files);
+        [PROGRAM_FILE, PROCESS_FILE, plan::FILE, contents::FILE].into_iter().map(str::to_owned).chain(emission.files);
     let files = names.map(|n| FileRecord::of(&partial.path, &n)).collect::<Result<Vec<_>, _>>()?;
     let mut records: BTreeMap<_, _> =
         emission.tiles.into_iter().map(|t| (t.tile, (t.region, t.measures))).collect();
@@ -301,7 +459,6 @@ pub fn compile(
             TileEntry { tile: id, name: t.name.clone(), origin: t.origin.clone(), region, measures }
         })
         .collect();
-    let scheme = lowered.program.matrices.first().map_or(Scheme::Real, |m| m.scheme);
     let manifest = Manifest {
         format: manifest::FORMAT,
         tool: "pfmc".into(),
@@ -309,7 +466,7 @@ pub fn compile(
         model: lowered.model.clone(),
         target: backend.name().into(),
         process: process.name.clone(),
-        scheme,
+        quantisation: lowered.quantisation.clone(),
         bindings,
         passes: lowered.passes.clone(),
         files,
@@ -320,7 +477,7 @@ pub fn compile(
     .write(&partial.path)?;
     drop(plan);
 
-    verify::verify(&partial.path, None, progress)?;
+    verify::verify(&partial.path, None, None, progress)?;
 
     if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(io("create", parent))?;

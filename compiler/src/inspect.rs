@@ -11,6 +11,7 @@ use crate::compile::open_target;
 use crate::onnx;
 use crate::partition::partition;
 use crate::passes::{apply, bind, canonicalise, fix, fold};
+use crate::quantise::plan::WeightPlan;
 use crate::targets::BACKENDS;
 
 /// A description of a model.
@@ -74,20 +75,17 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
     let open_dimensions = bind::open_dimensions(&graph).into_iter().collect();
     apply(&fold::Fold, &mut graph)?;
     let recovered = apply(&canonicalise::Canonicalise, &mut graph)?.stats;
-    let (found, _) = fix::fix(&mut graph)?;
+    let (found, _) = fix::fix(&mut graph, &[])?;
     let blocks = blocks(&graph);
     let mut tiles = BTreeMap::new();
     for backend in BACKENDS {
         let target = open_target(backend.name(), None)?.target;
         let caps = target.caps();
-        if let Some(limit) = target.tile_limit(caps.default_scheme) {
-            let (program, _) =
-                partition(graph.clone(), &found, caps.default_scheme, limit, caps.data_tile_bytes)?;
-            tiles.insert(
-                backend.name().to_owned(),
-                crate::partition::held(&program, caps.data_tile_bytes.is_some()).count(),
-            );
-        }
+        let plan = WeightPlan::uniform(&found, caps.default_scheme);
+        let limit = |scheme| target.tile_limit(scheme);
+        let (program, _) = partition(graph.clone(), &found, &plan, &limit, caps.data_tile_bytes)?;
+        let held = crate::partition::held(&program, caps.data_tile_bytes.is_some());
+        tiles.insert(backend.name().to_owned(), held.count());
     }
     let mut host_operations = BTreeMap::new();
     graph.each(&mut |graph| {

@@ -61,9 +61,46 @@ struct CompileArgs {
     /// Rows of a column that share a scale; 0 for all rows of a tile.
     #[arg(long)]
     group: Option<u32>,
+    /// What codes stand for: themselves, or entries of a codebook of each tile.
+    #[arg(long)]
+    levels: Option<LevelsArg>,
+    /// How weights are rounded without --calib.
+    #[arg(long, default_value = "search")]
+    rounding: Rounding,
+    /// Samples to calibrate for (.jsonl or .npz), or `synthetic` for made-up ones.
+    #[arg(long)]
+    calib: Option<String>,
+    /// How the inputs of matrices are rounded to int8; anything but `row` needs --calib.
+    #[arg(long, default_value = "row")]
+    activations: ActivationArg,
+    /// Spends this many bits a weight, all counted, or this area (50mm2), where it lowers the loss most.
+    #[arg(long)]
+    budget: Option<Budget>,
+    /// Follows a plan (JSON) of bits, groups and levels by matrix.
+    #[arg(long, conflicts_with = "base")]
+    plan: Option<PathBuf>,
+    /// An output folder of a model of this architecture: the result differs from it in the weights' mask alone.
+    #[arg(long)]
+    base: Option<PathBuf>,
+    /// A tensor that is not quantised; may be repeated.
+    #[arg(long, value_name = "TENSOR")]
+    keep: Vec<String>,
     /// Built-in process or process file (TOML).
     #[arg(long)]
     process: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LevelsArg {
+    Uniform,
+    Codebook,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum ActivationArg {
+    Row,
+    Static,
+    Auto,
 }
 
 impl CompileArgs {

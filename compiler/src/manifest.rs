@@ -8,12 +8,14 @@ use pfmc_ir::backend::{Figure, Region};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
 use pfmc_ir::program::TileProgram;
-use pfmc_ir::tile::{Scheme, TileId};
+use pfmc_ir::tile::TileId;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::{E0701, E0702};
 use crate::files::{io_error, map, sha256};
 use crate::passes::PassRecord;
+use crate::quantise::options::{Calibration, Quantisation, Rounding};
+use crate::quantise::plan;
 use crate::{compile, contents};
 
 /// File name in the output folder.
@@ -37,8 +39,8 @@ pub struct Manifest {
     pub target: String,
     /// Name of the process; its text is in the folder.
     pub process: String,
-    /// Representation of the weights.
-    pub scheme: Scheme,
+    /// How weights were quantised.
+    pub quantisation: QuantisationRecord,
     /// `--bind`.
     pub bindings: BTreeMap<String, i64>,
     /// Passes in order.
@@ -62,6 +64,38 @@ pub struct ModelRecord {
     pub sha256: String,
     /// Learned elements.
     pub parameters: u64,
+}
+
+/// What a quantisation follows from, beside `plan.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantisationRecord {
+    /// Rounding of what was not calibrated.
+    pub rounding: Rounding,
+    /// `synthetic`, or the SHA-256 of the file of samples; none without calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<String>,
+    /// Tensors that were left as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
+}
+
+/// The record of made-up samples.
+pub const SYNTHETIC: &str = "synthetic";
+
+impl QuantisationRecord {
+    /// The record of some options.
+    ///
+    /// # Errors
+    /// When the samples cannot be read.
+    pub fn of(q: &Quantisation) -> Result<QuantisationRecord, Diagnostics> {
+        let calibration = match &q.calibration {
+            None => None,
+            Some(Calibration::Synthetic) => Some(SYNTHETIC.to_owned()),
+            Some(Calibration::File(path)) => Some(sha256(&map(path)?)),
+        };
+        Ok(QuantisationRecord { rounding: q.rounding, calibration, keep: q.keep.clone() })
+    }
 }
 
 /// A file of the folder.
@@ -153,7 +187,7 @@ impl Manifest {
     pub fn check_presence(&self, folder: &Path) -> Diagnostics {
         let mut bad = Diagnostics::new();
         let mut err = |m: String| bad.push(Diagnostic::error(&E0702, m));
-        let required = [compile::PROGRAM_FILE, compile::PROCESS_FILE, contents::FILE];
+        let required = [compile::PROGRAM_FILE, compile::PROCESS_FILE, plan::FILE, contents::FILE];
         for name in required.into_iter().filter(|r| self.files.iter().all(|f| f.name != *r)) {
             err(format!("the manifest does not list {name}"));
         }
@@ -182,9 +216,6 @@ impl Manifest {
             if entry.tile != id || entry.name != tile.name || entry.origin != tile.origin {
                 err(format!("the manifest's entry of tile {id} ({}) is not the program's", tile.name));
             }
-        }
-        if program.matrices.iter().any(|m| m.scheme != self.scheme) {
-            err(format!("the program's weights are not {}", self.scheme));
         }
         bad
     }

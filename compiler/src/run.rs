@@ -5,8 +5,9 @@ use std::path::Path;
 
 use pfmc_ir::backend::Progress;
 use pfmc_ir::diag::Diagnostics;
-use pfmc_ir::exec::{Executor, LoadedMatrices};
+use pfmc_ir::exec::Executor;
 use pfmc_ir::graph::Graph;
+use pfmc_ir::loaded::LoadedMatrices;
 use pfmc_ir::shape::OpenType;
 use pfmc_ir::tensor::Tensor;
 

@@ -8,7 +8,7 @@ use pfmc_ir::backend::{ProcessText, Progress, ReadBack, Target};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::text::{parse_program, print_program};
-use pfmc_ir::tile::{Scheme, TileId, TileSource};
+use pfmc_ir::tile::{TileId, TileSource};
 use pfmc_ir::verify::Verified;
 use rayon::prelude::*;
 
@@ -16,8 +16,10 @@ use crate::codes::{E0702, E0704};
 use crate::compile::{PROCESS_FILE, PROGRAM_FILE, lower};
 use crate::contents::Reference;
 use crate::files::io_error;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, QuantisationRecord, SYNTHETIC};
 use crate::partition::held;
+use crate::quantise::options::{Calibration, Quantisation};
+use crate::quantise::plan;
 use crate::targets;
 
 /// An output folder, opened: manifest, program, target.
@@ -63,24 +65,54 @@ pub struct Report {
     pub model: bool,
 }
 
+/// Lowers a model as the manifest says it was.
 fn fresh(
+    folder: &Path,
     opened: &Opened,
     model: &Path,
+    calibration: Option<&Path>,
     progress: &dyn Progress,
 ) -> Result<crate::compile::Lowered, Diagnostics> {
-    let (bits, group) = match opened.manifest.scheme {
-        Scheme::Codes { bits, group } => (Some(bits), Some(group)),
-        Scheme::Real => (None, None),
-    };
     let m = &opened.manifest;
-    lower(model, &*opened.target, &m.target, &m.bindings, bits, group, progress)
+    let refuse = |what: &str, help: &str| {
+        Err(Diagnostics::from(Diagnostic::error(&E0704, what).help(help.to_owned())))
+    };
+    let record = &m.quantisation;
+    let calibration = match (record.calibration.as_deref(), calibration) {
+        (None, None) => None,
+        (Some(SYNTHETIC), None) => Some(Calibration::Synthetic),
+        (Some(SYNTHETIC) | None, Some(_)) => {
+            return refuse("the folder was not calibrated with a file", "leave out --calib");
+        }
+        (Some(_), None) => {
+            return refuse("the folder was calibrated with a file", "give the same file with --calib");
+        }
+        (Some(_), Some(path)) => Some(Calibration::File(path.to_owned())),
+    };
+    let q = Quantisation {
+        rounding: record.rounding,
+        calibration,
+        plan: Some(folder.join(plan::FILE)),
+        keep: record.keep.clone(),
+        ..Quantisation::default()
+    };
+    if QuantisationRecord::of(&q)? != *record {
+        return refuse("the file of samples is not the one the folder was calibrated with", "give the same file");
+    }
+    lower(model, &*opened.target, &m.target, &m.bindings, &q, progress)
 }
 
-/// Verifies an output folder, with `model` also against a fresh lowering of the source.
+/// Verifies an output folder, with `model` also against a fresh lowering of the source, calibrated with
+/// the samples in `calibration` where the folder was calibrated with a file.
 ///
 /// # Errors
 /// Every difference found.
-pub fn verify(folder: &Path, model: Option<&Path>, progress: &dyn Progress) -> Result<Report, Diagnostics> {
+pub fn verify(
+    folder: &Path,
+    model: Option<&Path>,
+    calibration: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<Report, Diagnostics> {
     progress.begin("digests", 0);
     let manifest = Manifest::read(folder)?;
     let mut bad = manifest.check_files(folder);
@@ -110,7 +142,7 @@ pub fn verify(folder: &Path, model: Option<&Path>, progress: &dyn Progress) -> R
             return Err(bad);
         }
     };
-    let source = match model.map(|m| fresh(&opened, m, progress)).transpose() {
+    let source = match model.map(|m| fresh(folder, &opened, m, calibration, progress)).transpose() {
         Ok(s) => s,
         Err(e) => {
             bad.extend(e);

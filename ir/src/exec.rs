@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use rayon::prelude::*;
-
 use crate::codes::{E0801, E0802};
 use crate::consts::ConstSource;
 use crate::diag::{Diagnostic, Diagnostics};
@@ -13,13 +11,10 @@ use crate::elem::Elem;
 use crate::eval;
 use crate::eval::matmul::Operand;
 use crate::graph::{Graph, Node, NodeId, ValueId};
-use crate::grouped;
-use crate::numerics;
 use crate::op::{ConstId, Op, RegionId};
-use crate::program::TileProgram;
 use crate::shape::{Dim, Knowledge, OpenDim, OpenType};
 use crate::tensor::{Element, Tensor};
-use crate::tile::{Activations, FixedMatrix, MatrixId, TileContent, TileId, TileKind, TileSource};
+use crate::tile::MatrixId;
 
 /// What the executor needs of the fixed part of a program.
 pub trait FixedMatrices: Sync {
@@ -58,7 +53,7 @@ fn only<T: Element>(t: &Tensor) -> Result<T, Diagnostics> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoMatrices;
 
-fn fixed_error(message: impl Into<String>) -> Diagnostics {
+pub(crate) fn fixed_error(message: impl Into<String>) -> Diagnostics {
     Diagnostic::error(&E0801, message).into()
 }
 
@@ -77,182 +72,24 @@ impl FixedMatrices for NoMatrices {
     }
 }
 
-struct LoadedMatrix {
-    k: usize,
-    n: usize,
-    activations: Activations,
-    /// In ascending order of n, then k.
-    tiles: Vec<LoadedTile>,
+/// A run in progress: the values that are still needed.
+#[derive(Clone)]
+pub struct Frame {
+    values: Vec<Option<Tensor>>,
+    step: usize,
 }
 
-pub(crate) struct LoadedTile {
-    pub(crate) k: std::ops::Range<usize>,
-    pub(crate) n: std::ops::Range<usize>,
-    pub(crate) content: TileContent,
-}
-
-/// The fixed part of a program, loaded from a [`TileSource`] and executed as [`numerics`] says.
-pub struct LoadedMatrices {
-    matrices: Vec<LoadedMatrix>,
-    data: Vec<u8>,
-}
-
-impl LoadedMatrices {
-    /// Loads every tile: matrix tiles from `tiles`, data tiles from `data` (an artefact that does
-    /// not hold data leaves it to the reference file).
-    ///
-    /// # Errors
-    /// What the sources report, and contents that are not what the program declares.
-    pub fn load(
-        program: &TileProgram,
-        tiles: &dyn TileSource,
-        data: &dyn TileSource,
-    ) -> Result<Self, Diagnostics> {
-        let contents: Vec<Result<TileContent, Diagnostics>> = (0..program.tiles.len())
-            .into_par_iter()
-            .map(|i| {
-                let id = TileId(i as u32);
-                let source = match program.tiles[i].kind {
-                    TileKind::Matrix { .. } => tiles,
-                    TileKind::Data { .. } => data,
-                };
-                source.tile(id)
-            })
-            .collect();
-        let empty = |m: &FixedMatrix| LoadedMatrix {
-            k: m.k as usize,
-            n: m.n as usize,
-            activations: m.activations,
-            tiles: Vec::new(),
-        };
-        let mut matrices: Vec<_> = program.matrices.iter().map(empty).collect();
-        let mut pieces = BTreeMap::new();
-        for (tile, content) in program.tiles.iter().zip(contents) {
-            match (&tile.kind, content?) {
-                (TileKind::Matrix { matrix, k, n, .. }, content) => {
-                    let (k, n) = (k.start as usize..k.end as usize, n.start as usize..n.end as usize);
-                    let fits = match &content {
-                        TileContent::Codes(b) => (b.k, b.n) == (k.len(), n.len()),
-                        TileContent::Real(b) => (b.k, b.n) == (k.len(), n.len()),
-                        TileContent::Data(_) => false,
-                    };
-                    if !fits {
-                        return Err(fixed_error(format!(
-                            "tile {} is not what the program declares",
-                            tile.name
-                        )));
-                    }
-                    matrices[matrix.index()].tiles.push(LoadedTile { k, n, content });
-                }
-                (TileKind::Data { offset, len }, TileContent::Data(b)) if b.len() as u64 == *len => {
-                    pieces.insert(*offset, b);
-                }
-                _ => return Err(fixed_error(format!("tile {} is not what the program declares", tile.name))),
-            }
-        }
-        for matrix in &mut matrices {
-            matrix.tiles.sort_by_key(|t| (t.n.start, t.k.start));
-        }
-        let data = pieces.into_values().flatten().collect();
-        Ok(LoadedMatrices { matrices, data })
+impl Frame {
+    /// A value that has been computed and is still to be read.
+    pub fn value(&self, v: ValueId) -> Option<&Tensor> {
+        self.values.get(v.index())?.as_ref()
     }
 
-    fn matrix(&self, id: MatrixId) -> Result<&LoadedMatrix, Diagnostics> {
-        self.matrices.get(id.index()).ok_or_else(|| fixed_error(format!("no matrix {id} here")))
-    }
-}
-
-impl FixedMatrices for LoadedMatrices {
-    fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
-        let LoadedMatrix { k, n, activations, ref tiles } = *self.matrix(matrix)?;
-        if k == 0 || !x.len().is_multiple_of(k) {
-            return Err(fixed_error(format!("{} inputs do not fit a matrix of {k} rows", x.len())));
+    /// Sets a value that has been computed, or a constant, for the rest of this run.
+    pub fn set(&mut self, v: ValueId, to: Tensor) {
+        if let Some(value) = self.values.get_mut(v.index()) {
+            *value = Some(to);
         }
-        let rows = x.len() / k;
-        // Sums over the tiles along k, in f64 and in ascending order of k.
-        let mut sums = eval::zeros::<f64>(&[rows, n]).map_err(fixed_error)?;
-        let mut q = vec![0i8; x.len()];
-        let codes = tiles.iter().any(|t| matches!(t.content, TileContent::Codes(_)));
-        let scales: Vec<f32> = if codes {
-            let rows = q.par_chunks_mut(k).zip(x.par_chunks(k));
-            rows.map(|(q, x)| numerics::quantize_activations(activations, x, q)).collect()
-        } else {
-            Vec::new()
-        };
-        let part = |tile: &LoadedTile, r: usize| r * k + tile.k.start..r * k + tile.k.end;
-        for tile in tiles {
-            let width = tile.n.len();
-            match &tile.content {
-                TileContent::Codes(block) => {
-                    let xs: Vec<i8> = (0..rows).flat_map(|r| q[part(tile, r)].iter().copied()).collect();
-                    let mut acc = vec![0i32; rows * width];
-                    numerics::accumulate(block, &xs, rows, &mut acc);
-                    for (r, acc) in acc.chunks_exact(width).enumerate() {
-                        let out = &mut sums[r * n + tile.n.start..r * n + tile.n.end];
-                        for (s, a) in out.iter_mut().zip(acc) {
-                            *s += f64::from(*a) * f64::from(block.unit);
-                        }
-                    }
-                }
-                TileContent::Real(block) => {
-                    let xs: Vec<f32> = (0..rows).flat_map(|r| x[part(tile, r)].iter().copied()).collect();
-                    let y = eval::matmul::product_f32(&xs, &block.values, rows, block.k, block.n);
-                    for (r, y) in y.chunks_exact(width).enumerate() {
-                        let out = &mut sums[r * n + tile.n.start..r * n + tile.n.end];
-                        for (s, v) in out.iter_mut().zip(y) {
-                            *s += f64::from(*v);
-                        }
-                    }
-                }
-                TileContent::Data(_) => return Err(fixed_error("a data tile has no product")),
-            }
-        }
-        Ok(sums
-            .chunks_exact(n.max(1))
-            .enumerate()
-            .flat_map(|(r, row)| {
-                let scale = scales.get(r).map_or(1.0, |&s| f64::from(s));
-                row.iter().map(move |s| (s * scale) as f32)
-            })
-            .collect())
-    }
-
-    fn grouped(&self, matrix: MatrixId, groups: usize, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
-        let LoadedMatrix { k, n, activations, ref tiles } = *self.matrix(matrix)?;
-        grouped::product(tiles, (k, n), activations, groups, x).map_err(fixed_error)
-    }
-
-    fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
-        let LoadedMatrix { k, n, ref tiles, .. } = *self.matrix(matrix)?;
-        let mut out = eval::zeros::<f32>(&[indices.len(), k]).map_err(fixed_error)?;
-        for (row, &index) in out.chunks_exact_mut(k.max(1)).zip(indices) {
-            let column = usize::try_from(if index < 0 { index.saturating_add(n as i64) } else { index })
-                .ok()
-                .filter(|c| *c < n)
-                .ok_or_else(|| fixed_error(format!("index {index} of a table with {n} entries")))?;
-            for tile in tiles.iter().filter(|t| t.n.contains(&column)) {
-                let c = column - tile.n.start;
-                for (i, v) in row[tile.k.clone()].iter_mut().enumerate() {
-                    *v = match &tile.content {
-                        TileContent::Codes(b) => {
-                            let level = f32::from(b.levels[i * b.n + c]);
-                            level * f32::from(b.scales[i / b.group * b.n + c]) * b.unit
-                        }
-                        TileContent::Real(b) => b.values[i * b.n + c],
-                        TileContent::Data(_) => return Err(fixed_error("a data tile has no columns")),
-                    };
-                }
-            }
-        }
-        Ok(out)
-    }
-
-    fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
-        let range = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
-        range
-            .and_then(|(o, l)| self.data.get(o..o.checked_add(l)?))
-            .map(<[u8]>::to_vec)
-            .ok_or_else(|| fixed_error(format!("no {len} data bytes at {offset}")))
     }
 }
 
@@ -352,6 +189,47 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         Ok(self.graph.outputs().iter().map(|(name, _)| name.clone()).zip(results).collect())
     }
 
+    /// Begins a run that goes on in parts.
+    ///
+    /// # Errors
+    /// As [`Executor::run`] for inputs.
+    pub fn begin(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Frame, Diagnostics> {
+        Self::check_inputs(self.graph, inputs)?;
+        let mut values = vec![None; self.graph.value_limit()];
+        for v in self.graph.inputs() {
+            values[v.index()] = self.graph.value(*v).and_then(|v| inputs.get(&v.name)).cloned();
+        }
+        Ok(Frame { values, step: 0 })
+    }
+
+    /// The nodes in the order in which they run; a step is an index of it.
+    pub fn steps(&self) -> &[NodeId] {
+        &self.order
+    }
+
+    /// Runs all steps before step `to` that have not run.
+    ///
+    /// # Errors
+    /// Operations that refuse their inputs.
+    pub fn advance(&self, frame: &mut Frame, to: usize) -> Result<(), Diagnostics> {
+        rayon::scope(|_| {
+            while frame.step < to.min(self.order.len()) {
+                self.step(frame.step, &mut frame.values)?;
+                frame.step += 1;
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs the rest; outputs by name.
+    ///
+    /// # Errors
+    /// As [`Executor::advance`].
+    pub fn finish(&self, mut frame: Frame) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
+        self.advance(&mut frame, usize::MAX)?;
+        Ok(self.graph.outputs().iter().map(|o| o.0.clone()).zip(self.results(&frame.values)?).collect())
+    }
+
     /// The outputs for inputs in order, whose types are those declared.
     fn apply(&self, args: Vec<Tensor>) -> Result<Vec<Tensor>, Diagnostics> {
         if args.len() != self.graph.inputs().len() {
@@ -365,42 +243,54 @@ impl<'a, T: Knowledge> Executor<'a, T> {
         for (v, t) in self.graph.inputs().iter().zip(args) {
             env[v.index()] = Some(t);
         }
-        for (step, id) in self.order.iter().enumerate() {
-            let Some(node) = self.graph.node(*id) else { continue };
-            let result = match &node.op {
-                Op::Input {} => continue,
-                Op::Constant { id } => vec![self.constant(*id)?],
-                op => {
-                    // An operand that nothing reads afterwards is handed over, so that its memory can
-                    // hold the result.
-                    let mut args = Vec::with_capacity(node.inputs.len());
-                    for (i, v) in node.inputs.iter().enumerate() {
-                        let last = self.last_use[v.index()] == step && !node.inputs[i + 1..].contains(v);
-                        let value = if last { env[v.index()].take() } else { env[v.index()].clone() };
-                        args.push(value.ok_or_else(|| fixed_error(format!("%{v} has no value")))?);
+        for step in 0..self.order.len() {
+            self.step(step, &mut env)?;
+        }
+        self.results(&env)
+    }
+
+    /// Runs one node.
+    fn step(&self, step: usize, env: &mut [Option<Tensor>]) -> Result<(), Diagnostics> {
+        let Some(node) = self.order.get(step).and_then(|id| self.graph.node(*id)) else { return Ok(()) };
+        let result = match &node.op {
+            Op::Input {} => return Ok(()),
+            // A value that was set stays.
+            Op::Constant { .. } if node.outputs.iter().all(|v| env[v.index()].is_some()) => return Ok(()),
+            Op::Constant { id } => vec![self.constant(*id)?],
+            op => {
+                // An operand that nothing reads afterwards is handed over, so that its memory can
+                // hold the result.
+                let mut args = Vec::with_capacity(node.inputs.len());
+                for (i, v) in node.inputs.iter().enumerate() {
+                    let last = self.last_use[v.index()] == step && !node.inputs[i + 1..].contains(v);
+                    let value = if last { env[v.index()].take() } else { env[v.index()].clone() };
+                    args.push(value.ok_or_else(|| fixed_error(format!("%{v} has no value")))?);
+                }
+                let result = match (op, node.outputs.first()) {
+                    (Op::MatMul {}, _) => self.product(&node.inputs, &args),
+                    (Op::Transpose { .. }, Some(to)) if self.permuted[to.index()].is_some() => Ok(args),
+                    _ => self.node(node, args),
+                };
+                result.map_err(|mut d| {
+                    for d in &mut d.0 {
+                        d.origin.merge(&node.origin);
                     }
-                    let result = match (op, node.outputs.first()) {
-                        (Op::MatMul {}, _) => self.product(&node.inputs, &args),
-                        (Op::Transpose { .. }, Some(to)) if self.permuted[to.index()].is_some() => Ok(args),
-                        _ => self.node(node, args),
-                    };
-                    result.map_err(|mut d| {
-                        for d in &mut d.0 {
-                            d.origin.merge(&node.origin);
-                        }
-                        d
-                    })?
-                }
-            };
-            for (v, t) in node.outputs.iter().zip(result) {
-                env[v.index()] = Some(t);
+                    d
+                })?
             }
-            for v in node.inputs.iter().chain(&node.outputs) {
-                if self.last_use[v.index()] == step {
-                    env[v.index()] = None;
-                }
+        };
+        for (v, t) in node.outputs.iter().zip(result) {
+            env[v.index()] = Some(t);
+        }
+        for v in node.inputs.iter().chain(&node.outputs) {
+            if self.last_use[v.index()] == step {
+                env[v.index()] = None;
             }
         }
+        Ok(())
+    }
+
+    fn results(&self, env: &[Option<Tensor>]) -> Result<Vec<Tensor>, Diagnostics> {
         let take = |(name, v): &(String, ValueId)| {
             env[v.index()].clone().ok_or_else(|| fixed_error(format!("output {name:?} has no value")))
         };

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::eval::{matmul, vectorised, zeros};
-use crate::exec::LoadedTile;
+use crate::loaded::LoadedTile;
 use crate::numerics;
 use crate::tile::{Activations, CodeBlock, TileContent};
 
@@ -216,7 +216,8 @@ impl Rows<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::{FixedMatrices, LoadedMatrices};
+    use crate::exec::FixedMatrices;
+    use crate::loaded::LoadedMatrices;
     use crate::program::TileProgram;
     use crate::tile::{FixedMatrix, Levels, MatrixId, RealBlock, Scheme, Tile, TileId, TileKind, TileSource};
 

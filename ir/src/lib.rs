@@ -11,6 +11,7 @@ pub mod exec;
 pub mod graph;
 mod grouped;
 pub mod infer;
+pub mod loaded;
 pub mod narrow;
 pub mod numerics;
 pub mod op;

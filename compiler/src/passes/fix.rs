@@ -246,6 +246,8 @@ struct Fix {
     rounds: bool,
     /// Products made so far.
     uses: usize,
+    /// Tensors that stay on the host.
+    keep: Vec<String>,
 }
 
 /// How the elements of a product are to be taken.
@@ -653,6 +655,15 @@ impl Fix {
         }
         for id in graph.order().unwrap_or_default() {
             let Some(node) = graph.node(id).cloned() else { continue };
+            let kept = match &node.op {
+                Op::Constant { id } => graph.consts.get(*id).is_some_and(|c| {
+                    c.origin.tensor.as_ref().is_some_and(|name| self.keep.contains(name))
+                }),
+                _ => false,
+            };
+            if kept {
+                continue;
+            }
             for (v, view) in node.outputs.iter().zip(scope.follow(graph, &node)) {
                 scope.views.extend(view.map(|view| (*v, view)));
             }
@@ -755,8 +766,8 @@ impl Fix {
 ///
 /// # Errors
 /// What the verifier reports afterwards.
-pub fn fix(graph: &mut Graph<OpenType>) -> Result<(Vec<Found>, PassRecord), Diagnostics> {
-    let mut pass = Fix::default();
+pub fn fix(graph: &mut Graph<OpenType>, keep: &[String]) -> Result<(Vec<Found>, PassRecord), Diagnostics> {
+    let mut pass = Fix { keep: keep.to_vec(), ..Fix::default() };
     pass.graph(graph, Vec::new())?;
     graph.remove_dead();
     pass.tidy(graph);

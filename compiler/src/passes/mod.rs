@@ -45,13 +45,14 @@ impl Exactness {
 }
 
 /// All passes in the order of the pipeline.
-pub static ALL: [&PassInfo; 6] = [
+pub static ALL: [&PassInfo; 7] = [
     &bind::INFO,
     &fold::INFO,
     &canonicalise::INFO,
     &fix::INFO,
     &crate::partition::QUANTISE,
     &crate::partition::PARTITION,
+    &crate::quantise::calibrate::CALIBRATE,
 ];
 
 /// Counts a pass reports.

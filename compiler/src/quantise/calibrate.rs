@@ -1,0 +1,585 @@
+//! Calibration: the program runs on samples twice side by side, once with the model's weights and once
+//! with what has been quantised so far. Where a matrix is met, its inputs in both runs are its
+//! statistics: the weights are rounded so that the compiled run gives what the model gives, errors of
+//! earlier layers and of the int8 inputs included.
+//!
+//! Every sample is read once. Between two matrices a run is its values that are still needed, so memory
+//! holds those of all samples, the second moments of the inputs at hand, and the weights of one matrix.
+//!
+//! Rounding that is compensated and runs on what was compiled before: E. Frantar et al., "GPTQ"
+//! (arXiv 2210.17323); the correction for what earlier layers lost: Y. Li et al., "GPTAQ" (arXiv 2504.02692).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, RwLock};
+
+use pfmc_ir::backend::Progress;
+use pfmc_ir::consts::ConstSource;
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::eval::matmul::product_f32;
+use pfmc_ir::exec::{Executor, FixedMatrices, Frame};
+use pfmc_ir::graph::{Graph, Node, ValueId};
+use pfmc_ir::loaded::LoadedMatrix;
+use pfmc_ir::numerics::{self, ACTIVATION_MAX};
+use pfmc_ir::op::{BinaryFn, Op};
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::shape::OpenType;
+use pfmc_ir::tensor::Tensor;
+use pfmc_ir::tile::{
+    Activations, CodeBlock, FixedMatrix, MatrixId, RealBlock, Scheme, TileContent, TileId, TileKind,
+};
+use rayon::prelude::*;
+
+use super::allocate::relative_error;
+use super::options::ActivationChoice;
+use super::solve::{Moments, Solver};
+use super::{QuantiseError, TileRect, data_free};
+use crate::codes::{E0405, E0704};
+use crate::passes::{Exactness, PassInfo, PassRecord};
+use crate::samples::Samples;
+use crate::source::ModelSource;
+
+/// Rows whose products are summed in f32 before they are added up in f64.
+const ROWS: usize = 2048;
+/// Unquantised matrices kept at most.
+const RECENT: usize = 4;
+/// Shares of the largest magnitude that a static scale is tried at.
+const CLIPS: [f32; 8] = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3];
+
+pub(super) fn failed(message: impl Into<String>) -> Diagnostics {
+    Diagnostic::error(&E0405, message).into()
+}
+
+/// The fixed matrices as the model has them.
+pub struct Exact<'a> {
+    source: &'a ModelSource,
+    matrices: &'a [FixedMatrix],
+    recent: Mutex<VecDeque<(MatrixId, Arc<LoadedMatrix>)>>,
+}
+
+impl<'a> Exact<'a> {
+    /// The matrices of a program whose contents come from `source`.
+    pub fn new(matrices: &'a [FixedMatrix], source: &'a ModelSource) -> Exact<'a> {
+        Exact { source, matrices, recent: Mutex::default() }
+    }
+
+    fn matrix(&self, id: MatrixId) -> Result<Arc<LoadedMatrix>, Diagnostics> {
+        // A poisoned lock holds nothing half done: entries are put in whole.
+        let mut recent = self.recent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, m)) = recent.iter().find(|(known, _)| *known == id) {
+            return Ok(m.clone());
+        }
+        let weights = self.source.matrix(id).zip(self.matrices.get(id.index()));
+        let (values, m) = weights.ok_or_else(|| {
+            Diagnostics::from(Diagnostic::error(&E0704, format!("the model has no weights for matrix {id}")))
+        })?;
+        let loaded = Arc::new(real(m, values).map_err(failed)?);
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back((id, loaded.clone()));
+        Ok(loaded)
+    }
+}
+
+/// A matrix of real values.
+fn real(m: &FixedMatrix, values: Vec<f32>) -> Result<LoadedMatrix, String> {
+    let block = RealBlock { k: m.k as usize, n: m.n as usize, values };
+    let mut loaded = LoadedMatrix::new(m);
+    loaded.insert(&(0..m.k), &(0..m.n), TileContent::Real(block))?;
+    Ok(loaded)
+}
+
+impl FixedMatrices for Exact<'_> {
+    fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        self.matrix(matrix)?.linear(x)
+    }
+    fn grouped(&self, matrix: MatrixId, groups: usize, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        self.matrix(matrix)?.grouped(groups, x)
+    }
+    fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
+        self.matrix(matrix)?.lookup(indices)
+    }
+    fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
+        let missing = || failed(format!("the model has no {len} data bytes at {offset}"));
+        self.source.data(offset, len).ok_or_else(missing)
+    }
+}
+
+/// What has been quantised so far, and the model's weights for the rest.
+pub(super) struct Compiled<'a> {
+    pub(super) exact: &'a Exact<'a>,
+    pub(super) done: RwLock<Vec<Option<Arc<LoadedMatrix>>>>,
+}
+
+impl Compiled<'_> {
+    fn matrix(&self, id: MatrixId) -> Result<Arc<LoadedMatrix>, Diagnostics> {
+        let done = self.done.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match done.get(id.index()) {
+            Some(Some(m)) => Ok(m.clone()),
+            _ => self.exact.matrix(id),
+        }
+    }
+
+    /// Uses another matrix from now on.
+    pub(super) fn set(&self, id: MatrixId, matrix: LoadedMatrix) {
+        let mut done = self.done.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(slot) = done.get_mut(id.index()) {
+            *slot = Some(Arc::new(matrix));
+        }
+    }
+
+    /// Uses the model's matrix again.
+    pub(super) fn clear(&self, id: MatrixId) {
+        let mut done = self.done.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(slot) = done.get_mut(id.index()) {
+            *slot = None;
+        }
+    }
+}
+
+impl FixedMatrices for Compiled<'_> {
+    fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        self.matrix(matrix)?.linear(x)
+    }
+    fn grouped(&self, matrix: MatrixId, groups: usize, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        self.matrix(matrix)?.grouped(groups, x)
+    }
+    fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
+        self.matrix(matrix)?.lookup(indices)
+    }
+    fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
+        self.exact.data(offset, len)
+    }
+}
+
+/// What calibration found.
+#[derive(Debug, Default)]
+pub struct Calibrated {
+    /// Contents of the tiles of codes, by tile.
+    pub blocks: BTreeMap<TileId, CodeBlock>,
+    /// By matrix.
+    pub activations: Vec<Activations>,
+    /// Constants whose values were corrected, by offset in the data.
+    pub data: BTreeMap<u64, Vec<f32>>,
+    /// Mean squared error of a matrix's outputs over their mean square, by matrix that was met.
+    pub losses: BTreeMap<MatrixId, f64>,
+    /// Mean squared error of the model's float outputs over their mean square.
+    pub loss: f64,
+}
+
+/// What calibration is.
+pub static CALIBRATE: PassInfo = PassInfo {
+    name: "calibrate",
+    doc: "Rounds weights again so that their products' errors on samples are smallest, and corrects biases.",
+    exactness: Exactness::Rounding,
+};
+
+impl Calibrated {
+    /// What calibration did, for the manifest. The loss is in parts per million of the outputs' squares.
+    pub fn record(&self, samples: usize) -> PassRecord {
+        let met = self.losses.values().filter(|l| !l.is_nan()).count();
+        let stats = [
+            ("samples", samples as u64),
+            ("matrices", met as u64),
+            ("biases", self.data.len() as u64),
+            ("loss_ppm", (self.loss * 1e6) as u64),
+        ];
+        PassRecord::new(&CALIBRATE, stats.map(|(name, n)| (name.to_owned(), n)).into())
+    }
+}
+
+/// Second moments of the inputs of a matrix. With `rows` rows x of the compiled run as the matrix gets
+/// them and r of the model's run.
+struct Inputs {
+    k: usize,
+    activations: Activations,
+    /// Mean of x x^T, `[k][k]`.
+    h: Vec<f32>,
+    /// Mean of x r^T, `[k][k]`.
+    c: Vec<f32>,
+    /// Mean of r.
+    model_mean: Vec<f64>,
+    /// Mean of x.
+    mean: Vec<f64>,
+}
+
+/// Where a value is an input of matrices.
+struct Use<'g> {
+    step: usize,
+    node: &'g Node,
+    matrix: MatrixId,
+}
+
+struct Calibration<'a> {
+    program: &'a TileProgram,
+    source: &'a ModelSource,
+    choice: ActivationChoice,
+    compiled: &'a Compiled<'a>,
+    /// Tiles by matrix.
+    tiles: Vec<Vec<TileId>>,
+    found: Calibrated,
+}
+
+/// Quantises the tiles of codes of a program for what its inputs are in `samples`.
+///
+/// Matrices that only regions use, and look-ups, are rounded by their values alone.
+///
+/// # Errors
+/// E0405 when the statistics are not finite or memory is short; what running the model reports.
+pub fn calibrate(
+    program: &TileProgram,
+    source: &ModelSource,
+    samples: &Samples,
+    choice: ActivationChoice,
+    progress: &dyn Progress,
+) -> Result<Calibrated, Diagnostics> {
+    let exact = Exact::new(&program.matrices, source);
+    let compiled = Compiled { exact: &exact, done: RwLock::new(vec![None; program.matrices.len()]) };
+    let mut tiles = vec![Vec::new(); program.matrices.len()];
+    for (id, tile) in program.tiles() {
+        if let TileKind::Matrix { matrix, .. } = tile.kind {
+            tiles[matrix.index()].push(id);
+        }
+    }
+    let activations = program.matrices.iter().map(|m| m.activations).collect();
+    let found = Calibrated { activations, ..Calibrated::default() };
+    let mut work = Calibration { program, source, choice, compiled: &compiled, tiles, found };
+    work.run(samples, &exact, progress)?;
+    Ok(work.found)
+}
+
+/// Runs frames on.
+pub(super) fn advance(executor: &Executor<'_, OpenType>, frames: &mut [Frame], to: usize) -> Result<(), Diagnostics> {
+    frames.par_iter_mut().map(|f| executor.advance(f, to)).collect()
+}
+
+/// Transposes `[rows][k]`.
+fn transposed(x: &[f32], k: usize) -> Vec<f32> {
+    let rows = x.len() / k.max(1);
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(rows.max(1)).enumerate().for_each(|(i, out)| {
+        out.iter_mut().zip(x.iter().skip(i).step_by(k)).for_each(|(o, x)| *o = *x);
+    });
+    out
+}
+
+impl Calibration<'_> {
+    fn run(
+        &mut self,
+        samples: &Samples,
+        exact: &Exact<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), Diagnostics> {
+        let graph = &self.program.graph;
+        let (model, compiled) = (Executor::new(graph, exact)?, Executor::new(graph, self.compiled)?);
+        let nodes = model.steps().iter().enumerate().filter_map(|(step, id)| Some((step, graph.node(*id)?)));
+        let uses: Vec<Use> =
+            nodes.filter_map(|(step, node)| Some(Use { step, node, matrix: node.op.matrix()? })).collect();
+        let mut readers: BTreeMap<ValueId, usize> = BTreeMap::new();
+        for u in &uses {
+            *readers.entry(u.node.inputs[0]).or_default() += 1;
+        }
+        // A matrix that is multiplied with and looked up is quantised for its products, whose inputs have to
+        // be known when the look-up is met.
+        let later = self.shared(&uses, samples, &model)?;
+        let begin = |e: &Executor<'_, OpenType>| -> Result<Vec<Frame>, Diagnostics> {
+            samples.iter().map(|s| e.begin(s)).collect()
+        };
+        let (mut reference, mut frames) = (begin(&model)?, begin(&compiled)?);
+        let mut known: BTreeMap<ValueId, Inputs> = BTreeMap::new();
+        progress.begin("calibrating", uses.len() as u64);
+        for u in &uses {
+            advance(&model, &mut reference, u.step)?;
+            advance(&compiled, &mut frames, u.step)?;
+            let input = u.node.inputs[0];
+            let pending = !self.found.losses.contains_key(&u.matrix);
+            match u.node.op {
+                Op::FixedLookup { .. } if pending => match later.get(&u.matrix) {
+                    Some(inputs) => self.solve(u.matrix, inputs)?,
+                    None => self.round(u.matrix)?,
+                },
+                Op::FixedLookup { .. } => {}
+                _ => {
+                    if !known.contains_key(&input) {
+                        known.insert(input, self.inputs(input, u.matrix, &reference, &frames)?);
+                    }
+                    if let Some(inputs) = known.get(&input) {
+                        if pending {
+                            self.solve(u.matrix, inputs)?;
+                        }
+                        self.correct_bias(graph, u, inputs, &mut frames)?;
+                    }
+                }
+            }
+            if let Some(left) = readers.get_mut(&input) {
+                *left -= 1;
+                if *left == 0 {
+                    known.remove(&input);
+                }
+            }
+            progress.advance(1);
+        }
+        for matrix in self.program.matrices().map(|(id, _)| id) {
+            if !self.found.losses.contains_key(&matrix) {
+                self.round(matrix)?;
+            }
+        }
+        let finish = |e: &Executor<'_, OpenType>, frames: Vec<Frame>| -> Result<Vec<_>, Diagnostics> {
+            frames.into_par_iter().map(|f| e.finish(f)).collect()
+        };
+        self.found.loss = relative_error(&finish(&model, reference)?, &finish(&compiled, frames)?);
+        Ok(())
+    }
+
+    /// Inputs of the products with matrices that are looked up before, in the model's run.
+    fn shared(
+        &self,
+        uses: &[Use<'_>],
+        samples: &Samples,
+        model: &Executor<'_, OpenType>,
+    ) -> Result<BTreeMap<MatrixId, Inputs>, Diagnostics> {
+        let looked_up = |m: MatrixId| {
+            uses.iter().any(|u| u.matrix == m && matches!(u.node.op, Op::FixedLookup { .. }))
+        };
+        let mut found = BTreeMap::new();
+        let products = uses.iter().filter(|u| !matches!(u.node.op, Op::FixedLookup { .. }));
+        let products: Vec<&Use> = products.filter(|u| looked_up(u.matrix)).collect();
+        if products.is_empty() {
+            return Ok(found);
+        }
+        let mut frames: Vec<Frame> =
+            samples.iter().map(|s| model.begin(s)).collect::<Result<_, _>>()?;
+        for u in products {
+            advance(model, &mut frames, u.step)?;
+            if let std::collections::btree_map::Entry::Vacant(e) = found.entry(u.matrix) {
+                e.insert(self.inputs(u.node.inputs[0], u.matrix, &frames, &frames)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Statistics of a value in both runs.
+    fn inputs(
+        &self,
+        v: ValueId,
+        matrix: MatrixId,
+        reference: &[Frame],
+        frames: &[Frame],
+    ) -> Result<Inputs, Diagnostics> {
+        let planned = self.program.matrices.get(matrix.index()).map(|m| (m.k as usize, m.activations));
+        let (k, planned) = planned.ok_or_else(|| failed("no such matrix"))?;
+        let value = |f: &Frame| f.value(v).cloned().ok_or_else(|| failed(format!("%{v} has no value")));
+        let mut pairs: Vec<(Tensor, Tensor)> = Vec::new();
+        for (r, f) in reference.iter().zip(frames) {
+            let (r, f) = (value(r)?, value(f)?);
+            if r.shape() != f.shape() || k == 0 || !r.len().is_multiple_of(k) {
+                return Err(failed(format!("%{v} has the shapes {:?} and {:?}", r.shape(), f.shape())));
+            }
+            pairs.push((r, f));
+        }
+        let slices = |(r, f): &(Tensor, Tensor)| -> Result<_, Diagnostics> {
+            Ok((r.as_slice::<f32>().map_err(failed)?.to_vec(), f.as_slice::<f32>().map_err(failed)?.to_vec()))
+        };
+        let activations = self.activations(&pairs, k, planned)?;
+        let size = k.checked_mul(k).ok_or_else(|| failed(QuantiseError::TooLarge.to_string()))?;
+        let (mut h, mut c) = (vec![0f64; size], vec![0f64; size]);
+        let (mut model_mean, mut mean) = (vec![0f64; k], vec![0f64; k]);
+        let mut count = 0;
+        let (mut rs, mut xs): (Vec<f32>, Vec<f32>) = (Vec::new(), Vec::new());
+        let mut flush = |rs: &mut Vec<f32>, xs: &mut Vec<f32>| {
+            let rows = xs.len() / k;
+            for (mean, values) in [(&mut model_mean, &*rs), (&mut mean, &*xs)] {
+                for row in values.chunks_exact(k) {
+                    mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v));
+                }
+            }
+            let left = transposed(xs, k);
+            for (sum, right) in [(&mut h, &*xs), (&mut c, &*rs)] {
+                let part = product_f32(&left, right, k, rows, k);
+                sum.par_iter_mut().zip(part).for_each(|(s, p)| *s += f64::from(p));
+            }
+            count += rows;
+            rs.clear();
+            xs.clear();
+        };
+        for pair in &pairs {
+            let (r, mut x) = slices(pair)?;
+            let mut q = vec![0i8; k];
+            for row in x.chunks_exact_mut(k) {
+                let scale = numerics::quantize_activations(activations, row, &mut q);
+                row.iter_mut().zip(&q).for_each(|(x, q)| *x = f32::from(*q) * scale);
+            }
+            for (r, x) in r.chunks(ROWS * k).zip(x.chunks(ROWS * k)) {
+                rs.extend_from_slice(r);
+                xs.extend_from_slice(x);
+                if xs.len() >= ROWS * k {
+                    flush(&mut rs, &mut xs);
+                }
+            }
+        }
+        if !xs.is_empty() {
+            flush(&mut rs, &mut xs);
+        }
+        let one = 1.0 / count.max(1) as f64;
+        let narrow = |v: Vec<f64>| v.into_iter().map(|v| (v * one) as f32).collect();
+        model_mean.iter_mut().chain(&mut mean).for_each(|m| *m *= one);
+        Ok(Inputs { k, activations, h: narrow(h), c: narrow(c), model_mean, mean })
+    }
+
+    /// How the inputs are rounded: the choice, or what gives the smaller squared error.
+    fn activations(
+        &self,
+        pairs: &[(Tensor, Tensor)],
+        k: usize,
+        planned: Activations,
+    ) -> Result<Activations, Diagnostics> {
+        match self.choice {
+            ActivationChoice::Row => return Ok(Activations::Row),
+            ActivationChoice::Planned => return Ok(planned),
+            ActivationChoice::Static | ActivationChoice::Auto => {}
+        }
+        let largest = |t: &Tensor| -> Result<f32, Diagnostics> {
+            Ok(t.as_slice::<f32>().map_err(failed)?.iter().fold(0f32, |a, v| a.max(v.abs())))
+        };
+        let mut most = 0f32;
+        for (_, x) in pairs {
+            most = most.max(largest(x)?);
+        }
+        let error = |a: Activations| -> Result<f64, Diagnostics> {
+            let mut sum = 0f64;
+            let mut q = vec![0i8; k];
+            for (_, x) in pairs {
+                for row in x.as_slice::<f32>().map_err(failed)?.chunks_exact(k) {
+                    let scale = numerics::quantize_activations(a, row, &mut q);
+                    sum += row.iter().zip(&q).map(|(x, q)| f64::from(x - f32::from(*q) * scale).powi(2)).sum::<f64>();
+                }
+            }
+            Ok(sum)
+        };
+        let scale = most / ACTIVATION_MAX as f32;
+        if !(scale * CLIPS[CLIPS.len() - 1]).is_normal() {
+            return Ok(Activations::Row);
+        }
+        let mut best = (Activations::Static(scale), error(Activations::Static(scale))?);
+        for clip in &CLIPS[1..] {
+            let a = Activations::Static(scale * clip);
+            let e = error(a)?;
+            if e < best.1 {
+                best = (a, e);
+            }
+        }
+        let row = self.choice == ActivationChoice::Auto && error(Activations::Row)? < best.1;
+        Ok(if row { Activations::Row } else { best.0 })
+    }
+
+    fn rects(&self, matrix: MatrixId) -> Vec<(TileId, TileRect)> {
+        let rect = |&id: &TileId| match &self.program.tiles.get(id.index())?.kind {
+            TileKind::Matrix { k, n, scheme: scheme @ Scheme::Codes { .. }, .. } => {
+                let range = |r: &std::ops::Range<u32>| r.start as usize..r.end as usize;
+                Some((id, TileRect { k: range(k), n: range(n), scheme: *scheme }))
+            }
+            _ => None,
+        };
+        self.tiles.get(matrix.index()).into_iter().flatten().filter_map(rect).collect()
+    }
+
+    /// Quantises a matrix for its inputs.
+    fn solve(&mut self, matrix: MatrixId, inputs: &Inputs) -> Result<(), Diagnostics> {
+        let m = self.program.matrices.get(matrix.index()).ok_or_else(|| failed("no such matrix"))?;
+        let rects = self.rects(matrix);
+        if rects.is_empty() {
+            return Ok(());
+        }
+        let at = |e: QuantiseError| Diagnostic::error(&E0405, e.to_string()).at(&m.origin);
+        let weights = self.source.matrix(matrix).ok_or_else(|| failed("the model has no such weights"))?;
+        let moments = Moments { k: inputs.k, h: &inputs.h, c: Some(&inputs.c) };
+        let solver = Solver::new(moments).map_err(at)?;
+        let tiles: Vec<TileRect> = rects.iter().map(|r| r.1.clone()).collect();
+        let solution = solver.solve(&weights, m.n as usize, &tiles).map_err(at)?;
+        self.found.losses.insert(matrix, solution.loss() / solution.signal.max(f64::MIN_POSITIVE));
+        if let Some(a) = self.found.activations.get_mut(matrix.index()) {
+            *a = inputs.activations;
+        }
+        self.keep(matrix, rects.into_iter().map(|r| r.0).zip(solution.blocks).collect())
+    }
+
+    /// Quantises a matrix by its values alone.
+    fn round(&mut self, matrix: MatrixId) -> Result<(), Diagnostics> {
+        let mut blocks = Vec::new();
+        for (id, rect) in self.rects(matrix) {
+            let weights = self.source.weights(id).ok_or_else(|| failed("the model has no such weights"))?;
+            let block = data_free(&weights, None, rect.k.len(), rect.n.len(), rect.scheme);
+            blocks.push((id, block.map_err(|e| failed(e.to_string()))?));
+        }
+        self.found.losses.insert(matrix, f64::NAN);
+        self.keep(matrix, blocks)
+    }
+
+    fn keep(&mut self, matrix: MatrixId, blocks: Vec<(TileId, CodeBlock)>) -> Result<(), Diagnostics> {
+        let m = self.program.matrices.get(matrix.index()).ok_or_else(|| failed("no such matrix"))?;
+        let activations = self.found.activations.get(matrix.index()).copied().unwrap_or_default();
+        let mut loaded = LoadedMatrix::new(&FixedMatrix { activations, ..m.clone() });
+        for (id, block) in blocks {
+            if let Some(TileKind::Matrix { k, n, .. }) = self.program.tiles.get(id.index()).map(|t| &t.kind) {
+                loaded.insert(k, n, TileContent::Codes(block.clone())).map_err(failed)?;
+            }
+            self.found.blocks.insert(id, block);
+        }
+        self.compiled.set(matrix, loaded);
+        Ok(())
+    }
+
+    /// Adds the mean error of a product's outputs to the bias that follows it, if one does: a constant that
+    /// nothing else reads.
+    fn correct_bias(
+        &mut self,
+        graph: &Graph<OpenType>,
+        u: &Use<'_>,
+        inputs: &Inputs,
+        frames: &mut [Frame],
+    ) -> Result<(), Diagnostics> {
+        let (Op::FixedLinear { .. }, [y]) = (&u.node.op, &u.node.outputs[..]) else { return Ok(()) };
+        let users = graph.users(*y);
+        let is_output = graph.outputs().iter().any(|(_, v)| v == y);
+        let [add] = users[..] else { return Ok(()) };
+        let Some(add) = graph.node(add).filter(|n| n.op == Op::Binary(BinaryFn::Add) && !is_output) else {
+            return Ok(());
+        };
+        let Some(bias) = add.inputs.iter().copied().find(|v| v != y) else { return Ok(()) };
+        let Some((_, constant)) = graph.constant(bias) else { return Ok(()) };
+        let n = self.program.matrices.get(u.matrix.index()).map_or(0, |m| m.n as usize);
+        let ConstSource::Data(offset) = constant.source else { return Ok(()) };
+        let alone = graph.users(bias).len() == 1 && self.constants_at(offset) == 1;
+        if !alone || constant.elem != pfmc_ir::elem::Elem::F32 || constant.len() != n {
+            return Ok(());
+        }
+        let mean = |means: &[f64]| means.iter().map(|v| *v as f32).collect::<Vec<f32>>();
+        let want = self.compiled.exact.linear(u.matrix, &mean(&inputs.model_mean))?;
+        // The mean input is not rounded: its products are wanted, not those of a row like it.
+        let got = self.compiled.matrix(u.matrix)?.unrounded().linear(&mean(&inputs.mean))?;
+        let bytes = self.compiled.exact.data(offset, 4 * n as u64)?;
+        let before = Tensor::from_le_bytes(constant.elem, constant.shape.clone(), &bytes).map_err(failed)?;
+        let after: Vec<f32> = before
+            .as_slice::<f32>()
+            .map_err(failed)?
+            .iter()
+            .zip(want.iter().zip(&got))
+            .map(|(b, (w, g))| b + (w - g))
+            .collect();
+        if after.iter().all(|v| v.is_finite()) {
+            let tensor = Tensor::new(constant.shape.clone(), after.clone()).map_err(failed)?;
+            frames.iter_mut().for_each(|f| f.set(bias, tensor.clone()));
+            self.found.data.insert(offset, after);
+        }
+        Ok(())
+    }
+
+    /// Constants that are held at an offset of the data.
+    fn constants_at(&self, offset: u64) -> usize {
+        let mut count = 0;
+        self.program.graph.each(&mut |g| {
+            count += g.consts.iter().filter(|(_, c)| matches!(c.source, ConstSource::Data(o) if o == offset)).count();
+        });
+        count
+    }
+}

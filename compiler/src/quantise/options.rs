@@ -1,0 +1,179 @@
+//! What the user says about quantisation.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::graph::Graph;
+use pfmc_ir::op::Op;
+use pfmc_ir::shape::{Dim, OpenType};
+use pfmc_ir::tensor::Tensor;
+use pfmc_ir::tile::Levels;
+use serde::{Deserialize, Serialize};
+
+use crate::codes::E0405;
+use crate::samples::{Inputs, Samples};
+
+/// How weights are rounded where nothing else says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    /// Uniform codes are the nearest to the weights, with scales that cover the largest.
+    Plain,
+    /// Scales, and codebooks, that minimise the squared error of the weights.
+    #[default]
+    Search,
+}
+
+/// How calibration rounds the inputs of matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActivationChoice {
+    /// One scale a row.
+    #[default]
+    Row,
+    /// One scale a matrix.
+    Static,
+    /// Whichever gives the smaller squared error on the samples.
+    Auto,
+    /// As the plan says.
+    Planned,
+}
+
+/// Inputs to calibrate for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Calibration {
+    /// Made up: random token ids, normal floats.
+    Synthetic,
+    /// A file; see [`Samples::read`].
+    File(PathBuf),
+}
+
+impl From<&str> for Calibration {
+    fn from(text: &str) -> Self {
+        if text == "synthetic" { Calibration::Synthetic } else { Calibration::File(text.into()) }
+    }
+}
+
+/// What the weights may cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Budget {
+    /// Bits a weight, everything that is fixed counted.
+    Bits(f64),
+    /// Area of the dies.
+    Mm2(f64),
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Budget::Bits(b) => write!(f, "{b} bits a weight"),
+            Budget::Mm2(a) => write!(f, "{a} mm2"),
+        }
+    }
+}
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, make): (&str, fn(f64) -> Budget) = match text.strip_suffix("mm2") {
+            Some(number) => (number, Budget::Mm2),
+            None if text.ends_with("mm3") => {
+                return Err("the volume of a glass plate follows from its ports, not from bits".into());
+            }
+            None => (text, Budget::Bits),
+        };
+        let value: Option<f64> = number.trim().parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0);
+        value.map(make).ok_or_else(|| format!("{text:?} is neither bits a weight (4.2) nor an area (50mm2)"))
+    }
+}
+
+/// How weights are quantised.
+#[derive(Debug, Clone, Default)]
+pub struct Quantisation {
+    /// Bits a code.
+    pub bits: Option<u8>,
+    /// Rows that share a scale; 0 for all rows of a tile.
+    pub group: Option<u32>,
+    /// What codes stand for.
+    pub levels: Option<Levels>,
+    /// Without calibration.
+    pub rounding: Rounding,
+    /// Inputs to calibrate for.
+    pub calibration: Option<Calibration>,
+    /// How inputs of matrices are rounded.
+    pub activations: ActivationChoice,
+    /// Bits are spent on matrices where they lower the loss most.
+    pub budget: Option<Budget>,
+    /// A plan file to follow.
+    pub plan: Option<PathBuf>,
+    /// Tensors that are left as they are.
+    pub keep: Vec<String>,
+}
+
+/// Made-up samples.
+const SYNTHETIC: usize = 48;
+/// Length of their open axes but the first.
+const OPEN: usize = 64;
+/// Tables with fewer entries tell kinds apart rather than tokens.
+const KINDS: usize = 4;
+
+/// Samples without data: token ids are drawn evenly from the entries of the table that they look up,
+/// integers that look up nothing (masks) are 1 and those of tables of up to [`KINDS`] entries 0, floats are
+/// normal. Open axes are [`OPEN`] long, the first of them 1.
+///
+/// # Errors
+/// What [`Samples::new`] reports.
+pub fn synthetic(graph: &Graph<OpenType>) -> Result<Samples, Diagnostics> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = move || {
+        // xorshift64*: S. Vigna, ACM TOMS 42 (2016).
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    };
+    let mut runs = Vec::new();
+    for _ in 0..SYNTHETIC {
+        let mut run = Inputs::new();
+        for value in graph.inputs() {
+            let Some(v) = graph.value(*value) else { continue };
+            let dims = v.ty.shape.clone().unwrap_or_default();
+            let length = |(i, d): (usize, &Option<Dim>)| match d.as_ref().and_then(Dim::value) {
+                Some(n) => usize::try_from(n).unwrap_or(1),
+                None if i == 0 && dims.len() > 1 => 1,
+                None => OPEN,
+            };
+            let shape: Vec<usize> = dims.iter().enumerate().map(length).collect();
+            let count = shape.iter().product::<usize>();
+            let entries = graph.users(*value).into_iter().find_map(|n| match graph.node(n)?.op {
+                Op::FixedLookup { n, .. } => usize::try_from(n).ok(),
+                _ => None,
+            });
+            let tensor = if v.ty.elem.is_float() {
+                let uniform = |bits: u64| (bits >> 40) as f32 / (1u32 << 24) as f32;
+                // The sum of 12 even numbers has variance 1.
+                let values: Vec<f32> =
+                    (0..count).map(|_| (0..12).map(|_| uniform(next())).sum::<f32>() - 6.0).collect();
+                Tensor::new(shape, values)
+            } else {
+                let id = |n: usize, bits: u64| (bits >> 16) as i64 % n.max(1) as i64;
+                let values: Vec<i64> = (0..count)
+                    .map(|_| match entries {
+                        None => 1,
+                        Some(n) if n <= KINDS => 0,
+                        Some(n) => id(n, next()),
+                    })
+                    .collect();
+                Tensor::new(shape, values)
+            };
+            let unfit = |m: String| Diagnostics::from(Diagnostic::error(&E0405, m));
+            let cast = pfmc_ir::eval::eval(&Op::Cast { to: v.ty.elem }, &[tensor.map_err(unfit)?]).map_err(unfit)?;
+            run.extend(cast.into_iter().next().map(|t| (v.name.clone(), t)));
+        }
+        runs.push(run);
+    }
+    Samples::new(graph, runs)
+}
