@@ -12,6 +12,7 @@ pub mod npz;
 pub mod onnx;
 pub mod partition;
 pub mod passes;
+pub mod quantise;
 pub mod run;
 pub mod samples;
 pub mod session;

@@ -1,0 +1,323 @@
+//! The contents of quantised tiles: which code each weight gets.
+//!
+//! A tile's element is `level * scale * unit` (`pfmc_ir::numerics`). Three things are free: the levels
+//! (uniform, or a codebook of 2^bits int8 values a tile), the scale of each group of rows of a column,
+//! and the code of each weight.
+//!
+//! - [`data_free`] chooses them from the weights alone: scales by search, codebooks by Lloyd's
+//!   iteration, codes by rounding.
+//! - [`Solver`] minimises the error of the product's outputs on calibration data, which
+//!   [`Moments`] sum up. For a column w, inputs x of the source model and inputs x' of the quantised one
+//!   it minimises `E (w·x - w'·x')^2`: the best real-valued w' (Moore-Penrose, damped towards w), then
+//!   codes for it by successive rounding in which rows not yet rounded compensate (OBQ, Frantar and
+//!   Alistarh 2022; in the form of Babai's nearest plane), then coordinate descent over codes and
+//!   scales.
+//!
+//! Plain functions over slices; they know no model and no program. Results depend on nothing but the
+//! arguments.
+
+mod factor;
+mod levels;
+mod solve;
+
+use std::fmt;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+pub use levels::Levels;
+pub use solve::{Moments, Solution, Solver};
+
+/// Most bits a code that selects from a codebook may have.
+pub const CODEBOOK_BITS_MAX: u8 = 6;
+
+/// Columns of a tile that [`expected_loss`] looks at.
+const SAMPLED_COLUMNS: usize = 32;
+
+/// A tile of a matrix and how its elements are represented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TileRect {
+    /// Rows.
+    pub k: Range<usize>,
+    /// Columns.
+    pub n: Range<usize>,
+    /// 2 to 8; at most [`CODEBOOK_BITS_MAX`] with a codebook.
+    pub bits: u8,
+    /// Rows that share a scale, from the tile's first row on.
+    pub group: usize,
+    /// Whether codes select from a codebook of the tile.
+    pub codebook: bool,
+}
+
+/// Contents of a tile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    /// Rows.
+    pub k: usize,
+    /// Columns.
+    pub n: usize,
+    /// Bits a code.
+    pub bits: u8,
+    /// Rows that share a scale.
+    pub group: usize,
+    /// Common factor of the tile.
+    pub unit: f32,
+    /// `[k][n]`: what the codes stand for.
+    pub levels: Vec<i8>,
+    /// `[ceil(k / group)][n]`.
+    pub scales: Vec<u8>,
+    /// Strictly ascending; empty where codes are uniform.
+    pub codebook: Vec<i8>,
+}
+
+impl Block {
+    /// The elements, `[k][n]`: `level * scale * unit`.
+    pub fn dequantize(&self) -> Vec<f32> {
+        let mut out = Vec::with_capacity(self.levels.len());
+        for (k, row) in self.levels.chunks_exact(self.n.max(1)).enumerate() {
+            let scales = self.scales.chunks_exact(self.n.max(1)).nth(k / self.group.max(1));
+            for (&l, &s) in row.iter().zip(scales.unwrap_or_default()) {
+                out.push(f32::from(l) * f32::from(s) * self.unit);
+            }
+        }
+        out
+    }
+}
+
+/// Why nothing was quantised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QuantiseError {
+    /// Lengths, tiles or schemes that do not go together; the text says which.
+    Shape(String),
+    /// A moment that is NaN or infinite.
+    NotFinite,
+    /// Memory cannot be had.
+    TooLarge,
+}
+
+impl fmt::Display for QuantiseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QuantiseError::Shape(what) => f.write_str(what),
+            QuantiseError::NotFinite => f.write_str("the calibration statistics are not finite"),
+            QuantiseError::TooLarge => f.write_str("not enough memory for the calibration statistics"),
+        }
+    }
+}
+
+impl std::error::Error for QuantiseError {}
+
+/// Refuses schemes that no tile can have.
+fn check_scheme(bits: u8, group: usize, codebook: bool) -> Result<(), QuantiseError> {
+    let most = if codebook { CODEBOOK_BITS_MAX } else { 8 };
+    if !(2..=most).contains(&bits) || group == 0 {
+        let kind = if codebook { "codebook" } else { "uniform" };
+        return Err(QuantiseError::Shape(format!("{kind} codes of {bits} bits in groups of {group} rows")));
+    }
+    Ok(())
+}
+
+/// `[n][k]` from `[k][n]`: every `step`th column.
+fn columns(values: &[f32], k: usize, n: usize, step: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(k.saturating_mul(n.div_ceil(step.max(1))));
+    for j in (0..n).step_by(step.max(1)) {
+        out.extend(values.iter().skip(j).step_by(n).take(k));
+    }
+    out
+}
+
+/// Levels of a tile whose columns are given: uniform, or learned from them.
+fn choose_levels(columns: &[&[f32]], importance: &[f32], bits: u8, group: usize, codebook: bool) -> Levels {
+    if codebook { Levels::learn(columns, importance, bits, group) } else { Levels::uniform(bits) }
+}
+
+/// Quantises a `[k][n]` rectangle from its values alone: scales (and the codebook, if one is wanted) that
+/// minimise the squared error, each row's weighted with `importance` (`k` values, such as the mean
+/// squares of the inputs; 1 when not given), and the nearest level for each element. Weights that are
+/// not finite make their group 0.
+///
+/// # Errors
+/// When lengths do not fit or the scheme is none that a tile can have.
+pub fn data_free(
+    values: &[f32],
+    importance: Option<&[f32]>,
+    k: usize,
+    n: usize,
+    bits: u8,
+    group: usize,
+    codebook: bool,
+) -> Result<Block, QuantiseError> {
+    check_scheme(bits, group, codebook)?;
+    let ones;
+    let importance = match importance {
+        Some(h) => h,
+        None => {
+            ones = vec![1f32; k];
+            &ones
+        }
+    };
+    if k.checked_mul(n) != Some(values.len()) || importance.len() != k {
+        let (v, h) = (values.len(), importance.len());
+        return Err(QuantiseError::Shape(format!("{v} weights and {h} importances for {k} x {n}")));
+    }
+    let groups = k.div_ceil(group);
+    let mut block = Block {
+        k,
+        n,
+        bits,
+        group,
+        unit: 0.0,
+        levels: vec![0; k * n],
+        scales: vec![0; groups * n],
+        codebook: Vec::new(),
+    };
+    let turned = columns(values, k, n, 1);
+    let turned: Vec<&[f32]> = turned.chunks_exact(k.max(1)).collect();
+    pulp::Arch::new().dispatch(|| {
+        let levels = choose_levels(&turned, importance, bits, group, codebook);
+        block.codebook = levels.codebook();
+        block.unit = levels.unit(&turned, importance, group);
+        for (j, column) in turned.iter().enumerate() {
+            for (g, (x, h)) in column.chunks(group).zip(importance.chunks(group)).enumerate() {
+                let (multiple, _) = levels.fit_multiple(x, h, block.unit);
+                let scale = f32::from(multiple) * block.unit;
+                let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                block.scales[g * n + j] = multiple;
+                for (i, x) in x.iter().enumerate() {
+                    block.levels[(g * group + i) * n + j] = levels.integer(levels.nearest(x * inverse));
+                }
+            }
+        }
+    });
+    Ok(block)
+}
+
+/// What quantising a `[k][n]` rectangle would cost with other bits, groups or levels: the squared error,
+/// each row's weighted with `importance`, estimated from some columns. With [`Solver::importance`] this
+/// is the loss that successive rounding would leave, in the units of [`Solution::loss`].
+///
+/// # Errors
+/// As [`data_free`].
+pub fn expected_loss(
+    values: &[f32],
+    importance: &[f32],
+    k: usize,
+    n: usize,
+    bits: u8,
+    group: usize,
+    codebook: bool,
+) -> Result<f64, QuantiseError> {
+    check_scheme(bits, group, codebook)?;
+    if k.checked_mul(n) != Some(values.len()) || importance.len() != k {
+        return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", values.len())));
+    }
+    let turned = columns(values, k, n, n.div_ceil(SAMPLED_COLUMNS));
+    let turned: Vec<&[f32]> = turned.chunks_exact(k.max(1)).collect();
+    let sum = pulp::Arch::new().dispatch(|| {
+        let levels = choose_levels(&turned, importance, bits, group, codebook);
+        let mut sum = 0f64;
+        for column in &turned {
+            for (x, h) in column.chunks(group).zip(importance.chunks(group)) {
+                sum += f64::from(levels.fit(x, h).1);
+            }
+        }
+        sum
+    });
+    Ok(sum * n as f64 / turned.len().max(1) as f64)
+}
+
+/// [`data_free`] of every tile of a `[k][n]` matrix, in parallel.
+///
+/// # Errors
+/// As [`data_free`], and when a tile lies outside of the matrix.
+pub fn data_free_tiles(
+    weights: &[f32],
+    importance: Option<&[f32]>,
+    k: usize,
+    n: usize,
+    tiles: &[TileRect],
+) -> Result<Vec<Block>, QuantiseError> {
+    if k.checked_mul(n) != Some(weights.len()) || importance.is_some_and(|h| h.len() != k) {
+        return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", weights.len())));
+    }
+    tiles
+        .par_iter()
+        .map(|t| {
+            if t.k.start > t.k.end || t.k.end > k || t.n.start > t.n.end || t.n.end > n {
+                return Err(QuantiseError::Shape(format!("a tile {:?} x {:?} of {k} x {n}", t.k, t.n)));
+            }
+            let values: Vec<f32> =
+                t.k.clone().flat_map(|i| &weights[i * n + t.n.start..i * n + t.n.end]).copied().collect();
+            let h = importance.map(|h| &h[t.k.clone()]);
+            data_free(&values, h, t.k.len(), t.n.len(), t.bits, t.group, t.codebook)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights(len: usize) -> Vec<f32> {
+        (0..len).map(|i| (((i * 7919 % 1013) as f32 - 506.0) / 506.0).powi(3)).collect()
+    }
+
+    fn error(w: &[f32], got: &[f32]) -> f32 {
+        w.iter().zip(got).map(|(a, b)| (a - b) * (a - b)).sum()
+    }
+
+    #[test]
+    fn searched_scales_and_codebooks_beat_rounding() {
+        let (k, n) = (96, 20);
+        let w = weights(k * n);
+        for bits in 2..=6 {
+            let plain = pfmc_ir::numerics::quantize_codes(&w, k, n, bits, 32).dequantize();
+            let uniform = data_free(&w, None, k, n, bits, 32, false).unwrap();
+            let book = data_free(&w, None, k, n, bits, 32, true).unwrap();
+            assert!(uniform.codebook.is_empty() && book.codebook.len() == 1 << bits);
+            let errors = [plain, uniform.dequantize(), book.dequantize()].map(|got| error(&w, &got));
+            assert!(errors[2] < errors[1] && errors[1] < errors[0], "{bits}: {errors:?}");
+            assert!(book.levels.iter().all(|l| book.codebook.contains(l)));
+        }
+    }
+
+    #[test]
+    fn importance_moves_the_error_to_the_rows_that_matter_less() {
+        let (k, n) = (32, 8);
+        let w = weights(k * n);
+        let h: Vec<f32> = (0..k).map(|i| if i % 2 == 0 { 100.0 } else { 1.0 }).collect();
+        let even = |b: &Block| -> f32 {
+            let d = b.dequantize();
+            (0..k).step_by(2).map(|i| error(&w[i * n..(i + 1) * n], &d[i * n..(i + 1) * n])).sum()
+        };
+        let plain = data_free(&w, None, k, n, 3, 32, false).unwrap();
+        assert!(even(&data_free(&w, Some(&h), k, n, 3, 32, false).unwrap()) < even(&plain));
+    }
+
+    #[test]
+    fn the_expected_loss_is_near_the_loss() {
+        let (k, n) = (64, 200);
+        let w = weights(k * n);
+        for (bits, codebook) in [(3, true), (4, false)] {
+            let got = error(&w, &data_free(&w, None, k, n, bits, 32, codebook).unwrap().dequantize());
+            let guess = expected_loss(&w, &[1.0; 64], k, n, bits, 32, codebook).unwrap() as f32;
+            assert!((guess / got - 1.0).abs() < 0.15, "{guess} {got}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_what_is_not_finite_is_zero() {
+        assert!(data_free(&[1.0; 6], None, 2, 4, 4, 2, false).is_err());
+        assert!(data_free(&[1.0; 6], None, 2, 3, 9, 2, false).is_err());
+        assert!(data_free(&[1.0; 6], None, 2, 3, 7, 2, true).is_err());
+        assert!(data_free(&[1.0; 6], None, 2, 3, 4, 0, true).is_err());
+        assert!(data_free(&[], None, usize::MAX, 2, 4, 1, true).is_err());
+        let b = data_free(&[f32::NAN, 1.0, 2.0, f32::INFINITY], None, 1, 4, 4, 1, false).unwrap();
+        assert_eq!(b.scales[0], 0);
+        assert_eq!(b.scales[3], 0);
+        let d = b.dequantize();
+        assert!((d[1] - 1.0).abs() < 0.01 && (d[2] - 2.0).abs() < 0.01, "{d:?}");
+        let zero = data_free(&[0.0; 8], None, 4, 2, 3, 4, true).unwrap();
+        assert_eq!((zero.unit, zero.dequantize()), (0.0, vec![0.0; 8]));
+    }
+}
