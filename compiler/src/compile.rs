@@ -203,9 +203,8 @@ pub fn lower(
     };
     let quantisation = QuantisationRecord::of(q)?;
     let limit = |scheme| target.tile_limit(scheme);
-    let cut = |plan: &WeightPlan| {
-        partition(graph.clone(), &found, plan, &limit, target.caps().data_tile_bytes)
-    };
+    let cut =
+        |plan: &WeightPlan| partition(graph.clone(), &found, plan, &limit, target.caps().data_tile_bytes);
     let mut plan = match &q.plan {
         Some(path) => WeightPlan::read(path, &found)?,
         None => uniform_plan(&found, scheme, q.levels),
@@ -243,7 +242,7 @@ pub fn lower(
     if let Some(samples) = &samples {
         let choice = if q.plan.is_some() { ActivationChoice::Planned } else { q.activations };
         let found = calibrate(&program, &source, samples, choice, progress)?;
-        let mut changed = program.into_inner();
+        let mut changed = program.unverified();
         for (m, a) in changed.matrices.iter_mut().zip(&found.activations) {
             m.activations = *a;
         }
@@ -285,12 +284,7 @@ impl Base {
     }
 
     /// Whether a program needs nothing of the chip but other fixed contents.
-    fn check(
-        &self,
-        target: &str,
-        process: &ProcessText,
-        program: &TileProgram,
-    ) -> Result<(), Diagnostics> {
+    fn check(&self, target: &str, process: &ProcessText, program: &TileProgram) -> Result<(), Diagnostics> {
         let mut bad = Diagnostics::new();
         let mut err = |m: &str| bad.push(Diagnostic::error(&E0407, m));
         if self.manifest.target != target {
@@ -410,8 +404,7 @@ pub fn compile(
         }
     };
     check_output(&folder)?;
-    let lowered =
-        lower(&options.model, &*target, backend.name(), &bindings, &quantisation, progress)?;
+    let lowered = lower(&options.model, &*target, backend.name(), &bindings, &quantisation, progress)?;
     if let Some(base) = base {
         base.check(backend.name(), &process, &lowered.program)?;
         process.name = base.manifest.process;
@@ -445,8 +438,10 @@ pub fn compile(
     figures.extend(emission.figures);
 
     progress.begin("digests", 0);
-    let names =
-        [PROGRAM_FILE, PROCESS_FILE, plan::FILE, contents::FILE].into_iter().map(str::to_owned).chain(emission.files);
+    let names = [PROGRAM_FILE, PROCESS_FILE, plan::FILE, contents::FILE]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(emission.files);
     let files = names.map(|n| FileRecord::of(&partial.path, &n)).collect::<Result<Vec<_>, _>>()?;
     let mut records: BTreeMap<_, _> =
         emission.tiles.into_iter().map(|t| (t.tile, (t.region, t.measures))).collect();

@@ -1,6 +1,7 @@
 //! The command line. Diagnostics and progress go to stderr, what a script reads to stdout.
 //! Exit codes: 0 done, 1 the model or artefact is rejected, 2 usage or input/output.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,13 +11,17 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use pfmc::compile::{self, Options};
+use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};
 use pfmc::session::Session;
 use pfmc::{codes, evaluate, inspect, npz, onnx, passes, run, targets, verify};
 use pfmc_ir::backend::{Figure, Progress};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::exec::{Executor, NoMatrices};
-use pfmc_ir::tile::Scheme;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::Levels;
 
+/// Schemes that the summary names.
+const SCHEMES: usize = 4;
 /// Characters of a line of blocks that is not one block alone.
 const BLOCK_WIDTH: usize = 100;
 
@@ -108,7 +113,9 @@ impl CompileArgs {
     fn given(&self) -> bool {
         let paths = self.model.is_some() || self.output.is_some();
         let words = self.target.is_some() || self.process.is_some() || !self.bind.is_empty();
-        paths || words || self.bits.is_some() || self.group.is_some()
+        let weights = self.bits.is_some() || self.group.is_some() || self.levels.is_some();
+        let files = self.calib.is_some() || self.plan.is_some() || self.base.is_some();
+        paths || words || weights || files || self.budget.is_some() || !self.keep.is_empty()
     }
 }
 
@@ -140,6 +147,9 @@ enum Command {
         /// Also compare with a fresh quantisation of this model.
         #[arg(long)]
         model: Option<PathBuf>,
+        /// The samples that the folder was calibrated with.
+        #[arg(long, requires = "model")]
+        calib: Option<PathBuf>,
     },
     /// Runs what was emitted.
     Run {
@@ -293,9 +303,9 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             }
             print_inspection(&i)
         }
-        Some(Command::Verify { folder, model }) => {
+        Some(Command::Verify { folder, model, calib }) => {
             let start = Instant::now();
-            let r = verify::verify(folder, model.as_deref(), bar)?;
+            let r = verify::verify(folder, model.as_deref(), calib.as_deref(), bar)?;
             bar.finish();
             let fresh = if r.model { ", and with a fresh lowering of the model" } else { "" };
             say!(
@@ -390,13 +400,33 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         usage("no target is given", &format!("add --target {}", names.join("|")))
     })?;
     let start = Instant::now();
+    if a.activations != ActivationArg::Row && a.calib.is_none() {
+        return Err(Diagnostic::error(&codes::E0005, "--activations static and auto need --calib").into());
+    }
     let options = Options {
         model,
         target,
         process: a.process.clone(),
         bind: a.bind.clone(),
-        bits: a.bits,
-        group: a.group,
+        quantisation: Quantisation {
+            bits: a.bits,
+            group: a.group,
+            levels: a.levels.map(|l| match l {
+                LevelsArg::Uniform => Levels::Uniform,
+                LevelsArg::Codebook => Levels::Codebook,
+            }),
+            rounding: a.rounding,
+            calibration: a.calib.as_deref().map(Calibration::from),
+            activations: match a.activations {
+                ActivationArg::Row => ActivationChoice::Row,
+                ActivationArg::Static => ActivationChoice::Static,
+                ActivationArg::Auto => ActivationChoice::Auto,
+            },
+            budget: a.budget,
+            plan: a.plan.clone(),
+            keep: a.keep.clone(),
+        },
+        base: a.base.clone(),
         output: a.output.clone(),
     };
     let announce = |lowered: &compile::Lowered, figures: &[Figure]| {
@@ -429,14 +459,10 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
     let layers = program.matrices.len();
     let mut rows = vec![
         ("parameters", grouped(m.model.parameters)),
-        ("fixed weights", format!("{} in {layers} layers, {}", grouped(program.weights()), m.scheme)),
+        ("fixed weights", format!("{} in {layers} layers, {}", grouped(program.weights()), schemes(program))),
     ];
     if let Some(found) = m.passes.iter().find_map(passes::canonicalise::recovered) {
         rows.push(("recovered", found));
-    }
-    if m.scheme != Scheme::Real {
-        let bits = program.matrix_bits() as f64 / program.weights().max(1) as f64;
-        rows.push(("bits a weight", format!("{bits:.3}, scales and units included")));
     }
     for (name, value) in rows {
         say!("  {name:<26} {value}");
@@ -449,6 +475,13 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
     say!("  {:<26} read back and compared: every tile agrees", "verified");
     say!("  {:<26} {:.1} s", "time", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The schemes of a program's tiles, or how many there are.
+fn schemes(program: &TileProgram) -> String {
+    let all: BTreeSet<String> =
+        program.tiles().filter_map(|(id, _)| Some(program.matrix_tile(id)?.2.to_string())).collect();
+    if all.len() > SCHEMES { format!("{} schemes", all.len()) } else { Vec::from_iter(all).join(", ") }
 }
 
 fn figure(f: &Figure) -> String {

@@ -10,7 +10,8 @@ use pfmc_ir::tile::{CodeBlock, Levels, MatrixId, Scheme, TileContent, TileId, Ti
 
 use crate::codes::E0704;
 use crate::quantise::calibrate::Calibrated;
-use crate::quantise::{Rounding, data_free};
+use crate::quantise::data_free;
+use crate::quantise::options::Rounding;
 use crate::view::MatrixView;
 
 /// Quantises tiles from mapped weights when they are asked for; what calibration found is kept.
@@ -59,7 +60,9 @@ impl ModelSource {
     /// The unquantised elements of a matrix tile, `[k][n]`.
     pub fn weights(&self, id: TileId) -> Option<Vec<f32>> {
         match self.tiles.get(id.index())? {
-            TileKind::Matrix { matrix, k, n, .. } => self.views.get(matrix.index())?.read(k.clone(), n.clone()),
+            TileKind::Matrix { matrix, k, n, .. } => {
+                self.views.get(matrix.index())?.read(k.clone(), n.clone())
+            }
             TileKind::Data { .. } => None,
         }
     }

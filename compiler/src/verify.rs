@@ -97,7 +97,10 @@ fn fresh(
         ..Quantisation::default()
     };
     if QuantisationRecord::of(&q)? != *record {
-        return refuse("the file of samples is not the one the folder was calibrated with", "give the same file");
+        return refuse(
+            "the file of samples is not the one the folder was calibrated with",
+            "give the same file",
+        );
     }
     lower(model, &*opened.target, &m.target, &m.bindings, &q, progress)
 }

@@ -12,6 +12,7 @@ use pfmc::partition::partition;
 use pfmc::passes::bind::bind;
 use pfmc::passes::fix::{Found, fix};
 use pfmc::passes::{Exactness, PassRecord};
+use pfmc::quantise::plan::WeightPlan;
 use pfmc_ir::backend::TileLimit;
 use pfmc_ir::consts::Const;
 use pfmc_ir::elem::Elem;
@@ -70,8 +71,10 @@ impl Fixed {
     fn of(graph: &Graph) -> Fixed {
         let (bound, _) = bind(graph.clone(), &BTreeMap::new()).unwrap_or_else(|e| panic!("{e}"));
         let mut fixed = bound.into_open();
-        let (found, record) = fix(&mut fixed).unwrap_or_else(|e| panic!("{e}"));
-        let (program, source) = partition(fixed, &found, Scheme::Real, LIMIT, Some(64)).unwrap();
+        let (found, record) = fix(&mut fixed, &[]).unwrap_or_else(|e| panic!("{e}"));
+        let (program, source) =
+            partition(fixed, &found, &WeightPlan::uniform(&found, Scheme::Real), &|_| Some(LIMIT), Some(64))
+                .unwrap();
         let mut host = BTreeMap::new();
         program.graph.each(&mut |g| {
             g.nodes().for_each(|(_, n)| *host.entry(n.op.name()).or_default() += 1);
@@ -318,7 +321,8 @@ fn with_regions(c: &Const) -> Graph {
 fn constants_of_regions_are_data_once_and_are_checked() {
     let bias = |values: Vec<f32>| Const::derived(&Tensor::vector(values), Origin::tensor("bias"), true);
     let g = with_regions(&bias(vec![1.0, 2.0, 3.0]));
-    let (program, source) = partition(g.clone(), &[], Scheme::Real, LIMIT, None).unwrap();
+    let (program, source) =
+        partition(g.clone(), &[], &WeightPlan::uniform(&[], Scheme::Real), &|_| Some(LIMIT), None).unwrap();
     assert_eq!((program.data.len(), program.data_len()), (1, 12));
     let loaded = LoadedMatrices::load(&program, &source, &source).unwrap();
     let bool_true = Tensor::scalar(true);

@@ -92,7 +92,7 @@ fn a_tied_table_is_one_matrix_and_long_chains_are_followed() {
         weights.join(", ")
     );
     let mut g = graph(&lines);
-    let (found, record) = fix(&mut g).unwrap();
+    let (found, record) = fix(&mut g, &[]).unwrap();
     assert_eq!((found.len(), record.stats["products"], record.stats["look-ups"]), (1, 1, 1));
     assert_eq!((found[0].view.k, found[0].view.n), (3, 4));
 
@@ -104,7 +104,7 @@ fn a_tied_table_is_one_matrix_and_long_chains_are_followed() {
         last = i + 5;
     }
     lines.push_str(&format!("%200000 = matmul(%4, %{last}) : f32[n, 3]\noutput \"z\" = %200000\n"));
-    let (found, record) = fix(&mut graph(&lines)).unwrap();
+    let (found, record) = fix(&mut graph(&lines), &[]).unwrap();
     // The product's weights are the table as it is, the look-up's and the other product's its transpose.
     assert_eq!((found.len(), record.stats["products"]), (2, 2));
 }

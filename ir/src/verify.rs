@@ -29,6 +29,13 @@ impl<T: Verify> Verified<T> {
     }
 }
 
+impl<T> Verified<T> {
+    /// Gives the value back, to be changed and verified again.
+    pub fn unverified(self) -> T {
+        self.0
+    }
+}
+
 impl<T> Deref for Verified<T> {
     type Target = T;
     fn deref(&self) -> &T {

@@ -656,9 +656,10 @@ impl Fix {
         for id in graph.order().unwrap_or_default() {
             let Some(node) = graph.node(id).cloned() else { continue };
             let kept = match &node.op {
-                Op::Constant { id } => graph.consts.get(*id).is_some_and(|c| {
-                    c.origin.tensor.as_ref().is_some_and(|name| self.keep.contains(name))
-                }),
+                Op::Constant { id } => graph
+                    .consts
+                    .get(*id)
+                    .is_some_and(|c| c.origin.tensor.as_ref().is_some_and(|name| self.keep.contains(name))),
                 _ => false,
             };
             if kept {

@@ -121,9 +121,8 @@ impl Offers {
             let (k, n) = (m.k as usize, m.n as usize);
             let known = sensitivities.get(&id);
             let importance = known.and_then(|s| s.importance.as_deref());
-            let loss = |scheme| {
-                expected_loss(&values, importance, k, n, scheme).map_err(|e| failed(e.to_string()))
-            };
+            let loss =
+                |scheme| expected_loss(&values, importance, k, n, scheme).map_err(|e| failed(e.to_string()));
             let per_error = match known {
                 Some(s) => s.cost / loss(COARSE)?.max(1e-12),
                 None => 1.0,
@@ -201,8 +200,10 @@ fn sensitivities(
     let want: Vec<BTreeMap<String, Tensor>> =
         frames.par_iter().map(|f| model.finish(f.clone())).collect::<Result<_, _>>()?;
     let steps: Vec<_> = model.steps().iter().copied().enumerate().collect();
-    let uses: Vec<_> =
-        steps.into_iter().filter_map(|(s, id)| Some((s, graph.node(id)?, graph.node(id)?.op.matrix()?))).collect();
+    let uses: Vec<_> = steps
+        .into_iter()
+        .filter_map(|(s, id)| Some((s, graph.node(id)?, graph.node(id)?.op.matrix()?)))
+        .collect();
     let mut found: BTreeMap<MatrixId, Sensitivity> = BTreeMap::new();
     progress.begin("sensitivities", uses.len() as u64);
     for (step, node, matrix) in uses {

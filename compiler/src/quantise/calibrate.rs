@@ -249,7 +249,11 @@ pub fn calibrate(
 }
 
 /// Runs frames on.
-pub(super) fn advance(executor: &Executor<'_, OpenType>, frames: &mut [Frame], to: usize) -> Result<(), Diagnostics> {
+pub(super) fn advance(
+    executor: &Executor<'_, OpenType>,
+    frames: &mut [Frame],
+    to: usize,
+) -> Result<(), Diagnostics> {
     frames.par_iter_mut().map(|f| executor.advance(f, to)).collect()
 }
 
@@ -338,17 +342,15 @@ impl Calibration<'_> {
         samples: &Samples,
         model: &Executor<'_, OpenType>,
     ) -> Result<BTreeMap<MatrixId, Inputs>, Diagnostics> {
-        let looked_up = |m: MatrixId| {
-            uses.iter().any(|u| u.matrix == m && matches!(u.node.op, Op::FixedLookup { .. }))
-        };
+        let looked_up =
+            |m: MatrixId| uses.iter().any(|u| u.matrix == m && matches!(u.node.op, Op::FixedLookup { .. }));
         let mut found = BTreeMap::new();
         let products = uses.iter().filter(|u| !matches!(u.node.op, Op::FixedLookup { .. }));
         let products: Vec<&Use> = products.filter(|u| looked_up(u.matrix)).collect();
         if products.is_empty() {
             return Ok(found);
         }
-        let mut frames: Vec<Frame> =
-            samples.iter().map(|s| model.begin(s)).collect::<Result<_, _>>()?;
+        let mut frames: Vec<Frame> = samples.iter().map(|s| model.begin(s)).collect::<Result<_, _>>()?;
         for u in products {
             advance(model, &mut frames, u.step)?;
             if let std::collections::btree_map::Entry::Vacant(e) = found.entry(u.matrix) {
@@ -451,7 +453,11 @@ impl Calibration<'_> {
             for (_, x) in pairs {
                 for row in x.as_slice::<f32>().map_err(failed)?.chunks_exact(k) {
                     let scale = numerics::quantize_activations(a, row, &mut q);
-                    sum += row.iter().zip(&q).map(|(x, q)| f64::from(x - f32::from(*q) * scale).powi(2)).sum::<f64>();
+                    sum += row
+                        .iter()
+                        .zip(&q)
+                        .map(|(x, q)| f64::from(x - f32::from(*q) * scale).powi(2))
+                        .sum::<f64>();
                 }
             }
             Ok(sum)
@@ -476,7 +482,7 @@ impl Calibration<'_> {
         let rect = |&id: &TileId| match &self.program.tiles.get(id.index())?.kind {
             TileKind::Matrix { k, n, scheme: scheme @ Scheme::Codes { .. }, .. } => {
                 let range = |r: &std::ops::Range<u32>| r.start as usize..r.end as usize;
-                Some((id, TileRect { k: range(k), n: range(n), scheme: *scheme }))
+                Some((id, TileRect::new(range(k), range(n), *scheme).ok()?))
             }
             _ => None,
         };
@@ -495,7 +501,7 @@ impl Calibration<'_> {
         let moments = Moments { k: inputs.k, h: &inputs.h, c: Some(&inputs.c) };
         let solver = Solver::new(moments).map_err(at)?;
         let tiles: Vec<TileRect> = rects.iter().map(|r| r.1.clone()).collect();
-        let solution = solver.solve(&weights, m.n as usize, &tiles).map_err(at)?;
+        let solution = solver.solve(&weights, m.n as usize, None, &tiles).map_err(at)?;
         self.found.losses.insert(matrix, solution.loss() / solution.signal.max(f64::MIN_POSITIVE));
         if let Some(a) = self.found.activations.get_mut(matrix.index()) {
             *a = inputs.activations;
@@ -508,7 +514,7 @@ impl Calibration<'_> {
         let mut blocks = Vec::new();
         for (id, rect) in self.rects(matrix) {
             let weights = self.source.weights(id).ok_or_else(|| failed("the model has no such weights"))?;
-            let block = data_free(&weights, None, rect.k.len(), rect.n.len(), rect.scheme);
+            let block = data_free(&weights, None, rect.k.len(), rect.n.len(), rect.scheme());
             blocks.push((id, block.map_err(|e| failed(e.to_string()))?));
         }
         self.found.losses.insert(matrix, f64::NAN);
@@ -578,7 +584,11 @@ impl Calibration<'_> {
     fn constants_at(&self, offset: u64) -> usize {
         let mut count = 0;
         self.program.graph.each(&mut |g| {
-            count += g.consts.iter().filter(|(_, c)| matches!(c.source, ConstSource::Data(o) if o == offset)).count();
+            count += g
+                .consts
+                .iter()
+                .filter(|(_, c)| matches!(c.source, ConstSource::Data(o) if o == offset))
+                .count();
         });
         count
     }

@@ -1,4 +1,4 @@
-//! Levels that codes stand for, the search for scales, and codebooks learned from weights.
+//! Grid that codes stand for, the search for scales, and codebooks learned from weights.
 
 use pfmc_ir::numerics::code_max;
 
@@ -11,14 +11,14 @@ const CELLS: usize = 512;
 
 /// Ascending levels with a table that finds the nearest one.
 #[derive(Debug, Clone)]
-pub struct Levels {
+pub struct Grid {
     values: Vec<f32>,
     nearest: Vec<u8>,
     largest: f32,
     codebook: bool,
 }
 
-impl Levels {
+impl Grid {
     fn new(values: Vec<f32>, codebook: bool) -> Self {
         let mut at = 0;
         let nearest = (0..CELLS)
@@ -31,13 +31,13 @@ impl Levels {
             })
             .collect();
         let largest = values.iter().fold(0f32, |a, v| a.max(v.abs()));
-        Levels { values, nearest, largest, codebook }
+        Grid { values, nearest, largest, codebook }
     }
 
     /// The levels of uniform codes of `bits` bits (2 to 8): every integer in ±(2^(bits-1) - 1).
     pub fn uniform(bits: u8) -> Self {
         let most = code_max(bits.clamp(2, 8));
-        Levels::new((-most..=most).map(|v| v as f32).collect(), false)
+        Grid::new((-most..=most).map(|v| v as f32).collect(), false)
     }
 
     /// A codebook with the given ascending values in ±127, rounded so that they stay distinct.
@@ -50,14 +50,14 @@ impl Levels {
             least = v + 1;
             whole.push(v as f32);
         }
-        Levels::new(whole, true)
+        Grid::new(whole, true)
     }
 
-    /// Codebook of 2^bits levels (bits at most [`super::CODEBOOK_BITS_MAX`]) for `columns` of weights, by
+    /// Codebook of 2^bits levels (bits at most [`pfmc_ir::tile::CODEBOOK_BITS_MAX`]) for `columns` of weights, by
     /// Lloyd's iteration weighted with the rows' `importance` and the squares of the groups' scales,
     /// which are searched afresh in every round.
     pub fn learn(columns: &[&[f32]], importance: &[f32], bits: u8, group: usize) -> Self {
-        let count = 1usize << bits.clamp(1, super::CODEBOOK_BITS_MAX);
+        let count = 1usize << bits.clamp(1, pfmc_ir::tile::CODEBOOK_BITS_MAX);
         let mut values: Vec<f64> = (0..count)
             .map(|i| {
                 let t = (2.0 * i as f64 + 1.0 - count as f64) / (count as f64 - 1.0);
@@ -66,7 +66,7 @@ impl Levels {
             .collect();
         let step = columns.len().div_ceil(LEARNING_COLUMNS).max(1);
         for _ in 0..LLOYD_ROUNDS {
-            let levels = Levels::new(values.iter().map(|&v| v as f32).collect(), true);
+            let levels = Grid::new(values.iter().map(|&v| v as f32).collect(), true);
             let mut sums = vec![(0f64, 0f64); count];
             for column in columns.iter().step_by(step) {
                 for (x, h) in column.chunks(group).zip(importance.chunks(group)) {
@@ -93,7 +93,7 @@ impl Levels {
                 values.iter_mut().for_each(|v| *v *= 127.0 / largest);
             }
         }
-        Levels::rounded(&values)
+        Grid::rounded(&values)
     }
 
     /// Index of the level nearest to `v`; the upper one of two equally near.
@@ -102,13 +102,13 @@ impl Levels {
         usize::from(self.nearest[((v * 2.0 + 256.0).clamp(0.0, 511.0) as usize) & (CELLS - 1)])
     }
 
-    /// The level with an index from [`Levels::nearest`].
+    /// The level with an index from [`Grid::nearest`].
     #[inline(always)]
     pub fn value(&self, index: usize) -> f32 {
         self.values[index]
     }
 
-    /// The level with an index from [`Levels::nearest`], as fixed in a tile.
+    /// The level with an index from [`Grid::nearest`], as fixed in a tile.
     pub fn integer(&self, index: usize) -> i8 {
         self.values[index] as i8
     }
@@ -155,7 +155,7 @@ impl Levels {
         if error < best.1 { (best.2, error) } else { (best.0, best.1) }
     }
 
-    /// The best multiple of `unit` near the result of [`Levels::fit`], and its error.
+    /// The best multiple of `unit` near the result of [`Grid::fit`], and its error.
     #[inline(always)]
     pub fn fit_multiple(&self, x: &[f32], h: &[f32], unit: f32) -> (u8, f32) {
         let (s, error) = self.fit(x, h);
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_table_finds_the_nearest_level() {
-        for levels in [Levels::uniform(4), Levels::uniform(8), Levels::rounded(&[-127.0, -20.0, 3.0, 99.0])] {
+        for levels in [Grid::uniform(4), Grid::uniform(8), Grid::rounded(&[-127.0, -20.0, 3.0, 99.0])] {
             for i in -3000..3000 {
                 let v = i as f32 / 20.0;
                 let brute = levels.values.iter().map(|l| (l - v).abs()).fold(f32::INFINITY, f32::min);
@@ -214,13 +214,13 @@ mod tests {
     #[test]
     fn codebooks_ascend_within_int8() {
         for values in [vec![0.0; 16], vec![127.0; 8], vec![-127.0; 8], vec![-500.0, 0.2, 0.3, 500.0]] {
-            let book = Levels::rounded(&values).codebook();
+            let book = Grid::rounded(&values).codebook();
             assert!(book.windows(2).all(|p| p[0] < p[1]) && book[0] >= -127, "{book:?}");
         }
         let w = normal(4096);
         let columns: Vec<&[f32]> = w.chunks(256).collect();
         for bits in 2..=6 {
-            let book = Levels::learn(&columns, &[1.0; 256], bits, 64).codebook();
+            let book = Grid::learn(&columns, &[1.0; 256], bits, 64).codebook();
             assert!(book.len() == 1 << bits && book.windows(2).all(|p| p[0] < p[1]) && book[0] >= -127);
         }
     }
@@ -232,18 +232,18 @@ mod tests {
         let w = normal(1 << 16);
         let h = [1.0; 1024];
         let columns: Vec<&[f32]> = w.chunks(1024).collect();
-        let error = |levels: &Levels| -> f32 {
+        let error = |levels: &Grid| -> f32 {
             let sum: f32 = columns.iter().flat_map(|c| c.chunks(64)).map(|x| levels.fit(x, &h[..64]).1).sum();
             sum / w.iter().map(|v| v * v).sum::<f32>()
         };
-        let learned = error(&Levels::learn(&columns, &h, 4, 64));
+        let learned = error(&Grid::learn(&columns, &h, 4, 64));
         assert!(learned < 0.0098, "{learned}");
-        assert!(learned < 0.85 * error(&Levels::uniform(4)));
+        assert!(learned < 0.85 * error(&Grid::uniform(4)));
     }
 
     #[test]
     fn degenerate_groups_have_scale_zero() {
-        let levels = Levels::uniform(4);
+        let levels = Grid::uniform(4);
         for x in [[0.0, 0.0], [f32::NAN, 1.0], [1.0, f32::NAN], [f32::INFINITY, 1.0], [1e-44, 0.0]] {
             assert_eq!(levels.fit(&x, &[1.0; 2]).0, 0.0, "{x:?}");
             assert_eq!(levels.fit_multiple(&x, &[1.0; 2], 0.1).0, 0);

@@ -16,20 +16,22 @@
 //! Plain functions over slices; they know no model and no program. Results depend on nothing but the
 //! arguments.
 
+pub mod allocate;
+pub mod calibrate;
 mod factor;
 mod levels;
+pub mod options;
+pub mod plan;
 mod solve;
 
 use std::fmt;
 use std::ops::Range;
 
+use pfmc_ir::tile::{CodeBlock, Levels, Scheme};
 use rayon::prelude::*;
 
-pub use levels::Levels;
+pub use levels::Grid;
 pub use solve::{Moments, Solution, Solver};
-
-/// Most bits a code that selects from a codebook may have.
-pub const CODEBOOK_BITS_MAX: u8 = 6;
 
 /// Columns of a tile that [`expected_loss`] looks at.
 const SAMPLED_COLUMNS: usize = 32;
@@ -41,46 +43,28 @@ pub struct TileRect {
     pub k: Range<usize>,
     /// Columns.
     pub n: Range<usize>,
-    /// 2 to 8; at most [`CODEBOOK_BITS_MAX`] with a codebook.
+    /// Bits a code.
     pub bits: u8,
     /// Rows that share a scale, from the tile's first row on.
     pub group: usize,
-    /// Whether codes select from a codebook of the tile.
-    pub codebook: bool,
+    /// What codes stand for.
+    pub levels: Levels,
 }
 
-/// Contents of a tile.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Block {
-    /// Rows.
-    pub k: usize,
-    /// Columns.
-    pub n: usize,
-    /// Bits a code.
-    pub bits: u8,
-    /// Rows that share a scale.
-    pub group: usize,
-    /// Common factor of the tile.
-    pub unit: f32,
-    /// `[k][n]`: what the codes stand for.
-    pub levels: Vec<i8>,
-    /// `[ceil(k / group)][n]`.
-    pub scales: Vec<u8>,
-    /// Strictly ascending; empty where codes are uniform.
-    pub codebook: Vec<i8>,
-}
+impl TileRect {
+    /// A tile of codes.
+    ///
+    /// # Errors
+    /// When the scheme is none of codes, or not valid.
+    pub fn new(k: Range<usize>, n: Range<usize>, scheme: Scheme) -> Result<TileRect, QuantiseError> {
+        let (bits, group, levels) = codes(scheme)?;
+        Ok(TileRect { k, n, bits, group, levels })
+    }
 
-impl Block {
-    /// The elements, `[k][n]`: `level * scale * unit`.
-    pub fn dequantize(&self) -> Vec<f32> {
-        let mut out = Vec::with_capacity(self.levels.len());
-        for (k, row) in self.levels.chunks_exact(self.n.max(1)).enumerate() {
-            let scales = self.scales.chunks_exact(self.n.max(1)).nth(k / self.group.max(1));
-            for (&l, &s) in row.iter().zip(scales.unwrap_or_default()) {
-                out.push(f32::from(l) * f32::from(s) * self.unit);
-            }
-        }
-        out
+    /// The scheme.
+    pub fn scheme(&self) -> Scheme {
+        let group = u32::try_from(self.group).unwrap_or(u32::MAX);
+        Scheme::Codes { bits: self.bits, group, levels: self.levels }
     }
 }
 
@@ -107,14 +91,12 @@ impl fmt::Display for QuantiseError {
 
 impl std::error::Error for QuantiseError {}
 
-/// Refuses schemes that no tile can have.
-fn check_scheme(bits: u8, group: usize, codebook: bool) -> Result<(), QuantiseError> {
-    let most = if codebook { CODEBOOK_BITS_MAX } else { 8 };
-    if !(2..=most).contains(&bits) || group == 0 {
-        let kind = if codebook { "codebook" } else { "uniform" };
-        return Err(QuantiseError::Shape(format!("{kind} codes of {bits} bits in groups of {group} rows")));
+/// Bits, group and levels of a scheme of codes; others are refused.
+fn codes(scheme: Scheme) -> Result<(u8, usize, Levels), QuantiseError> {
+    match scheme {
+        Scheme::Codes { bits, group, levels } if scheme.is_valid() => Ok((bits, group as usize, levels)),
+        _ => Err(QuantiseError::Shape(format!("tiles of codes have no scheme {scheme}"))),
     }
-    Ok(())
 }
 
 /// `[n][k]` from `[k][n]`: every `step`th column.
@@ -127,8 +109,11 @@ fn columns(values: &[f32], k: usize, n: usize, step: usize) -> Vec<f32> {
 }
 
 /// Levels of a tile whose columns are given: uniform, or learned from them.
-fn choose_levels(columns: &[&[f32]], importance: &[f32], bits: u8, group: usize, codebook: bool) -> Levels {
-    if codebook { Levels::learn(columns, importance, bits, group) } else { Levels::uniform(bits) }
+fn choose_grid(columns: &[&[f32]], importance: &[f32], (bits, group, levels): (u8, usize, Levels)) -> Grid {
+    match levels {
+        Levels::Codebook => Grid::learn(columns, importance, bits, group),
+        Levels::Uniform => Grid::uniform(bits),
+    }
 }
 
 /// Quantises a `[k][n]` rectangle from its values alone: scales (and the codebook, if one is wanted) that
@@ -143,11 +128,9 @@ pub fn data_free(
     importance: Option<&[f32]>,
     k: usize,
     n: usize,
-    bits: u8,
-    group: usize,
-    codebook: bool,
-) -> Result<Block, QuantiseError> {
-    check_scheme(bits, group, codebook)?;
+    scheme: Scheme,
+) -> Result<CodeBlock, QuantiseError> {
+    let (bits, group, levels) = codes(scheme)?;
     let ones;
     let importance = match importance {
         Some(h) => h,
@@ -161,7 +144,7 @@ pub fn data_free(
         return Err(QuantiseError::Shape(format!("{v} weights and {h} importances for {k} x {n}")));
     }
     let groups = k.div_ceil(group);
-    let mut block = Block {
+    let mut block = CodeBlock {
         k,
         n,
         bits,
@@ -174,17 +157,17 @@ pub fn data_free(
     let turned = columns(values, k, n, 1);
     let turned: Vec<&[f32]> = turned.chunks_exact(k.max(1)).collect();
     pulp::Arch::new().dispatch(|| {
-        let levels = choose_levels(&turned, importance, bits, group, codebook);
-        block.codebook = levels.codebook();
-        block.unit = levels.unit(&turned, importance, group);
+        let grid = choose_grid(&turned, importance, (bits, group, levels));
+        block.codebook = grid.codebook();
+        block.unit = grid.unit(&turned, importance, group);
         for (j, column) in turned.iter().enumerate() {
             for (g, (x, h)) in column.chunks(group).zip(importance.chunks(group)).enumerate() {
-                let (multiple, _) = levels.fit_multiple(x, h, block.unit);
+                let (multiple, _) = grid.fit_multiple(x, h, block.unit);
                 let scale = f32::from(multiple) * block.unit;
                 let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
                 block.scales[g * n + j] = multiple;
                 for (i, x) in x.iter().enumerate() {
-                    block.levels[(g * group + i) * n + j] = levels.integer(levels.nearest(x * inverse));
+                    block.levels[(g * group + i) * n + j] = grid.integer(grid.nearest(x * inverse));
                 }
             }
         }
@@ -200,25 +183,31 @@ pub fn data_free(
 /// As [`data_free`].
 pub fn expected_loss(
     values: &[f32],
-    importance: &[f32],
+    importance: Option<&[f32]>,
     k: usize,
     n: usize,
-    bits: u8,
-    group: usize,
-    codebook: bool,
+    scheme: Scheme,
 ) -> Result<f64, QuantiseError> {
-    check_scheme(bits, group, codebook)?;
+    let (bits, group, levels) = codes(scheme)?;
+    let ones;
+    let importance = match importance {
+        Some(h) => h,
+        None => {
+            ones = vec![1f32; k];
+            &ones
+        }
+    };
     if k.checked_mul(n) != Some(values.len()) || importance.len() != k {
         return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", values.len())));
     }
     let turned = columns(values, k, n, n.div_ceil(SAMPLED_COLUMNS));
     let turned: Vec<&[f32]> = turned.chunks_exact(k.max(1)).collect();
     let sum = pulp::Arch::new().dispatch(|| {
-        let levels = choose_levels(&turned, importance, bits, group, codebook);
+        let grid = choose_grid(&turned, importance, (bits, group, levels));
         let mut sum = 0f64;
         for column in &turned {
             for (x, h) in column.chunks(group).zip(importance.chunks(group)) {
-                sum += f64::from(levels.fit(x, h).1);
+                sum += f64::from(grid.fit(x, h).1);
             }
         }
         sum
@@ -236,7 +225,7 @@ pub fn data_free_tiles(
     k: usize,
     n: usize,
     tiles: &[TileRect],
-) -> Result<Vec<Block>, QuantiseError> {
+) -> Result<Vec<CodeBlock>, QuantiseError> {
     if k.checked_mul(n) != Some(weights.len()) || importance.is_some_and(|h| h.len() != k) {
         return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", weights.len())));
     }
@@ -249,7 +238,7 @@ pub fn data_free_tiles(
             let values: Vec<f32> =
                 t.k.clone().flat_map(|i| &weights[i * n + t.n.start..i * n + t.n.end]).copied().collect();
             let h = importance.map(|h| &h[t.k.clone()]);
-            data_free(&values, h, t.k.len(), t.n.len(), t.bits, t.group, t.codebook)
+            data_free(&values, h, t.k.len(), t.n.len(), t.scheme())
         })
         .collect()
 }
@@ -262,6 +251,11 @@ mod tests {
         (0..len).map(|i| (((i * 7919 % 1013) as f32 - 506.0) / 506.0).powi(3)).collect()
     }
 
+    fn scheme(bits: u8, group: u32, codebook: bool) -> Scheme {
+        let levels = if codebook { Levels::Codebook } else { Levels::Uniform };
+        Scheme::Codes { bits, group, levels }
+    }
+
     fn error(w: &[f32], got: &[f32]) -> f32 {
         w.iter().zip(got).map(|(a, b)| (a - b) * (a - b)).sum()
     }
@@ -272,8 +266,8 @@ mod tests {
         let w = weights(k * n);
         for bits in 2..=6 {
             let plain = pfmc_ir::numerics::quantize_codes(&w, k, n, bits, 32).dequantize();
-            let uniform = data_free(&w, None, k, n, bits, 32, false).unwrap();
-            let book = data_free(&w, None, k, n, bits, 32, true).unwrap();
+            let uniform = data_free(&w, None, k, n, scheme(bits, 32, false)).unwrap();
+            let book = data_free(&w, None, k, n, scheme(bits, 32, true)).unwrap();
             assert!(uniform.codebook.is_empty() && book.codebook.len() == 1 << bits);
             let errors = [plain, uniform.dequantize(), book.dequantize()].map(|got| error(&w, &got));
             assert!(errors[2] < errors[1] && errors[1] < errors[0], "{bits}: {errors:?}");
@@ -286,12 +280,12 @@ mod tests {
         let (k, n) = (32, 8);
         let w = weights(k * n);
         let h: Vec<f32> = (0..k).map(|i| if i % 2 == 0 { 100.0 } else { 1.0 }).collect();
-        let even = |b: &Block| -> f32 {
+        let even = |b: &CodeBlock| -> f32 {
             let d = b.dequantize();
             (0..k).step_by(2).map(|i| error(&w[i * n..(i + 1) * n], &d[i * n..(i + 1) * n])).sum()
         };
-        let plain = data_free(&w, None, k, n, 3, 32, false).unwrap();
-        assert!(even(&data_free(&w, Some(&h), k, n, 3, 32, false).unwrap()) < even(&plain));
+        let plain = data_free(&w, None, k, n, scheme(3, 32, false)).unwrap();
+        assert!(even(&data_free(&w, Some(&h), k, n, scheme(3, 32, false)).unwrap()) < even(&plain));
     }
 
     #[test]
@@ -299,25 +293,25 @@ mod tests {
         let (k, n) = (64, 200);
         let w = weights(k * n);
         for (bits, codebook) in [(3, true), (4, false)] {
-            let got = error(&w, &data_free(&w, None, k, n, bits, 32, codebook).unwrap().dequantize());
-            let guess = expected_loss(&w, &[1.0; 64], k, n, bits, 32, codebook).unwrap() as f32;
+            let got = error(&w, &data_free(&w, None, k, n, scheme(bits, 32, codebook)).unwrap().dequantize());
+            let guess = expected_loss(&w, None, k, n, scheme(bits, 32, codebook)).unwrap() as f32;
             assert!((guess / got - 1.0).abs() < 0.15, "{guess} {got}");
         }
     }
 
     #[test]
     fn what_does_not_fit_is_refused_and_what_is_not_finite_is_zero() {
-        assert!(data_free(&[1.0; 6], None, 2, 4, 4, 2, false).is_err());
-        assert!(data_free(&[1.0; 6], None, 2, 3, 9, 2, false).is_err());
-        assert!(data_free(&[1.0; 6], None, 2, 3, 7, 2, true).is_err());
-        assert!(data_free(&[1.0; 6], None, 2, 3, 4, 0, true).is_err());
-        assert!(data_free(&[], None, usize::MAX, 2, 4, 1, true).is_err());
-        let b = data_free(&[f32::NAN, 1.0, 2.0, f32::INFINITY], None, 1, 4, 4, 1, false).unwrap();
+        assert!(data_free(&[1.0; 6], None, 2, 4, scheme(4, 2, false)).is_err());
+        assert!(data_free(&[1.0; 6], None, 2, 3, scheme(9, 2, false)).is_err());
+        assert!(data_free(&[1.0; 6], None, 2, 3, scheme(7, 2, true)).is_err());
+        assert!(data_free(&[1.0; 6], None, 2, 3, scheme(4, 0, true)).is_err());
+        assert!(data_free(&[], None, usize::MAX, 2, scheme(4, 1, true)).is_err());
+        let b = data_free(&[f32::NAN, 1.0, 2.0, f32::INFINITY], None, 1, 4, scheme(4, 1, false)).unwrap();
         assert_eq!(b.scales[0], 0);
         assert_eq!(b.scales[3], 0);
         let d = b.dequantize();
         assert!((d[1] - 1.0).abs() < 0.01 && (d[2] - 2.0).abs() < 0.01, "{d:?}");
-        let zero = data_free(&[0.0; 8], None, 4, 2, 3, 4, true).unwrap();
+        let zero = data_free(&[0.0; 8], None, 4, 2, scheme(3, 4, true)).unwrap();
         assert_eq!((zero.unit, zero.dequantize()), (0.0, vec![0.0; 8]));
     }
 }

@@ -170,7 +170,8 @@ pub fn synthetic(graph: &Graph<OpenType>) -> Result<Samples, Diagnostics> {
                 Tensor::new(shape, values)
             };
             let unfit = |m: String| Diagnostics::from(Diagnostic::error(&E0405, m));
-            let cast = pfmc_ir::eval::eval(&Op::Cast { to: v.ty.elem }, &[tensor.map_err(unfit)?]).map_err(unfit)?;
+            let cast =
+                pfmc_ir::eval::eval(&Op::Cast { to: v.ty.elem }, &[tensor.map_err(unfit)?]).map_err(unfit)?;
             run.extend(cast.into_iter().next().map(|t| (v.name.clone(), t)));
         }
         runs.push(run);

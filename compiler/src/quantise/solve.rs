@@ -5,7 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::factor::{Factor, LANES, Lane, filled, subtract_scaled, times};
-use super::{Block, Levels, QuantiseError, TileRect, check_scheme, choose_levels};
+use pfmc_ir::tile::CodeBlock;
+
+use super::{Grid, QuantiseError, TileRect, choose_grid, codes};
 
 /// Damping, relative to the mean of the diagonal of the moments. Chosen on held-out text: ten times
 /// less fits the calibration data's noise, ten times more keeps too much of it from mattering.
@@ -43,7 +45,7 @@ pub struct Solver<'a> {
 #[derive(Debug, Clone)]
 pub struct Solution {
     /// Contents of the tiles, in the order asked for.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<CodeBlock>,
     /// Each tile's share of `sum over columns of E ((w' - q)·x')^2`, w' the best real-valued weights.
     /// Shares of tiles that compensate each other can be negative.
     pub losses: Vec<f64>,
@@ -163,17 +165,17 @@ impl<'a> Solver<'a> {
             })
             .collect();
         let (target, signal) = self.target(weights, n, wanted)?;
-        let levels: Vec<(Levels, f32)> = tiles.par_iter().map(|t| self.levels(t, &target)).collect();
+        let levels: Vec<(Grid, f32)> = tiles.par_iter().map(|t| self.levels(t, &target)).collect();
         let coded: Vec<Coded> = strips
             .par_iter()
             .map(|s| pulp::Arch::new().dispatch(|| self.strip(s, &target, &levels)))
             .collect();
 
         let mut losses = vec![0f64; tiles.len()];
-        let mut blocks: Vec<Block> = tiles
+        let mut blocks: Vec<CodeBlock> = tiles
             .iter()
             .zip(&levels)
-            .map(|(t, (levels, unit))| Block {
+            .map(|(t, (levels, unit))| CodeBlock {
                 k: t.k.len(),
                 n: t.n.len(),
                 bits: t.bits,
@@ -211,7 +213,7 @@ impl<'a> Solver<'a> {
     fn layouts(&self, n: usize, tiles: &[TileRect]) -> Result<Vec<(Range<usize>, Layout)>, QuantiseError> {
         let k = self.moments.k;
         for t in tiles {
-            check_scheme(t.bits, t.group, t.codebook)?;
+            codes(t.scheme())?;
         }
         let mut cuts: Vec<usize> = tiles.iter().flat_map(|t| [t.n.start, t.n.end]).chain([0, n]).collect();
         cuts.sort_unstable();
@@ -312,8 +314,8 @@ impl<'a> Solver<'a> {
         Ok((target, signals.iter().sum()))
     }
 
-    /// Levels and unit of a tile, from the target alone.
-    fn levels(&self, tile: &TileRect, target: &[f32]) -> (Levels, f32) {
+    /// Grid and unit of a tile, from the target alone.
+    fn levels(&self, tile: &TileRect, target: &[f32]) -> (Grid, f32) {
         let k = self.moments.k;
         let mut turned = Vec::with_capacity(tile.k.len() * tile.n.len());
         for column in tile.n.clone() {
@@ -323,7 +325,7 @@ impl<'a> Solver<'a> {
         let turned: Vec<&[f32]> = turned.chunks_exact(tile.k.len().max(1)).collect();
         let importance = &self.importance[tile.k.clone()];
         pulp::Arch::new().dispatch(|| {
-            let levels = choose_levels(&turned, importance, tile.bits, tile.group, tile.codebook);
+            let levels = choose_grid(&turned, importance, (tile.bits, tile.group, tile.levels));
             let unit = levels.unit(&turned, importance, tile.group);
             (levels, unit)
         })
@@ -331,11 +333,11 @@ impl<'a> Solver<'a> {
 
     /// Codes and scales of some columns.
     #[inline(always)]
-    fn strip(&self, strip: &Strip, target: &[f32], levels: &[(Levels, f32)]) -> Coded {
+    fn strip(&self, strip: &Strip, target: &[f32], levels: &[(Grid, f32)]) -> Coded {
         let (k, layout) = (self.moments.k, strip.layout);
         let (count, groups) = (strip.columns.len(), layout.groups.len());
         let target = &target[strip.columns.start * k..strip.columns.end * k];
-        let tiles: Vec<&(Levels, f32)> = layout.tiles.iter().map(|&t| &levels[t]).collect();
+        let tiles: Vec<&(Grid, f32)> = layout.tiles.iter().map(|&t| &levels[t]).collect();
 
         let mut scales = vec![0u8; count * groups];
         let mut x = Vec::new();
@@ -403,7 +405,7 @@ impl<'a> Solver<'a> {
     fn move_codes(
         &self,
         layout: &Layout,
-        tiles: &[&(Levels, f32)],
+        tiles: &[&(Grid, f32)],
         scales: &[u8],
         codes: &mut [u8],
         g: &mut [f32],
@@ -433,7 +435,7 @@ impl<'a> Solver<'a> {
     fn move_scales(
         &self,
         layout: &Layout,
-        tiles: &[&(Levels, f32)],
+        tiles: &[&(Grid, f32)],
         scales: &mut [u8],
         codes: &[u8],
         g: &mut [f32],
