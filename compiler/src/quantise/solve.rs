@@ -37,6 +37,10 @@ pub struct Solver<'a> {
     factor: Factor,
     /// By row, not in order.
     importance: Vec<f32>,
+    /// Weights of rows for choosing scales and codebooks, by row: geometric means of their importance
+    /// and their mean square. The former is too sure that later rows can compensate, which codes at
+    /// the end of their range cannot.
+    fitting: Vec<f32>,
 }
 
 /// A quantised matrix.
@@ -118,7 +122,8 @@ impl<'a> Solver<'a> {
         }
         let ordered = factor.importance();
         let importance = place.iter().map(|&at| ordered[at]).collect();
-        Ok(Solver { moments, order, place, h, factor, importance })
+        let fitting = place.iter().map(|&at| (ordered[at] * h[at * k + at]).sqrt()).collect();
+        Ok(Solver { moments, order, place, h, factor, importance, fitting })
     }
 
     /// What a squared error of 1 in each row costs after other rows have compensated; for
@@ -321,7 +326,7 @@ impl<'a> Solver<'a> {
             turned.extend(tile.k.clone().map(|row| column[self.place[row]]));
         }
         let turned: Vec<&[f32]> = turned.chunks_exact(tile.k.len().max(1)).collect();
-        let importance = &self.importance[tile.k.clone()];
+        let importance = &self.fitting[tile.k.clone()];
         pulp::Arch::new().dispatch(|| {
             let levels = choose_levels(&turned, importance, tile.bits, tile.group, tile.codebook);
             let unit = levels.unit(&turned, importance, tile.group);
@@ -344,7 +349,7 @@ impl<'a> Solver<'a> {
                 let (levels, unit) = tiles[*tile];
                 x.clear();
                 x.extend(rows.clone().map(|row| column[self.place[row]]));
-                *scale = levels.fit_multiple(&x, &self.importance[rows.clone()], *unit).0;
+                *scale = levels.fit_multiple(&x, &self.fitting[rows.clone()], *unit).0;
             }
         }
 
