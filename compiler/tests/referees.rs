@@ -146,7 +146,7 @@ fn build(model: &Path, target: &str, bits: Option<u8>, bind: &[(&str, i64)], out
     let options = Options {
         model: model.to_owned(),
         target: target.into(),
-        bits,
+        quantisation: Quantisation { bits, ..Quantisation::default() },
         bind: bind.iter().map(|(n, s)| ((*n).to_owned(), *s)).collect(),
         output: Some(output.to_owned()),
         ..Options::default()

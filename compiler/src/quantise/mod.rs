@@ -131,6 +131,13 @@ pub fn data_free(
     scheme: Scheme,
 ) -> Result<CodeBlock, QuantiseError> {
     let (bits, group, levels) = codes(scheme)?;
+    if k.checked_mul(n) != Some(values.len()) || importance.is_some_and(|h| h.len() != k) {
+        return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", values.len())));
+    }
+    if values.is_empty() {
+        let (levels, scales, codebook) = Default::default();
+        return Ok(CodeBlock { k, n, bits, group, unit: 0.0, levels, scales, codebook });
+    }
     let ones;
     let importance = match importance {
         Some(h) => h,
@@ -139,10 +146,6 @@ pub fn data_free(
             &ones
         }
     };
-    if k.checked_mul(n) != Some(values.len()) || importance.len() != k {
-        let (v, h) = (values.len(), importance.len());
-        return Err(QuantiseError::Shape(format!("{v} weights and {h} importances for {k} x {n}")));
-    }
     let groups = k.div_ceil(group);
     let mut block = CodeBlock {
         k,
@@ -199,6 +202,9 @@ pub fn expected_loss(
     };
     if k.checked_mul(n) != Some(values.len()) || importance.len() != k {
         return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", values.len())));
+    }
+    if values.is_empty() {
+        return Ok(0.0);
     }
     let turned = columns(values, k, n, n.div_ceil(SAMPLED_COLUMNS));
     let turned: Vec<&[f32]> = turned.chunks_exact(k.max(1)).collect();
