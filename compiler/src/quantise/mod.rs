@@ -99,6 +99,14 @@ fn codes(scheme: Scheme) -> Result<(u8, usize, Levels), QuantiseError> {
     }
 }
 
+/// Refuses weights and importances that are not those of `k` rows and `n` columns.
+fn check_lengths(w: &[f32], importance: Option<&[f32]>, k: usize, n: usize) -> Result<(), QuantiseError> {
+    if k.checked_mul(n) != Some(w.len()) || importance.is_some_and(|h| h.len() != k) {
+        return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", w.len())));
+    }
+    Ok(())
+}
+
 /// `[n][k]` from `[k][n]`: every `step`th column.
 fn columns(values: &[f32], k: usize, n: usize, step: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(k.saturating_mul(n.div_ceil(step.max(1))));
@@ -131,9 +139,7 @@ pub fn data_free(
     scheme: Scheme,
 ) -> Result<CodeBlock, QuantiseError> {
     let (bits, group, levels) = codes(scheme)?;
-    if k.checked_mul(n) != Some(values.len()) || importance.is_some_and(|h| h.len() != k) {
-        return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", values.len())));
-    }
+    check_lengths(values, importance, k, n)?;
     if values.is_empty() {
         let (levels, scales, codebook) = Default::default();
         return Ok(CodeBlock { k, n, bits, group, unit: 0.0, levels, scales, codebook });
@@ -192,6 +198,10 @@ pub fn expected_loss(
     scheme: Scheme,
 ) -> Result<f64, QuantiseError> {
     let (bits, group, levels) = codes(scheme)?;
+    check_lengths(values, importance, k, n)?;
+    if values.is_empty() {
+        return Ok(0.0);
+    }
     let ones;
     let importance = match importance {
         Some(h) => h,
@@ -200,12 +210,6 @@ pub fn expected_loss(
             &ones
         }
     };
-    if k.checked_mul(n) != Some(values.len()) || importance.len() != k {
-        return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", values.len())));
-    }
-    if values.is_empty() {
-        return Ok(0.0);
-    }
     let turned = columns(values, k, n, n.div_ceil(SAMPLED_COLUMNS));
     let turned: Vec<&[f32]> = turned.chunks_exact(k.max(1)).collect();
     let sum = pulp::Arch::new().dispatch(|| {
@@ -232,9 +236,7 @@ pub fn data_free_tiles(
     n: usize,
     tiles: &[TileRect],
 ) -> Result<Vec<CodeBlock>, QuantiseError> {
-    if k.checked_mul(n) != Some(weights.len()) || importance.is_some_and(|h| h.len() != k) {
-        return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", weights.len())));
-    }
+    check_lengths(weights, importance, k, n)?;
     tiles
         .par_iter()
         .map(|t| {
