@@ -12,6 +12,7 @@ use common::Random;
 use common::referee::{compare, onnxruntime, python, root, tool};
 use pfmc::compile::{Options, compile};
 use pfmc::passes::bind::{self, Bound};
+use pfmc::quantise::options::Quantisation;
 use pfmc::run::Runnable;
 use pfmc::{evaluate, npz, onnx};
 use pfmc_ir::backend::NoProgress;

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use pfmc_ir::backend::Progress;
 use pfmc_ir::consts::ConstSource;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::elem::Elem;
 use pfmc_ir::eval::matmul::product_f32;
 use pfmc_ir::exec::{Executor, FixedMatrices, Frame};
 use pfmc_ir::graph::{Graph, Node, ValueId};
@@ -194,13 +195,37 @@ struct Inputs {
     k: usize,
     activations: Activations,
     /// Mean of x x^T, `[k][k]`.
-    h: Vec<f32>,
+    h: Vec<f64>,
     /// Mean of x r^T, `[k][k]`.
-    c: Vec<f32>,
+    c: Vec<f64>,
     /// Mean of r.
     model_mean: Vec<f64>,
     /// Mean of x.
     mean: Vec<f64>,
+}
+
+/// A constant that is added to the outputs of a product.
+struct Bias {
+    value: ValueId,
+    /// In the data.
+    offset: u64,
+    shape: Vec<usize>,
+}
+
+/// A matrix to quantise and what its outputs are to be beyond the model's.
+struct Wanted {
+    matrix: MatrixId,
+    bias: Option<Bias>,
+    /// Mean of x d^T, `[k][n]`, for rows d that the outputs are to hold too.
+    moment: Option<Vec<f64>>,
+    /// Mean of d; empty for none.
+    mean: Vec<f64>,
+}
+
+impl Wanted {
+    fn of(matrix: MatrixId) -> Wanted {
+        Wanted { matrix, bias: None, moment: None, mean: Vec::new() }
+    }
 }
 
 /// Where a value is an input of matrices.
@@ -257,6 +282,17 @@ pub(super) fn advance(
     frames.par_iter_mut().map(|f| executor.advance(f, to)).collect()
 }
 
+/// Replaces rows of `k` inputs by what a matrix takes them for.
+fn round_rows(x: &mut [f32], k: usize, activations: Activations) {
+    x.par_chunks_mut(k.max(1)).for_each_init(
+        || vec![0i8; k],
+        |q, row| {
+            let scale = numerics::quantize_activations(activations, row, q);
+            row.iter_mut().zip(q).for_each(|(x, q)| *x = f32::from(*q) * scale);
+        },
+    );
+}
+
 /// Transposes `[rows][k]`.
 fn transposed(x: &[f32], k: usize) -> Vec<f32> {
     let rows = x.len() / k.max(1);
@@ -279,10 +315,6 @@ impl Calibration<'_> {
         let nodes = model.steps().iter().enumerate().filter_map(|(step, id)| Some((step, graph.node(*id)?)));
         let uses: Vec<Use> =
             nodes.filter_map(|(step, node)| Some(Use { step, node, matrix: node.op.matrix()? })).collect();
-        let mut readers: BTreeMap<ValueId, usize> = BTreeMap::new();
-        for u in &uses {
-            *readers.entry(u.node.inputs[0]).or_default() += 1;
-        }
         // A matrix that is multiplied with and looked up is quantised for its products, whose inputs have to
         // be known when the look-up is met.
         let later = self.shared(&uses, samples, &model)?;
@@ -290,39 +322,43 @@ impl Calibration<'_> {
             samples.iter().map(|s| e.begin(s)).collect()
         };
         let (mut reference, mut frames) = (begin(&model)?, begin(&compiled)?);
-        let mut known: BTreeMap<ValueId, Inputs> = BTreeMap::new();
         progress.begin("calibrating", uses.len() as u64);
         for u in &uses {
+            progress.advance(1);
+            if self.found.losses.contains_key(&u.matrix) {
+                continue;
+            }
+            if let Op::FixedLookup { .. } = u.node.op {
+                match later.get(&u.matrix) {
+                    Some(inputs) => self.solve(&[Wanted::of(u.matrix)], inputs, false)?,
+                    None => self.round(u.matrix)?,
+                }
+                continue;
+            }
             advance(&model, &mut reference, u.step)?;
             advance(&compiled, &mut frames, u.step)?;
             let input = u.node.inputs[0];
-            let pending = !self.found.losses.contains_key(&u.matrix);
-            match u.node.op {
-                Op::FixedLookup { .. } if pending => match later.get(&u.matrix) {
-                    Some(inputs) => self.solve(u.matrix, inputs)?,
-                    None => self.round(u.matrix)?,
-                },
-                Op::FixedLookup { .. } => {}
-                _ => {
-                    if !known.contains_key(&input) {
-                        known.insert(input, self.inputs(input, u.matrix, &reference, &frames)?);
-                    }
-                    if let Some(inputs) = known.get(&input) {
-                        if pending {
-                            self.solve(u.matrix, inputs)?;
-                        }
-                        self.correct_bias(graph, u, inputs, &mut frames)?;
+            let inputs = self.inputs(input, u.matrix, &reference, &frames)?;
+            // What shares these inputs is quantised with them at hand.
+            let mut wanted: Vec<Wanted> = Vec::new();
+            for other in uses.iter().filter(|o| o.node.inputs[0] == input) {
+                let looked_up = matches!(other.node.op, Op::FixedLookup { .. });
+                let done = self.found.losses.contains_key(&other.matrix);
+                if !looked_up && !done && wanted.iter().all(|w| w.matrix != other.matrix) {
+                    wanted.push(self.wanted(graph, other, &inputs, &reference, &frames)?);
+                }
+            }
+            let (with, without): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|w| w.bias.is_some());
+            for (wanted, centred) in [(with, true), (without, false)] {
+                if !wanted.is_empty() {
+                    self.solve(&wanted, &inputs, centred)?;
+                    for w in &wanted {
+                        self.correct_bias(w, &inputs, &mut frames)?;
                     }
                 }
             }
-            if let Some(left) = readers.get_mut(&input) {
-                *left -= 1;
-                if *left == 0 {
-                    known.remove(&input);
-                }
-            }
-            progress.advance(1);
         }
+        progress.begin("calibrated", 0);
         for matrix in self.program.matrices().map(|(id, _)| id) {
             if !self.found.losses.contains_key(&matrix) {
                 self.round(matrix)?;
@@ -406,11 +442,7 @@ impl Calibration<'_> {
         };
         for pair in &pairs {
             let (r, mut x) = slices(pair)?;
-            let mut q = vec![0i8; k];
-            for row in x.chunks_exact_mut(k) {
-                let scale = numerics::quantize_activations(activations, row, &mut q);
-                row.iter_mut().zip(&q).for_each(|(x, q)| *x = f32::from(*q) * scale);
-            }
+            round_rows(&mut x, k, activations);
             for (r, x) in r.chunks(ROWS * k).zip(x.chunks(ROWS * k)) {
                 rs.extend_from_slice(r);
                 xs.extend_from_slice(x);
@@ -423,9 +455,9 @@ impl Calibration<'_> {
             flush(&mut rs, &mut xs);
         }
         let one = 1.0 / count.max(1) as f64;
-        let narrow = |v: Vec<f64>| v.into_iter().map(|v| (v * one) as f32).collect();
         model_mean.iter_mut().chain(&mut mean).for_each(|m| *m *= one);
-        Ok(Inputs { k, activations, h: narrow(h), c: narrow(c), model_mean, mean })
+        h.par_iter_mut().chain(&mut c).for_each(|m| *m *= one);
+        Ok(Inputs { k, activations, h, c, model_mean, mean })
     }
 
     /// How the inputs are rounded: the choice, or what gives the smaller squared error.
@@ -489,24 +521,104 @@ impl Calibration<'_> {
         self.tiles.get(matrix.index()).into_iter().flatten().filter_map(rect).collect()
     }
 
-    /// Quantises a matrix for its inputs.
-    fn solve(&mut self, matrix: MatrixId, inputs: &Inputs) -> Result<(), Diagnostics> {
-        let m = self.program.matrices.get(matrix.index()).ok_or_else(|| failed("no such matrix"))?;
-        let rects = self.rects(matrix);
-        if rects.is_empty() {
-            return Ok(());
+    /// What the outputs of a product are to be. Where a bias follows that nothing else reads it takes the
+    /// mean error; where a stream of residuals is added behind it, the product makes up for what the
+    /// compiled run's stream has lost by then.
+    fn wanted(
+        &self,
+        graph: &Graph<OpenType>,
+        u: &Use<'_>,
+        inputs: &Inputs,
+        reference: &[Frame],
+        frames: &[Frame],
+    ) -> Result<Wanted, Diagnostics> {
+        let mut wanted = Wanted::of(u.matrix);
+        let (Op::FixedLinear { .. }, [y]) = (&u.node.op, &u.node.outputs[..]) else { return Ok(wanted) };
+        let n = self.program.matrices.get(u.matrix.index()).map_or(0, |m| m.n as usize);
+        // The value that is added to the only use of a value, and the sum.
+        let added = |v: ValueId| -> Option<(ValueId, ValueId)> {
+            let [user] = graph.users(v)[..] else { return None };
+            let node = graph.node(user).filter(|n| n.op == Op::Binary(BinaryFn::Add))?;
+            let inside = graph.outputs().iter().all(|(_, out)| *out != v);
+            let other = node.inputs.iter().copied().find(|o| *o != v).filter(|_| inside)?;
+            Some((other, *node.outputs.first()?))
+        };
+        let Some((mut other, sum)) = added(*y) else { return Ok(wanted) };
+        if let Some((_, c)) = graph.constant(other) {
+            let ConstSource::Data(offset) = c.source else { return Ok(wanted) };
+            let alone = graph.users(other).len() == 1 && self.constants_at(offset) == 1;
+            if alone && c.elem == Elem::F32 && c.len() == n {
+                wanted.bias = Some(Bias { value: other, offset, shape: c.shape.clone() });
+            }
+            match added(sum) {
+                Some((residual, _)) => other = residual,
+                None => return Ok(wanted),
+            }
         }
-        let at = |e: QuantiseError| Diagnostic::error(&E0405, e.to_string()).at(&m.origin);
-        let weights = self.source.matrix(matrix).ok_or_else(|| failed("the model has no such weights"))?;
-        let moments = Moments { k: inputs.k, h: &inputs.h, c: Some(&inputs.c) };
-        let solver = Solver::new(moments).map_err(at)?;
-        let tiles: Vec<TileRect> = rects.iter().map(|r| r.1.clone()).collect();
-        let solution = solver.solve(&weights, m.n as usize, None, &tiles).map_err(at)?;
-        self.found.losses.insert(matrix, solution.loss() / solution.signal.max(f64::MIN_POSITIVE));
-        if let Some(a) = self.found.activations.get_mut(matrix.index()) {
-            *a = inputs.activations;
+        let k = inputs.k;
+        let (mut moment, mut mean, mut count) = (vec![0f64; k * n], vec![0f64; n], 0usize);
+        for (r, f) in reference.iter().zip(frames) {
+            let of = |frame: &Frame, v: ValueId| frame.value(v).cloned();
+            let (Some(from), Some(to), Some(x)) = (of(r, other), of(f, other), of(f, u.node.inputs[0]))
+            else {
+                return Ok(wanted);
+            };
+            let rows = x.len() / k;
+            if from.shape() != to.shape() || from.len() != rows * n || from.elem() != Elem::F32 {
+                return Ok(wanted);
+            }
+            let mut x = x.as_slice::<f32>().map_err(failed)?.to_vec();
+            round_rows(&mut x, k, inputs.activations);
+            let pair =
+                from.as_slice::<f32>().map_err(failed)?.iter().zip(to.as_slice::<f32>().map_err(failed)?);
+            let d: Vec<f32> = pair.map(|(a, b)| a - b).collect();
+            for row in d.chunks_exact(n) {
+                mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v));
+            }
+            let part = product_f32(&transposed(&x, k), &d, k, rows, n);
+            moment.par_iter_mut().zip(part).for_each(|(m, p)| *m += f64::from(p));
+            count += rows;
         }
-        self.keep(matrix, rects.into_iter().map(|r| r.0).zip(solution.blocks).collect())
+        let one = 1.0 / count.max(1) as f64;
+        wanted.moment = Some(moment.into_iter().map(|v| v * one).collect());
+        wanted.mean = mean.into_iter().map(|v| v * one).collect();
+        Ok(wanted)
+    }
+
+    /// Quantises matrices that share their inputs; `centred` where a bias takes the mean of each output.
+    fn solve(&mut self, wanted: &[Wanted], inputs: &Inputs, centred: bool) -> Result<(), Diagnostics> {
+        let k = inputs.k;
+        let less = |moment: &[f64], right: &[f64]| -> Vec<f32> {
+            let n = right.len();
+            let value = |(at, m): (usize, &f64)| {
+                (if centred { m - inputs.mean[at / n] * right[at % n] } else { *m }) as f32
+            };
+            moment.iter().enumerate().map(value).collect()
+        };
+        let (h, c) = (less(&inputs.h, &inputs.mean), less(&inputs.c, &inputs.model_mean));
+        let solver = Solver::new(Moments { k, h: &h, c: Some(&c) });
+        let solver = solver.map_err(|e| failed(e.to_string()))?;
+        for w in wanted {
+            let m = self.program.matrices.get(w.matrix.index()).ok_or_else(|| failed("no such matrix"))?;
+            if let Some(a) = self.found.activations.get_mut(w.matrix.index()) {
+                *a = inputs.activations;
+            }
+            let rects = self.rects(w.matrix);
+            if rects.is_empty() {
+                self.found.losses.insert(w.matrix, f64::NAN);
+                continue;
+            }
+            let at = |e: QuantiseError| Diagnostic::error(&E0405, e.to_string()).at(&m.origin);
+            let weights =
+                self.source.matrix(w.matrix).ok_or_else(|| failed("the model has no such weights"))?;
+            let moment = w.moment.as_ref().map(|moment| less(moment, &w.mean));
+            let tiles: Vec<TileRect> = rects.iter().map(|r| r.1.clone()).collect();
+            let solution = solver.solve(&weights, m.n as usize, moment.as_deref(), &tiles).map_err(at)?;
+            let loss = solution.loss() / solution.signal.max(f64::MIN_POSITIVE);
+            self.found.losses.insert(w.matrix, loss);
+            self.keep(w.matrix, rects.into_iter().map(|r| r.0).zip(solution.blocks).collect())?;
+        }
+        Ok(())
     }
 
     /// Quantises a matrix by its values alone.
@@ -535,47 +647,23 @@ impl Calibration<'_> {
         Ok(())
     }
 
-    /// Adds the mean error of a product's outputs to the bias that follows it, if one does: a constant that
-    /// nothing else reads.
-    fn correct_bias(
-        &mut self,
-        graph: &Graph<OpenType>,
-        u: &Use<'_>,
-        inputs: &Inputs,
-        frames: &mut [Frame],
-    ) -> Result<(), Diagnostics> {
-        let (Op::FixedLinear { .. }, [y]) = (&u.node.op, &u.node.outputs[..]) else { return Ok(()) };
-        let users = graph.users(*y);
-        let is_output = graph.outputs().iter().any(|(_, v)| v == y);
-        let [add] = users[..] else { return Ok(()) };
-        let Some(add) = graph.node(add).filter(|n| n.op == Op::Binary(BinaryFn::Add) && !is_output) else {
-            return Ok(());
-        };
-        let Some(bias) = add.inputs.iter().copied().find(|v| v != y) else { return Ok(()) };
-        let Some((_, constant)) = graph.constant(bias) else { return Ok(()) };
-        let n = self.program.matrices.get(u.matrix.index()).map_or(0, |m| m.n as usize);
-        let ConstSource::Data(offset) = constant.source else { return Ok(()) };
-        let alone = graph.users(bias).len() == 1 && self.constants_at(offset) == 1;
-        if !alone || constant.elem != pfmc_ir::elem::Elem::F32 || constant.len() != n {
-            return Ok(());
-        }
+    /// Adds the mean error of a product's outputs to the bias that follows it.
+    fn correct_bias(&mut self, w: &Wanted, inputs: &Inputs, frames: &mut [Frame]) -> Result<(), Diagnostics> {
+        let Some(bias) = &w.bias else { return Ok(()) };
         let mean = |means: &[f64]| means.iter().map(|v| *v as f32).collect::<Vec<f32>>();
-        let want = self.compiled.exact.linear(u.matrix, &mean(&inputs.model_mean))?;
+        let want = self.compiled.exact.linear(w.matrix, &mean(&inputs.model_mean))?;
         // The mean input is not rounded: its products are wanted, not those of a row like it.
-        let got = self.compiled.matrix(u.matrix)?.unrounded().linear(&mean(&inputs.mean))?;
-        let bytes = self.compiled.exact.data(offset, 4 * n as u64)?;
-        let before = Tensor::from_le_bytes(constant.elem, constant.shape.clone(), &bytes).map_err(failed)?;
-        let after: Vec<f32> = before
-            .as_slice::<f32>()
-            .map_err(failed)?
-            .iter()
-            .zip(want.iter().zip(&got))
-            .map(|(b, (w, g))| b + (w - g))
-            .collect();
+        let got = self.compiled.matrix(w.matrix)?.unrounded().linear(&mean(&inputs.mean))?;
+        let bytes = self.compiled.exact.data(bias.offset, 4 * want.len() as u64)?;
+        let before = Tensor::from_le_bytes(Elem::F32, bias.shape.clone(), &bytes).map_err(failed)?;
+        let lost = w.mean.iter().map(|m| *m as f32).chain(std::iter::repeat(0.0));
+        let errors = want.iter().zip(&got).map(|(w, g)| w - g).zip(lost).map(|(e, lost)| e + lost);
+        let before = before.as_slice::<f32>().map_err(failed)?;
+        let after: Vec<f32> = before.iter().zip(errors).map(|(b, e)| b + e).collect();
         if after.iter().all(|v| v.is_finite()) {
-            let tensor = Tensor::new(constant.shape.clone(), after.clone()).map_err(failed)?;
-            frames.iter_mut().for_each(|f| f.set(bias, tensor.clone()));
-            self.found.data.insert(offset, after);
+            let tensor = Tensor::new(bias.shape.clone(), after.clone()).map_err(failed)?;
+            frames.iter_mut().for_each(|f| f.set(bias.value, tensor.clone()));
+            self.found.data.insert(bias.offset, after);
         }
         Ok(())
     }
