@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use pfmc_ir::backend::{Backend, Caps, Figure, ProcessText, Progress, Target, TileLimit};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::graph::Graph;
 use pfmc_ir::program::TileProgram;
+use pfmc_ir::shape::OpenType;
 use pfmc_ir::text::print_program;
 use pfmc_ir::tile::{Scheme, TileId};
 use pfmc_ir::verify::Verified;
@@ -17,6 +19,7 @@ use crate::manifest::{self, FileRecord, Manifest, ModelRecord, TileEntry};
 use crate::onnx;
 use crate::partition::{self, partition};
 use crate::passes::canonicalise::Canonicalise;
+use crate::passes::fix::Found;
 use crate::passes::{PassRecord, apply, bind, fix};
 use crate::source::ModelSource;
 use crate::{contents, targets, verify};
@@ -116,21 +119,29 @@ pub fn open_target(name: &str, process: Option<&str>) -> Result<OpenTarget, Diag
     Ok(OpenTarget { backend, process, target })
 }
 
-/// Lowers a model for a target: import, bind, fold, canonicalise, fix, quantise, partition; the verifier runs
-/// after each.
+/// A model with its fixed matrices found, before any are cut or rounded.
+pub struct Fixed {
+    /// Host operations and the uses of the matrices.
+    pub graph: Graph<OpenType>,
+    /// The matrices.
+    pub found: Vec<Found>,
+    /// The model.
+    pub model: ModelRecord,
+    /// Passes that ran.
+    pub passes: Vec<PassRecord>,
+    /// What the front end wants said.
+    pub warnings: Diagnostics,
+}
+
+/// Import, bind, fold, canonicalise, fix: all of lowering that no target matters to.
 ///
 /// # Errors
-/// Everything wrong with the model or the options.
-pub fn lower(
+/// Everything wrong with the model or the bindings.
+pub fn find(
     path: &Path,
-    target: &dyn Target,
-    target_name: &str,
     bindings: &BTreeMap<String, i64>,
-    bits: Option<u8>,
-    group: Option<u32>,
     progress: &dyn Progress,
-) -> Result<Lowered, Diagnostics> {
-    let choice = choose(target, target_name, bits, group)?;
+) -> Result<Fixed, Diagnostics> {
     progress.begin("reading the model", 0);
     let mut model = onnx::import(path)?;
     let ((), odd) = onnx::check_finite(&model.graph).into_result(())?;
@@ -151,14 +162,33 @@ pub fn lower(
             .help("`pfmc inspect` shows what the model does; weights must be initializers or constants")
             .into());
     }
+    Ok(Fixed { graph, found, model: record, passes, warnings: model.warnings })
+}
+
+/// Lowers a model for a target: import, bind, fold, canonicalise, fix, quantise, partition; the verifier runs
+/// after each.
+///
+/// # Errors
+/// Everything wrong with the model or the options.
+pub fn lower(
+    path: &Path,
+    target: &dyn Target,
+    target_name: &str,
+    bindings: &BTreeMap<String, i64>,
+    bits: Option<u8>,
+    group: Option<u32>,
+    progress: &dyn Progress,
+) -> Result<Lowered, Diagnostics> {
+    let choice = choose(target, target_name, bits, group)?;
+    let Fixed { graph, found, model, mut passes, warnings } = find(path, bindings, progress)?;
     let (program, source) =
         partition(graph, &found, choice.scheme, choice.limit, choice.caps.data_tile_bytes)?;
     passes.extend(partition::records(&program));
-    Ok(Lowered { program, source, model: record, passes, warnings: model.warnings })
+    Ok(Lowered { program, source, model, passes, warnings })
 }
 
 /// Ratio of sums of squares in dB, at most 200: what f32 weights can tell, and a number in JSON.
-fn snr_db((signal, error): (f64, f64)) -> f64 {
+pub(crate) fn snr_db((signal, error): (f64, f64)) -> f64 {
     if error > 0.0 { (10.0 * (signal / error).log10()).clamp(-200.0, 200.0) } else { 200.0 }
 }
 
