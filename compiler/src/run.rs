@@ -17,7 +17,7 @@ use crate::verify::{Opened, open};
 /// How the inputs of products with fixed matrices of codes are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Activations {
-    /// Rounded to int8, as the chip does; see [`pfmc_ir::numerics`].
+    /// Rounded to int8 with one scale a row, as the chip does.
     #[default]
     Int8,
     /// As they are, times dequantised weights: what the weights alone cost. No chip does this. Real-valued
