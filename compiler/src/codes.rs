@@ -58,8 +58,9 @@ pfmc_ir::codes! {
     "Compiling the model given with --model afresh, with the options in the manifest, gives another \
      program or other tile contents than those in the folder."
     E0901 "an evaluation cannot be made"
-    "The text or the model does not fit what `pfmc eval` measures: one integer input of shape [batch, \
-     sequence] and one output of logits over 256 byte values."
+    "What `pfmc eval` was asked does not fit the model: a model without outputs of floats, an output of --logits \
+     that it does not have, text for a model whose logits are not [batch, sequence, 256], sources whose outputs \
+     have other names or shapes than the first source's, or token ids that the logits have no place for."
     E0902 "a run cannot be made"
     "What `pfmc run` was asked does not fit the model: a pair of --state that it does not have, a streamed \
      input that is missing or has another number of steps, token ids that are not [batch, sequence], or \

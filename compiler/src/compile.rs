@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use pfmc_ir::backend::{Backend, Figure, ProcessText, Progress, Target};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::graph::Graph;
 use pfmc_ir::program::TileProgram;
+use pfmc_ir::shape::OpenType;
 use pfmc_ir::text::print_program;
 use pfmc_ir::tile::{CODEBOOK_BITS_MAX, Levels, Scheme, TileId};
 use pfmc_ir::verify::Verified;
@@ -162,20 +164,30 @@ pub fn open_target(name: &str, process: Option<&str>) -> Result<OpenTarget, Diag
     Ok(OpenTarget { backend, process, target })
 }
 
-/// Lowers a model for a target: import, bind, fold, canonicalise, fix, plan the weights, partition,
-/// calibrate; the verifier runs after each.
+/// A model with its fixed matrices found, before any are cut or rounded.
+pub struct Fixed {
+    /// Host operations and the uses of the matrices.
+    pub graph: Graph<OpenType>,
+    /// The matrices.
+    pub found: Vec<Found>,
+    /// The model.
+    pub model: ModelRecord,
+    /// Passes that ran.
+    pub passes: Vec<PassRecord>,
+    /// What the front end wants said.
+    pub warnings: Diagnostics,
+}
+
+/// Import, bind, fold, canonicalise, fix: all of lowering that no target matters to.
 ///
 /// # Errors
-/// Everything wrong with the model or the options.
-pub fn lower(
+/// Everything wrong with the model or the bindings.
+pub fn find(
     path: &Path,
-    target: &dyn Target,
-    target_name: &str,
     bindings: &BTreeMap<String, i64>,
-    q: &Quantisation,
+    keep: &[String],
     progress: &dyn Progress,
-) -> Result<Lowered, Diagnostics> {
-    let scheme = choose(target, target_name, q)?;
+) -> Result<Fixed, Diagnostics> {
     progress.begin("reading the model", 0);
     let mut model = onnx::import(path)?;
     let ((), odd) = onnx::check_finite(&model.graph).into_result(())?;
@@ -189,13 +201,31 @@ pub fn lower(
     let (bound, mut passes) = bind::bind(model.graph, bindings)?;
     let mut graph = bound.into_open();
     passes.push(apply(&Canonicalise, &mut graph)?);
-    let (found, fixed) = fix::fix(&mut graph, &q.keep)?;
+    let (found, fixed) = fix::fix(&mut graph, keep)?;
     passes.push(fixed);
     if found.is_empty() {
         return Err(Diagnostic::error(&E0403, "no product or look-up with constant weights was found")
             .help("`pfmc inspect` shows what the model does; weights must be initializers or constants")
             .into());
     }
+    Ok(Fixed { graph, found, model: record, passes, warnings: model.warnings })
+}
+
+/// Lowers a model for a target: [`find`], plan the weights, partition, calibrate; the verifier runs after
+/// each.
+///
+/// # Errors
+/// Everything wrong with the model or the options.
+pub fn lower(
+    path: &Path,
+    target: &dyn Target,
+    target_name: &str,
+    bindings: &BTreeMap<String, i64>,
+    q: &Quantisation,
+    progress: &dyn Progress,
+) -> Result<Lowered, Diagnostics> {
+    let scheme = choose(target, target_name, q)?;
+    let Fixed { graph, found, model, mut passes, warnings } = find(path, bindings, &q.keep, progress)?;
     let samples = match &q.calibration {
         None => None,
         Some(Calibration::Synthetic) => Some(synthetic(&graph)?),
@@ -251,11 +281,11 @@ pub fn lower(
         source.set_calibrated(found);
     }
     let plan = WeightPlan::of(&program);
-    Ok(Lowered { program, source, plan, quantisation, model: record, passes, warnings: model.warnings })
+    Ok(Lowered { program, source, plan, quantisation, model, passes, warnings })
 }
 
 /// Ratio of sums of squares in dB, at most 200: what f32 weights can tell, and a number in JSON.
-fn snr_db((signal, error): (f64, f64)) -> f64 {
+pub(crate) fn snr_db((signal, error): (f64, f64)) -> f64 {
     if error > 0.0 { (10.0 * (signal / error).log10()).clamp(-200.0, 200.0) } else { 200.0 }
 }
 

@@ -7,6 +7,7 @@ pub mod contents;
 pub mod evaluate;
 pub mod files;
 pub mod inspect;
+pub mod layers;
 pub mod manifest;
 pub mod npz;
 pub mod onnx;

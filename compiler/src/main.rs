@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use pfmc::compile::{self, Options};
+use pfmc::evaluate::{Given, Judge, Source};
 use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};
+use pfmc::samples::Samples;
 use pfmc::session::Session;
-use pfmc::{codes, evaluate, inspect, npz, onnx, passes, run, targets, verify};
+use pfmc::{codes, evaluate, inspect, layers, npz, onnx, passes, run, targets, verify};
 use pfmc_ir::backend::{Figure, Progress};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
-use pfmc_ir::exec::{Executor, NoMatrices};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::Levels;
 
@@ -171,19 +172,12 @@ enum Command {
         /// Decodes this many tokens greedily from the prompt in the inputs; writes `tokens`.
         #[arg(long)]
         generate: Option<usize>,
+        /// How inputs of fixed matrices of codes are taken; float is not what a chip does.
+        #[arg(long, value_enum, default_value_t)]
+        activations: run::Activations,
     },
-    /// Bits per byte of byte-level language models: sources and what was compiled from them.
-    Eval {
-        /// Models or output folders; differences are to the first.
-        #[arg(required = true)]
-        sources: Vec<PathBuf>,
-        /// Text.
-        #[arg(long)]
-        text: PathBuf,
-        /// Bytes a window; each byte but a window's first is predicted.
-        #[arg(long, default_value_t = 129, value_parser = clap::value_parser!(u32).range(2..))]
-        window: u32,
-    },
+    /// Source against compiled: cosine, error, divergence, bits a token, and where accuracy went.
+    Eval(EvalArgs),
     /// Explains a diagnostic code, or lists all.
     Explain {
         /// For example E0104.
@@ -195,6 +189,44 @@ enum Command {
     Ops,
     /// Lists the passes in order, with what each may do to results.
     Passes,
+}
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("given").required(true).args(["text", "input", "data"]))]
+struct EvalArgs {
+    /// Models or output folders; the others are compared with the first.
+    #[arg(required = true)]
+    sources: Vec<PathBuf>,
+    /// Text for byte-level language models.
+    #[arg(long)]
+    text: Option<PathBuf>,
+    /// Bytes a window of text; each byte but a window's first is predicted.
+    #[arg(long, default_value_t = 129, value_parser = clap::value_parser!(u32).range(2..))]
+    window: u32,
+    /// Samples (.npz): arrays by name of input, with one more axis in front that counts samples, or one sample.
+    #[arg(long)]
+    input: Option<PathBuf>,
+    /// Samples (.jsonl): one a line, {"input_ids": [[1, 2, 3]]}.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// The output that is logits; by default the one of that name, with --text the only one.
+    #[arg(long)]
+    logits: Option<String>,
+    /// How inputs of fixed matrices of codes are taken; float is not what a chip does.
+    #[arg(long, value_enum, default_value_t)]
+    activations: run::Activations,
+    /// Tables of the layers of each folder, worst first; the first source must be the model.
+    #[arg(long)]
+    layers: bool,
+    /// Samples used, from the first on; by default all, and 4 for --layers.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: Option<u32>,
+    /// Layers whose effect at the outputs is measured: those of the largest errors of their own, 0 for all.
+    #[arg(long, default_value_t = 20)]
+    top: usize,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// A progress bar for whatever takes more than a second, on a terminal only.
@@ -320,7 +352,7 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             }
             Ok(())
         }
-        Some(Command::Run { source, input, output, state, stream, generate }) => {
+        Some(Command::Run { source, input, output, state, stream, generate, activations }) => {
             let inputs = npz::read(input)?;
             let work = |graph, executor| -> Result<_, Diagnostics> {
                 let mut session = Session::new(graph, executor, state)?;
@@ -330,23 +362,17 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
                     None => session.stream(&inputs, stream),
                 }
             };
-            let outputs = if source.is_dir() {
-                let runnable = run::Runnable::load(source, bar)?;
-                work(runnable.graph(), runnable.executor()?)?
-            } else {
-                let model = onnx::import(source)?;
-                work(&model.graph, Executor::new(&model.graph, &NoMatrices)?)?
-            };
+            let source = Source::open(source, *activations, bar)?;
+            let outputs = work(source.graph(), source.executor()?)?;
             npz::write(output, &outputs)
         }
-        Some(Command::Eval { sources, text, window }) => {
-            let bytes = std::fs::read(text).map_err(|e| pfmc::files::io_error("read", text, &e))?;
-            let mut first = None;
-            for source in sources {
-                let bits = evaluate::evaluate(source, &bytes, *window as usize, bar)?;
-                let base = *first.get_or_insert(bits);
-                bar.finish();
-                say!("{bits:.4} bits per byte ({:+.4})  {}", bits - base, source.display());
+        Some(Command::Eval(args)) => {
+            let report = eval_command(args, bar)?;
+            bar.finish();
+            if args.json {
+                say!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            } else {
+                say!("{report}");
             }
             Ok(())
         }
@@ -388,6 +414,46 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             Ok(())
         }
     }
+}
+
+fn eval_command(a: &EvalArgs, bar: &Bar) -> Result<evaluate::Report, Diagnostics> {
+    let [model, folders @ ..] = &a.sources[..] else {
+        return Err(Diagnostic::error(&codes::E0005, "no model is given").into());
+    };
+    if a.layers && (model.is_dir() || folders.is_empty() || folders.iter().any(|f| !f.is_dir())) {
+        let d =
+            Diagnostic::error(&codes::E0005, "--layers compares folders with the model they are made from");
+        return Err(d.help("pfmc eval MODEL.onnx DIR --layers …").into());
+    }
+    let mut text = Vec::new();
+    if let Some(path) = &a.text {
+        text = std::fs::read(path).map_err(|e| pfmc::files::io_error("read", path, &e))?;
+    }
+    let given = match (&a.input, &a.data) {
+        (Some(path), _) => Given::Arrays(path),
+        (None, Some(path)) => Given::Lines(path),
+        (None, None) => Given::Text(&text, a.window as usize),
+    };
+    let limited = |samples: &Samples, most| samples.first(a.samples.map_or(most, |n| n as usize));
+    let (mut report, judge, samples) = {
+        let open = |path: &PathBuf| Source::open(path, a.activations, bar);
+        let sources = a.sources.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let sources: Vec<_> = a.sources.iter().map(PathBuf::as_path).zip(&sources).collect();
+        let graph = sources[0].1.graph();
+        let is_text = a.text.is_some();
+        let judge = Judge::new(graph, a.logits.as_deref(), is_text)?;
+        let samples = given.samples(graph)?;
+        let token = if is_text { "byte" } else { "token" };
+        let all = limited(&samples, usize::MAX);
+        (evaluate::compare(&sources, &judge, &all, token, bar)?, judge, samples)
+    };
+    if a.layers {
+        let few = limited(&samples, 4);
+        for folder in folders {
+            report.layers.push(layers::measure(model, folder, &judge, &few, a.top, bar)?);
+        }
+    }
+    Ok(report)
 }
 
 fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {

@@ -14,6 +14,9 @@ use pfmc_ir::tensor::{Data, Tensor};
 
 use crate::codes::E0902;
 
+/// Names of the input that holds token ids, the likeliest first.
+pub const TOKEN_IDS: [&str; 4] = ["input_ids", "decoder_input_ids", "ids", "tokens"];
+
 type Tensors = BTreeMap<String, Tensor>;
 
 fn unfit(message: impl Into<String>) -> Diagnostics {
@@ -234,7 +237,7 @@ impl<'a> Session<'a> {
         let (declared, outputs) = types(self.graph);
         let integer =
             |n: &String| declared.get(n).is_some_and(|t| t.elem == Elem::I64 || t.elem == Elem::I32);
-        let ids_name = ["input_ids", "decoder_input_ids", "ids", "tokens"]
+        let ids_name = TOKEN_IDS
             .into_iter()
             .map(str::to_owned)
             .chain(inputs.keys().cloned())

@@ -83,6 +83,9 @@ fn bad_usage_and_bad_models_are_refused_by_code() {
     expect(d, &["verify", "."], 1, &["E0702"]);
     expect(d, &["verify", "nowhere"], 2, &["E0001"]);
     expect(d, &["eval", model, "--text", model, "--window", "1"], 2, &["--window"]);
+    expect(d, &["eval", model], 2, &["--text", "--input", "--data"]);
+    expect(d, &["eval", model, "--data", "nowhere.jsonl", "--layers"], 2, &["E0005", "MODEL.onnx DIR"]);
+    expect(d, &["eval", model, "--data", "nowhere.jsonl"], 2, &["E0001", "nowhere.jsonl"]);
     expect(d, &["explain", "E9999"], 2, &["E9999"]);
     expect(d, &["explain", "E0201"], 0, &["--bind"]);
     fs::write(d.join("random.onnx"), (0..4096u32).map(|i| ((i * i * 31) >> 7) as u8).collect::<Vec<_>>())
@@ -92,6 +95,41 @@ fn bad_usage_and_bad_models_are_refused_by_code() {
     fs::write(d.join("short.onnx"), &whole[..whole.len() / 2]).unwrap();
     expect(d, &["short.onnx", "--target", "asic"], 1, &["error[E01"]);
     assert_eq!(fs::read_dir(d).unwrap().count(), 2, "nothing but the two bad models is left");
+}
+
+#[test]
+fn evaluation_says_what_does_not_fit_and_where_accuracy_went() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let model = fixture("bert.onnx");
+    let model = model.to_str().unwrap();
+    fs::write(
+        d.join("bad.jsonl"),
+        "{\"input_ids\": [[1, 2]], \"mask\": [[1, 1]]}\n{\"input_ids\": [[NaN]]}\n",
+    )
+    .unwrap();
+    let words = ["E0802", "E0012", "bad.jsonl, line 1", "\"attention_mask\"", "no input \"mask\"", "line 2"];
+    expect(d, &["eval", model, "--data", "bad.jsonl"], 2, &words);
+    let sample = "{\"input_ids\": [[1, 2, 3]], \"attention_mask\": [[1, 1, 1]]}\n";
+    fs::write(d.join("good.jsonl"), sample.repeat(3)).unwrap();
+    expect(d, &["eval", model, "--data", "good.jsonl", "--logits", "nothing"], 1, &["E0901", "it has out"]);
+    expect(d, &["eval", model, "--text", "good.jsonl"], 1, &["E0903", "takes 2 inputs"]);
+    expect(d, &[model, "--target", "asic"], 0, &[]);
+    let eval = ["eval", model, "bert.asic", "--data", "good.jsonl"];
+    expect(d, &eval, 0, &["bert.asic", "cosine", "least of 9 rows", "dB"]);
+    let t = expect(
+        d,
+        &[&eval[..], &["--layers", "--top", "2"]].concat(),
+        0,
+        &["worst first", "all layers together"],
+    );
+    assert!(t.contains("3 samples") && t.contains("codes4/32"), "{t}");
+    let json = expect(d, &[&eval[..], &["--layers", "--samples", "2", "--json"]].concat(), 0, &[]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let table = &json["layers"][0];
+    assert_eq!((&json["samples"], &table["samples"]), (&2.into(), &2.into()));
+    assert!(table["layers"][0]["effects"]["all"]["error_db"].as_f64().unwrap() < 0.0, "{json}");
+    expect(d, &["eval", model, model, "--data", "good.jsonl", "--layers"], 2, &["E0005"]);
 }
 
 #[test]

@@ -118,6 +118,12 @@ fn arrays_that_disagree_or_are_not_finite_are_refused() {
     assert!(codes(&e) == ["E0903"] && e.to_string().contains("attention_mask has not"), "{e}");
     let e = refused(counting(&[2, 1, 3]), counting(&[3, 1, 3]));
     assert!(codes(&e) == ["E0903"] && e.to_string().contains("has 2 samples, another 3"), "{e}");
+    let path = files.arrays(&[("input_ids", counting(&[2, 1, 3])), ("mask", counting(&[3]))]);
+    let e = Samples::read(&graph, &path).err().unwrap().to_string();
+    assert!(
+        e.contains("no input \"mask\"") && e.contains("\"attention_mask\" (i64[batch, seq]) is missing"),
+        "{e}"
+    );
     let e = refused(counting(&[0, 1, 3]), counting(&[0, 1, 3]));
     assert!(codes(&e) == ["E0903"] && e.to_string().contains("no samples"), "{e}");
     let e = refused(counting(&[2, 1, 3]), Tensor::new(vec![2, 1, 3], vec![1f32; 6]).unwrap());
