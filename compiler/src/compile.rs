@@ -23,9 +23,10 @@ use crate::passes::fix::Found;
 use crate::passes::{PassRecord, apply, bind, fix};
 use crate::quantise::allocate::Offers;
 use crate::quantise::calibrate::calibrate;
-use crate::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding, synthetic};
+use crate::quantise::options::{
+    ActivationChoice, Budget, Calibration, Quantisation, Rounding, mixed, synthetic,
+};
 use crate::quantise::plan::{self, WeightPlan};
-use crate::samples::Samples;
 use crate::source::ModelSource;
 use crate::{contents, targets, verify};
 
@@ -229,7 +230,7 @@ pub fn lower(
     let samples = match &q.calibration {
         None => None,
         Some(Calibration::Synthetic) => Some(synthetic(&graph)?),
-        Some(Calibration::File(path)) => Some(Samples::read(&graph, path)?),
+        Some(Calibration::File(path)) => Some(mixed(&graph, path)?),
     };
     let quantisation = QuantisationRecord::of(q)?;
     let limit = |scheme| target.tile_limit(scheme);

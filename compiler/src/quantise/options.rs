@@ -1,7 +1,7 @@
 //! What the user says about quantisation.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
@@ -113,8 +113,10 @@ pub struct Quantisation {
     pub keep: Vec<String>,
 }
 
-/// Made-up samples.
+/// Made-up samples where there are no others.
 const SYNTHETIC: usize = 48;
+/// Samples of a file for each made-up one that is added to them.
+const MIX: usize = 3;
 /// Length of their open axes but the first.
 const OPEN: usize = 64;
 /// Tables with fewer entries tell kinds apart rather than tokens.
@@ -127,6 +129,21 @@ const KINDS: usize = 4;
 /// # Errors
 /// What [`Samples::new`] reports.
 pub fn synthetic(graph: &Graph<OpenType>) -> Result<Samples, Diagnostics> {
+    Samples::new(graph, made_up(graph, SYNTHETIC)?)
+}
+
+/// The samples of a file, and for every [`MIX`] of them a made-up one: what is fitted to few samples of one
+/// kind then holds for other kinds too.
+///
+/// # Errors
+/// What [`Samples::read`] reports.
+pub fn mixed(graph: &Graph<OpenType>, path: &Path) -> Result<Samples, Diagnostics> {
+    let given = Samples::read(graph, path)?;
+    let extra = made_up(graph, given.len().div_ceil(MIX))?;
+    Samples::new(graph, given.iter().cloned().chain(extra).collect())
+}
+
+fn made_up(graph: &Graph<OpenType>, count: usize) -> Result<Vec<Inputs>, Diagnostics> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = move || {
         // xorshift64*: S. Vigna, ACM TOMS 42 (2016).
@@ -136,7 +153,7 @@ pub fn synthetic(graph: &Graph<OpenType>) -> Result<Samples, Diagnostics> {
         state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     };
     let mut runs = Vec::new();
-    for _ in 0..SYNTHETIC {
+    for _ in 0..count {
         let mut run = Inputs::new();
         for value in graph.inputs() {
             let Some(v) = graph.value(*value) else { continue };
@@ -176,5 +193,5 @@ pub fn synthetic(graph: &Graph<OpenType>) -> Result<Samples, Diagnostics> {
         }
         runs.push(run);
     }
-    Samples::new(graph, runs)
+    Ok(runs)
 }

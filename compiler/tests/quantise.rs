@@ -1,0 +1,257 @@
+//! Quantisation as a user meets it: calibration, budgets, plans, and results held to a chip.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{build, codes, fixture, options};
+use onnx_protobuf::{Message, ModelProto};
+use pfmc::compile::Options;
+use pfmc::evaluate::evaluate;
+use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};
+use pfmc::quantise::plan::{self, WeightPlan};
+use pfmc::run::Runnable;
+use pfmc::verify::verify;
+use pfmc_ir::backend::NoProgress;
+use pfmc_ir::tile::{Activations, Levels, Scheme};
+
+/// Bytes of a window of text.
+const WINDOW: usize = 129;
+
+/// Windows of the trained decoder's text: the first half calibrates, the second half scores.
+fn texts() -> (Vec<u8>, Vec<u8>) {
+    let text = fs::read(fixture("kjv_eval.txt")).unwrap();
+    let half = text.len() / WINDOW / 2 * WINDOW;
+    (text[..half].to_vec(), text[half..].to_vec())
+}
+
+/// A file of samples for the trained decoder.
+fn samples(folder: &Path) -> PathBuf {
+    let path = folder.join("calib.jsonl");
+    let line = |w: &[u8]| format!("{{\"input_ids\": [{:?}]}}\n", &w[..WINDOW - 1]);
+    fs::write(&path, texts().0.chunks_exact(WINDOW).map(line).collect::<String>()).unwrap();
+    path
+}
+
+fn score(source: &Path) -> f64 {
+    evaluate(source, &texts().1, WINDOW, &NoProgress).unwrap()
+}
+
+fn asic(model: &str, output: &Path, quantisation: Quantisation) -> Options {
+    Options { quantisation, ..options(model, "asic", output) }
+}
+
+/// A copy of a model whose weights differ a little.
+fn retrained(model: &str, folder: &Path) -> PathBuf {
+    let mut m = ModelProto::parse_from_bytes(&fs::read(fixture(model)).unwrap()).unwrap();
+    for tensor in &mut m.graph.as_mut().unwrap().initializer {
+        if tensor.data_type == 1 && tensor.dims.len() == 2 {
+            for (i, v) in tensor.raw_data.chunks_exact_mut(4).enumerate() {
+                let value = f32::from_le_bytes(v.try_into().unwrap());
+                let changed = value * (1.0 + 0.2 * ((i * 7919 % 101) as f32 / 50.0 - 1.0));
+                v.copy_from_slice(&changed.to_le_bytes());
+            }
+        }
+    }
+    let path = folder.join("retrained.onnx");
+    fs::write(&path, m.write_to_bytes().unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn each_method_loses_less_than_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let exact = score(&fixture("kjv_lm.onnx"));
+    let uniform = Some(Levels::Uniform);
+    let base = Quantisation { bits: Some(3), group: Some(64), ..Quantisation::default() };
+    let calibration = Some(Calibration::File(samples(dir.path())));
+    let lost = [
+        Quantisation { rounding: Rounding::Plain, levels: uniform, ..base.clone() },
+        Quantisation { levels: uniform, ..base.clone() },
+        base.clone(),
+        Quantisation { calibration, ..base },
+    ]
+    .map(|q| {
+        let out = dir.path().join("out");
+        build(&asic("kjv_lm.onnx", &out, q)).unwrap();
+        score(&out) - exact
+    });
+    assert!(lost.windows(2).all(|w| w[1] < w[0]), "plain, search, codebook, calibrated: {lost:?}");
+    // Text that calibrated nothing; rounding at 3 bits in groups of 32 loses 0.045 (onnxruntime's grid).
+    assert!(lost[3] < 0.045, "{lost:?}");
+}
+
+#[test]
+fn a_calibrated_folder_verifies_against_the_model_and_its_samples_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, model) = (dir.path().join("out"), fixture("llama.onnx"));
+    let q = Quantisation { calibration: Some(Calibration::Synthetic), ..Quantisation::default() };
+    build(&asic("llama.onnx", &out, q)).unwrap();
+    assert!(verify(&out, Some(&model), None, &NoProgress).unwrap().model);
+    let refused = |calib: Option<&Path>| codes(&verify(&out, Some(&model), calib, &NoProgress).unwrap_err());
+    let file = dir.path().join("calib.jsonl");
+    let line = |i: usize| {
+        let ids: Vec<usize> = (0..12).map(|j| (i * 31 + j * 17) % 199).collect();
+        format!("{{\"input_ids\": [{ids:?}], \"attention_mask\": [{:?}]}}\n", vec![1; 12])
+    };
+    fs::write(&file, (0..8).map(line).collect::<String>()).unwrap();
+    assert_eq!(refused(Some(&file)), ["E0704"]);
+
+    let q = Quantisation { calibration: Some(Calibration::File(file.clone())), ..Quantisation::default() };
+    build(&asic("llama.onnx", &out, q)).unwrap();
+    assert!(verify(&out, Some(&model), Some(&file), &NoProgress).unwrap().model);
+    assert_eq!(refused(None), ["E0704"]);
+    let other = dir.path().join("other.jsonl");
+    fs::write(&other, (1..9).map(line).collect::<String>()).unwrap();
+    assert_eq!(refused(Some(&other)), ["E0704"]);
+}
+
+#[test]
+fn a_budget_is_spent_and_not_exceeded() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let compile = |q: Quantisation| build(&asic("llama.onnx", &out, q));
+    let budget = |b| Quantisation { budget: Some(b), ..Quantisation::default() };
+    for (bits, calibration) in [(2.9, None), (4.4, Some(Calibration::Synthetic))] {
+        let done = compile(Quantisation { calibration, ..budget(Budget::Bits(bits)) }).unwrap();
+        let spent = done.program.matrix_bits() as f64 / done.program.weights() as f64;
+        assert!(spent <= bits && spent > 0.93 * bits, "{spent} of {bits}");
+    }
+    let area = |q| {
+        let done = compile(q).unwrap();
+        done.manifest.figures.iter().find(|f| f.unit == "mm2").unwrap().value
+    };
+    let whole = area(Quantisation { bits: Some(5), ..Quantisation::default() });
+    let spent = area(budget(Budget::Mm2(0.8 * whole)));
+    assert!(spent <= 0.8 * whole && spent > 0.7 * whole, "{spent} of {}", 0.8 * whole);
+    for little in [Budget::Bits(1.5), Budget::Mm2(1e-3)] {
+        assert_eq!(codes(&compile(budget(little)).err().unwrap()), ["E0406"]);
+    }
+    let both = Quantisation { bits: Some(4), ..budget(Budget::Bits(4.0)) };
+    assert_eq!(codes(&compile(both).err().unwrap()), ["E0004"]);
+    assert_eq!("50mm2".parse(), Ok(Budget::Mm2(50.0)));
+    assert!("3mm3".parse::<Budget>().is_err() && "-1".parse::<Budget>().is_err());
+}
+
+#[test]
+fn a_plan_gives_the_same_bytes_and_holds_a_retrained_model_to_the_chip() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, again, held] = ["first", "again", "held"].map(|n| dir.path().join(n));
+    let calibration = Some(Calibration::Synthetic);
+    let q = Quantisation { budget: Some(Budget::Bits(3.9)), calibration, ..Quantisation::default() };
+    let made =
+        build(&asic("llama.onnx", &first, Quantisation { activations: ActivationChoice::Auto, ..q.clone() }));
+    let made = made.unwrap();
+    let schemes: BTreeSet<Scheme> =
+        made.program.tiles().filter_map(|(id, _)| Some(made.program.matrix_tile(id)?.2)).collect();
+    assert!(schemes.len() > 1, "{schemes:?}");
+    let planned = Quantisation {
+        plan: Some(first.join(plan::FILE)),
+        calibration: q.calibration.clone(),
+        ..Quantisation::default()
+    };
+    build(&asic("llama.onnx", &again, planned)).unwrap();
+    for name in ["layout.gds", "program.pfir", "plan.json", "contents.pfmt"] {
+        assert_eq!(fs::read(first.join(name)).unwrap(), fs::read(again.join(name)).unwrap(), "{name}");
+    }
+
+    let calibrated = Quantisation { calibration: q.calibration.clone(), ..Quantisation::default() };
+    let o = Options {
+        model: retrained("llama.onnx", dir.path()),
+        base: Some(first.clone()),
+        ..asic("llama.onnx", &held, calibrated)
+    };
+    build(&o).unwrap();
+    let read = |folder: &Path, name: &str| fs::read(folder.join(name)).unwrap();
+    assert_eq!(read(&first, "program.pfir"), read(&held, "program.pfir"));
+    assert_eq!(read(&first, "plan.json"), read(&held, "plan.json"));
+    assert_ne!(read(&first, "layout.gds"), read(&held, "layout.gds"));
+
+    // Another architecture has another plan, other options another program.
+    let other = Options { base: Some(first.clone()), ..asic("gpt2.onnx", &held, Quantisation::default()) };
+    assert!(codes(&build(&other).err().unwrap()).contains(&"E0404"));
+    let o = Options { bind: vec![("batch".into(), 1)], ..o };
+    assert_eq!(codes(&build(&o).err().unwrap()), ["E0407"]);
+}
+
+#[test]
+fn bad_plans_are_refused_with_everything_that_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    build(&asic("llama.onnx", &out, Quantisation::default())).unwrap();
+    let good: WeightPlan = serde_json::from_str(&fs::read_to_string(out.join(plan::FILE)).unwrap()).unwrap();
+    let attempt = |text: String| {
+        let path = dir.path().join("plan.json");
+        fs::write(&path, text).unwrap();
+        let q = Quantisation { plan: Some(path), ..Quantisation::default() };
+        build(&asic("llama.onnx", &dir.path().join("new"), q))
+    };
+    let refused = |change: &dyn Fn(&mut WeightPlan)| {
+        let mut p = good.clone();
+        change(&mut p);
+        let e = attempt(p.text()).err().unwrap();
+        assert_eq!(codes(&e), ["E0404"]);
+        e.0.len()
+    };
+    assert!(attempt(good.text()).is_ok());
+    assert_eq!(refused(&|p| p.format = 9), 1);
+    assert_eq!(refused(&|p| p.matrices.truncate(3)), 1);
+    assert_eq!(refused(&|p| p.matrices[0].k += 1), 1);
+    assert_eq!(
+        refused(&|p| {
+            p.matrices[0].tensor.push('x');
+            p.matrices[1].blocks[0].k[1] -= 1;
+            let block = p.matrices[2].blocks[0].clone();
+            p.matrices[2].blocks.push(block);
+            p.matrices[3].blocks[0].n[1] += 1;
+            let scheme = Scheme::Codes { bits: 9, group: 32, levels: Levels::Uniform };
+            p.matrices[4].blocks[0].scheme = scheme;
+        }),
+        5
+    );
+    for text in ["", "{}", "[1]", &good.text().replace("codebook4/32", "codes0")] {
+        assert_eq!(codes(&attempt(text.to_owned()).err().unwrap()), ["E0404"], "{text:.40}");
+    }
+    let mut real = good.clone();
+    real.matrices[0].blocks[0].scheme = Scheme::Real;
+    assert_eq!(codes(&attempt(real.text()).err().unwrap()), ["E0004"]);
+    let mut zero = good;
+    zero.matrices[0].activations = Activations::Static(0.0);
+    assert_eq!(codes(&attempt(zero.text()).err().unwrap()), ["E0302"]);
+    assert!(!dir.path().join("new").join("plan.json").exists() || attempt(String::new()).is_err());
+}
+
+#[test]
+fn static_activations_are_planned_and_kept_tensors_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let q = |activations, keep: &[&str]| Quantisation {
+        calibration: Some(Calibration::Synthetic),
+        activations,
+        keep: keep.iter().map(|k| (*k).to_owned()).collect(),
+        ..Quantisation::default()
+    };
+    let made = build(&asic("llama.onnx", &out, q(ActivationChoice::Static, &[]))).unwrap();
+    let fixed = |a: &Activations| matches!(a, Activations::Static(_));
+    assert!(made.program.matrices.iter().filter(|m| fixed(&m.activations)).count() > 5);
+    assert!(Runnable::load(&out, &NoProgress).unwrap().run(&common::tokens(1, 5, true)).is_ok());
+    let name = made.program.matrices[1].origin.tensor.clone().unwrap();
+    let kept = build(&asic("llama.onnx", &out, q(ActivationChoice::Row, &[&name]))).unwrap();
+    assert_eq!(kept.program.matrices.len() + 1, made.program.matrices.len());
+    assert!(kept.program.matrices.iter().all(|m| m.origin.tensor.as_ref() != Some(&name)));
+}
+
+#[test]
+fn real_valued_targets_refuse_what_is_for_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let attempt = |q| {
+        let o = Options { quantisation: q, ..options("llama.onnx", "glass", &dir.path().join("out")) };
+        codes(&build(&o).err().unwrap())
+    };
+    let none = Quantisation::default();
+    assert_eq!(attempt(Quantisation { budget: Some(Budget::Bits(4.0)), ..none.clone() }), ["E0004"]);
+    assert_eq!(attempt(Quantisation { calibration: Some(Calibration::Synthetic), ..none }), ["E0004"]);
+}
