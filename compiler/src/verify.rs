@@ -12,7 +12,7 @@ use pfmc_ir::tile::{TileId, TileSource};
 use pfmc_ir::verify::Verified;
 use rayon::prelude::*;
 
-use crate::codes::{E0702, E0704};
+use crate::codes::{E0404, E0702, E0704};
 use crate::compile::{PROCESS_FILE, PROGRAM_FILE, lower};
 use crate::contents::Reference;
 use crate::files::io_error;
@@ -102,7 +102,13 @@ fn fresh(
             "give the same file",
         );
     }
-    lower(model, &*opened.target, &m.target, &m.bindings, &q, progress)
+    lower(model, &*opened.target, &m.target, &m.bindings, &q, progress).map_err(|mut problems| {
+        // The folder's own plan: what does not fit it is another model.
+        for d in problems.0.iter_mut().filter(|d| d.code == &E0404) {
+            d.code = &E0704;
+        }
+        problems
+    })
 }
 
 /// Verifies an output folder, with `model` also against a fresh lowering of the source, calibrated with
