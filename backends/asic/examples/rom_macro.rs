@@ -1,0 +1,32 @@
+//! Writes a ROM macro of random bits: `rom_macro WORD_LINES BIT_LINES MUX FOLDER`.
+
+fn main() {
+    let a: Vec<String> = std::env::args().collect();
+    let n = |i: usize| a[i].parse::<u32>().unwrap();
+    let shape = pfmc_asic::macros::MacroShape { word_lines: n(1), bit_lines: n(2), mux: n(3) };
+    let process = pfmc_asic::process::Process::open(&pfmc_ir::backend::ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() }).unwrap();
+    shape.check(&process).unwrap();
+    let mut bits = pfmc_asic::bits::BitMatrix::new(n(1) as usize, n(2) as usize);
+    let mut state = 1u64;
+    let mut text = String::new();
+    for r in 0..n(1) as usize {
+        for c in 0..n(2) as usize {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if state >> 63 == 1 {
+                bits.set(r, c);
+            }
+            text.push(if state >> 63 == 1 { '1' } else { '0' });
+        }
+        text.push('\n');
+    }
+    let dir = std::path::Path::new(&a[4]);
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("bits.txt"), text).unwrap();
+    use pfmc_asic::macros::{circuit, netlist::Dialect};
+    let net = circuit::netlist(&process, shape, &bits);
+    let pins = circuit::pins(&process, shape);
+    for (file, dialect) in [("rom.spice", Dialect::Compare), ("rom_sim.spice", Dialect::Simulate)] {
+        std::fs::write(dir.join(file), net.spice("rom", &pins, dialect, ["sky130_fd_pr__nfet_01v8", "sky130_fd_pr__pfet_01v8"], 145)).unwrap();
+    }
+    println!("{} transistors, {} nets", net.transistors.len(), net.nets());
+}
