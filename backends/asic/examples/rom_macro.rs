@@ -28,5 +28,7 @@ fn main() {
     for (file, dialect) in [("rom.spice", Dialect::Compare), ("rom_sim.spice", Dialect::Simulate)] {
         std::fs::write(dir.join(file), net.spice("rom", &pins, dialect, ["sky130_fd_pr__nfet_01v8", "sky130_fd_pr__pfet_01v8"], 145)).unwrap();
     }
+    let places = pfmc_asic::macros::place::Places { process: &process, shape };
+    std::fs::write(dir.join("rom.gds"), places.layout(&bits, "rom").unwrap()).unwrap();
     println!("{} transistors, {} nets", net.transistors.len(), net.nets());
 }

@@ -43,10 +43,16 @@
 //! while `ck` is high; the latch closes two gates after the fall of `ck`, precharge begins later. A cell that conducts
 //! pulls both lines low and the output reads 1.
 
+mod array;
+pub mod build;
 pub mod circuit;
+mod column;
+mod control;
+mod decoder;
 pub mod draw;
 pub mod gate;
 pub mod netlist;
+pub mod place;
 pub mod row;
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};

@@ -129,25 +129,43 @@ impl<'a> Row<'a> {
         nets
     }
 
-    /// The tracks a column can tie a net to.
-    fn reach(&self, column: &Column, net: &str) -> Vec<usize> {
-        let l = &self.process.logic;
-        let half = self.process.rules.mcon_size_nm / 2;
+    /// The tracks a column can tie a net to: where its two diffusions are on two nets, those clear of the
+    /// other one's li1.
+    fn reach(&self, index: usize, net: &str) -> Vec<usize> {
+        let (l, r) = (&self.process.logic, &self.process.rules);
+        let half = r.mcon_size_nm / 2;
         let all = tracks(self.process);
+        let Some((x, column)) = self.columns.get(index) else { return Vec::new() };
         match column {
             Column::Gate { net: own, .. } if own == net => all.collect(),
             Column::Gate { .. } => Vec::new(),
             Column::Diff { n, p } => {
                 let (on_n, on_p) = (net_of(n).is_some_and(|x| x == net), net_of(p).is_some_and(|x| x == net));
                 let y = |t: usize| track_y(self.process, t);
-                // Halfway between the two lines of a split column.
-                let half_space = self.process.rules.li1_space_nm / 2;
-                let (above, below) = (l.gate_contact_y_nm - half_space, l.gate_contact_y_nm + half_space);
+                let widths = self.widths_at(*x);
+                // End of the other diffusion's contacts towards the middle; a signal may go to the middle.
+                let end = r.licon_size_nm / 2 + r.li1_enclose_licon_ends_nm;
+                let limit = |term: &Term, power: &str, upper: bool| {
+                    let own = strip_y(self.process, widths, upper).map(|y| contacts(self.process, y));
+                    match (net_of(term), own) {
+                        (Some(net), Some(c)) if net == power && upper => c.first().map(|c| c - end - r.li1_space_nm),
+                        (Some(net), Some(c)) if net == power => c.last().map(|c| c + end + r.li1_space_nm),
+                        (Some(_), _) if upper => Some(l.gate_contact_y_nm - r.li1_space_nm / 2),
+                        (Some(_), _) => Some(l.gate_contact_y_nm + r.li1_space_nm / 2),
+                        (None, _) => None,
+                    }
+                };
                 match (on_n, on_p) {
                     (false, false) => Vec::new(),
-                    (true, false) if net_of(p).is_some() => all.filter(|&t| y(t) + half <= above).collect(),
-                    (false, true) if net_of(n).is_some() => all.filter(|&t| y(t) - half >= below).collect(),
-                    _ => all.collect(),
+                    (true, false) => {
+                        let top = limit(p, SUPPLY, true).unwrap_or(Nm::MAX);
+                        all.filter(|&t| y(t) + half <= top).collect()
+                    }
+                    (false, true) => {
+                        let bottom = limit(n, GROUND, false).unwrap_or(Nm::MIN);
+                        all.filter(|&t| y(t) - half >= bottom).collect()
+                    }
+                    (true, true) => all.collect(),
                 }
             }
         }
@@ -156,7 +174,7 @@ impl<'a> Row<'a> {
     /// x of the columns of a net.
     pub fn pins(&self, net: &str) -> Vec<(usize, Nm)> {
         (self.columns.iter().enumerate())
-            .filter(|(_, (_, c))| !self.reach(c, net).is_empty())
+            .filter(|(i, _)| !self.reach(*i, net).is_empty())
             .map(|(i, &(x, _))| (i, x))
             .collect()
     }
@@ -178,7 +196,7 @@ impl<'a> Row<'a> {
         let [low, high] = over.unwrap_or([Nm::MAX, Nm::MIN]);
         let low = columns.iter().map(|i| at(i) - end).min().unwrap_or(low).min(low);
         let high = columns.iter().map(|i| at(i) + end).max().unwrap_or(high).max(high);
-        let reachable = |t: &usize| columns.iter().all(|&i| self.reach(&self.columns[i].1, net).contains(t));
+        let reachable = |t: &usize| columns.iter().all(|&i| self.reach(i, net).contains(t));
         let found = tracks(self.process)
             .filter(|t| track.is_none_or(|wanted| wanted == *t))
             .find(|t| reachable(t) && self.is_free(net, *t, [low, high]));
@@ -191,6 +209,31 @@ impl<'a> Row<'a> {
     pub fn tie_net(&mut self, net: &str, track: Option<usize>, over: Option<Span>) -> bool {
         let columns: Vec<usize> = self.pins(net).into_iter().map(|(i, _)| i).collect();
         self.tie(net, &columns, track, over)
+    }
+
+    /// Lengthens the wires of nets by up to `most` to either side where that keeps clear of others, so
+    /// that lines from above have places to choose from.
+    pub fn stretch(&mut self, nets: &[String], most: Nm) {
+        let step = self.process.logic.column_pitch_nm / 2;
+        for i in 0..self.wires.len() {
+            for _ in 0..most / step {
+                for by in [[-step, 0], [0, step]] {
+                    let Wire { net, track, x, .. } = self.wires[i].clone();
+                    let x = [x[0] + by[0], x[1] + by[1]];
+                    if nets.contains(&net) && self.is_free_of(i, track, x) {
+                        self.wires[i].x = x;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether wire `index` may cover `x`.
+    fn is_free_of(&self, index: usize, track: usize, x: Span) -> bool {
+        let space = self.process.rules.met1_space_nm;
+        self.wires.iter().enumerate().all(|(i, w)| {
+            i == index || w.track != track || w.x[1] + space <= x[0] || x[1] + space <= w.x[0]
+        })
     }
 
     /// The row without its rails and wells.
@@ -212,15 +255,20 @@ impl<'a> Row<'a> {
                 ties.entry((i, on_p)).or_default().push(y);
             }
         }
-        for strip in &self.strips {
-            let x = [strip.x[0] - l.diff_end_nm, strip.x[1] + l.diff_end_nm];
-            let over = p.cell.implant_enclosure_nm;
-            for (upper, layer) in [(false, layers.nsdm), (true, layers.psdm)] {
+        for (upper, implant, full) in
+            [(false, layers.nsdm, l.n_diff_y_nm), (true, layers.psdm, l.p_diff_y_nm)]
+        {
+            let mut ends: Option<Span> = None;
+            for strip in &self.strips {
+                let x = [strip.x[0] - l.diff_end_nm, strip.x[1] + l.diff_end_nm];
                 if let Some([y0, y1]) = strip_y(p, strip.widths_nm, upper) {
                     s.rectangle(layers.diff, [x[0], y0, x[1], y1]);
-                    let [full0, full1] = if upper { l.p_diff_y_nm } else { l.n_diff_y_nm };
-                    s.rectangle(layer, [x[0] - over, full0 - over, x[1] + over, full1 + over]);
+                    ends = Some(ends.map_or(x, |e| [e[0].min(x[0]), e[1].max(x[1])]));
                 }
+            }
+            if let Some([x0, x1]) = ends {
+                let over = p.cell.implant_enclosure_nm;
+                s.rectangle(implant, [x0 - over, full[0] - over, x1 + over, full[1] + over]);
             }
         }
         for (i, (x, column)) in self.columns.iter().enumerate() {
