@@ -179,7 +179,7 @@ impl Places<'_> {
         exits.insert(PRECHARGE_FAR.to_owned(), vec![Exit::Right(back)]);
         exits.insert("en".to_owned(), at_sense(enable_track).collect());
         for (i, &x) in decoder.low_x.iter().enumerate() {
-            exits.insert(format!("low{i}"), vec![Exit::Up(decoder_x + x, last_row_y)]);
+            exits.insert(format!("low{}", self.driven(i)), vec![Exit::Up(decoder_x + x, last_row_y)]);
         }
         let [mid, _] = self.bus_lines();
         for (i, &x) in decoder.bus_x.iter().enumerate() {
@@ -215,12 +215,26 @@ impl Places<'_> {
             kit.rail(&mut s, x, y, supply);
         }
         // Power.
-        let [ends_low, ends_high] = [bottom, self.rails()[1]];
+        // Two bars on met3 above the array join the straps of each net.
+        let bar = |i: Nm| self.rails()[1] + (1 + 3 * i) * half_power + i * l.met3_pitch_nm + l.met3_pitch_nm;
+        let bars = [bar(0), bar(1)];
+        let [ends_low, ends_high] = [bottom, bars[1] + half_power];
+        let last = self.segment_x(self.segments() - 1) + self.power_x()[1] + half_power;
+        for y in bars {
+            s.rectangle(layers.met3, [rail_left, y - half_power, last, y + half_power]);
+        }
         let strap = |s: &mut Sketch, x: Nm, name: &str| {
             let area = [x - half_power, ends_low, x + half_power, ends_high];
             s.rectangle(layers.met4, area);
             s.rectangle(layers.met4_pin, area);
-            s.label(layers.met4_label, [x, (ends_low + ends_high) / 2], name);
+            s.label(layers.met4_label, [x, (ends_low + ends_high) / 2 / p.grid_nm * p.grid_nm], name);
+            let y = bars[usize::from(name == GROUND)];
+            let pitch = p.rules.via3_size_nm + p.rules.via23_space_nm;
+            for i in -1..=1 {
+                for j in -1..=1 {
+                    kit.via3(s, [x + i * pitch, y + j * pitch]);
+                }
+            }
         };
         let names = [SUPPLY, GROUND];
         for (x, name) in straps.into_iter().zip(names) {
@@ -274,7 +288,7 @@ impl Places<'_> {
                 rail_left - l.well_enclosure_nm - margin,
                 bottom - l.met4_end_nm - margin,
                 right + half + margin,
-                self.rails()[1] + margin,
+                ends_high + margin,
             ],
         );
         Ok(s)

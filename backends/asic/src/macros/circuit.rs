@@ -1,7 +1,7 @@
 //! The circuits of a macro: gates and transistors from its shape and its bits.
 //!
 //! Nets: `CLK`, `CE` and `A0`.. come in, `Q0`.. go out; `BL<i>` and `WL<i>` are the array's. Everything
-//! else is internal and lower case.
+//! else is internal, and differs from these by more than case, which SPICE ignores.
 
 use crate::bits::BitMatrix;
 use crate::encode::{self, ArrayShape};
@@ -89,9 +89,9 @@ pub fn control(process: &Process, shape: MacroShape) -> Vec<Gate> {
     gates.push(Gate::inverter("en_inv0", "ck", "en_n", fingers(groups * 2)));
     gates.push(Gate::inverter("en_inv1", "en_n", "en", fingers(groups * 8)));
     let address = |gates: &mut Vec<Gate>, bit: u32| {
-        let (pin, not, yes) = (format!("A{bit}"), format!("a{bit}_n"), format!("a{bit}"));
-        gates.push(Gate::inverter(format!("a{bit}_inv0"), &pin, &not, 2));
-        gates.push(Gate::inverter(format!("a{bit}_inv1"), &not, &yes, 2));
+        let (pin, not, yes) = (format!("A{bit}"), format!("ad{bit}_n"), format!("ad{bit}"));
+        gates.push(Gate::inverter(format!("ad{bit}_inv0"), &pin, &not, 2));
+        gates.push(Gate::inverter(format!("ad{bit}_inv1"), &not, &yes, 2));
     };
     // Line `i` of `bits` address bits from `first`, and `enable`.
     let decode = |gates: &mut Vec<Gate>, name: &str, first: u32, bits: u32, lines: u32, enable: &[&str], f: u32| {
@@ -101,7 +101,7 @@ pub fn control(process: &Process, shape: MacroShape) -> Vec<Gate> {
         for i in 0..lines {
             let mut inputs: Vec<String> = enable.iter().map(|&e| e.to_owned()).collect();
             inputs.extend((0..bits).map(|b| {
-                if i >> b & 1 == 1 { format!("a{}", first + b) } else { format!("a{}_n", first + b) }
+                if i >> b & 1 == 1 { format!("ad{}", first + b) } else { format!("ad{}_n", first + b) }
             }));
             let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
             let (not, yes) = (format!("{name}{i}_n"), format!("{name}{i}"));

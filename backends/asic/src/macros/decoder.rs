@@ -14,7 +14,7 @@ use crate::process::{Nm, Span};
 pub(super) struct Decoder {
     /// Content of even and of odd rows, upright.
     pub rows: [Sketch; 2],
-    /// Where the lines of the lowest address bits run.
+    /// Where the lines of the lowest address bits run, from driver to driver.
     pub low_x: Vec<Nm>,
     /// Where the predecoded lines of the chooser run: `mid`, then `high`.
     pub bus_x: Vec<Nm>,
@@ -32,6 +32,11 @@ impl Places<'_> {
         let mid = if rows.mid == 0 { 0 } else { all.min(1 << rows.mid) };
         let high = if rows.high == 0 { 0 } else { all.div_ceil(1 << rows.mid) };
         [mid, high]
+    }
+
+    /// The word line of a row, counted upwards, that driver `i` from the left drives.
+    pub(super) fn driven(&self, i: usize) -> usize {
+        if i.is_multiple_of(2) { i / 2 } else { self.process.logic.word_lines as usize - 1 - i / 2 }
     }
 
     /// The decoder's rows, their word lines drawn up to `end`; `None` where wires do not fit.
@@ -76,13 +81,10 @@ impl Places<'_> {
         row.push(&nand, Some(from));
         row.push(&inverter, None);
         // Local word lines in the order of their drivers.
-        let order: Vec<usize> = (0..lines)
-            .map(|i| if (i % 2 == 1) != odd { lines - 1 - i / 2 } else { i / 2 })
-            .collect();
+        let order: Vec<usize> = (0..lines).map(|i| if odd { lines - 1 - self.driven(i) } else { self.driven(i) }).collect();
         let last = *order.last()?;
         let choice_track = lines - 1 - last;
-        for (i, &local) in order.iter().enumerate() {
-            let _ = local;
+        for i in 0..lines {
             let [nand, inverter] =
                 circuit::driver(&format!("d{i}"), "choice", &format!("low{i}"), &format!("w{i}"), word_line_fingers(self.shape));
             row.push(&nand, None);
