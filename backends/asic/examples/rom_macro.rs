@@ -4,8 +4,12 @@ fn main() {
     let a: Vec<String> = std::env::args().collect();
     let n = |i: usize| a[i].parse::<u32>().unwrap();
     let shape = pfmc_asic::macros::MacroShape { word_lines: n(1), bit_lines: n(2), mux: n(3) };
-    let process = pfmc_asic::process::Process::open(&pfmc_ir::backend::ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() }).unwrap();
-    shape.check(&process).unwrap();
+    let process = pfmc_asic::process::Process::open(&pfmc_ir::backend::ProcessText {
+        name: "sky130".into(),
+        toml: pfmc_asic::SKY130.into(),
+    })
+    .unwrap();
+    let rom = pfmc_asic::macros::Macro::new(&process, shape).unwrap();
     let mut bits = pfmc_asic::bits::BitMatrix::new(n(1) as usize, n(2) as usize);
     let mut state = 1u64;
     let mut text = String::new();
@@ -22,13 +26,9 @@ fn main() {
     let dir = std::path::Path::new(&a[4]);
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("bits.txt"), text).unwrap();
-    use pfmc_asic::macros::{circuit, netlist::Dialect};
-    let net = circuit::netlist(&process, shape, &bits);
-    let pins = circuit::pins(&process, shape);
+    use pfmc_asic::macros::netlist::Dialect;
     for (file, dialect) in [("rom.spice", Dialect::Compare), ("rom_sim.spice", Dialect::Simulate)] {
-        std::fs::write(dir.join(file), net.spice("rom", &pins, dialect, ["sky130_fd_pr__nfet_01v8", "sky130_fd_pr__pfet_01v8"], 145)).unwrap();
+        std::fs::write(dir.join(file), rom.spice(&bits, "rom", dialect)).unwrap();
     }
-    let places = pfmc_asic::macros::place::Places { process: &process, shape };
-    std::fs::write(dir.join("rom.gds"), places.layout(&bits, "rom").unwrap()).unwrap();
-    println!("{} transistors, {} nets", net.transistors.len(), net.nets());
+    std::fs::write(dir.join("rom.gds"), rom.layout(&bits, "rom").unwrap()).unwrap();
 }

@@ -178,7 +178,11 @@ impl<'a> Array<'a> {
     }
 
     /// A contact and its li1 pad; origin at the node.
-    pub(crate) fn write_node(&self, cells: &mut Cells, written: &mut BTreeSet<String>) -> Result<(), StreamError> {
+    pub(crate) fn write_node(
+        &self,
+        cells: &mut Cells,
+        written: &mut BTreeSet<String>,
+    ) -> Result<(), StreamError> {
         let (l, g) = (&self.process.layers, &self.process.cell);
         cell(cells, written, "base_node", |c| {
             c.rectangle(l.licon, span([g.licon_x_nm, g.licon_y_nm]))?;
@@ -187,7 +191,11 @@ impl<'a> Array<'a> {
     }
 
     /// Contact to the tap and cut to the ground rail; origin at the tap row's centre.
-    pub(crate) fn write_tap(&self, cells: &mut Cells, written: &mut BTreeSet<String>) -> Result<(), StreamError> {
+    pub(crate) fn write_tap(
+        &self,
+        cells: &mut Cells,
+        written: &mut BTreeSet<String>,
+    ) -> Result<(), StreamError> {
         let (l, g) = (&self.process.layers, &self.process.cell);
         cell(cells, written, "base_tap", |c| {
             c.rectangle(l.licon, span([g.licon_x_nm, g.licon_y_nm]))?;

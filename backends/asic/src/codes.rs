@@ -88,6 +88,6 @@ pfmc_ir::codes! {
          or was made to exhaust the reader."
     E0523 "a macro of this size cannot be built"
         "A ROM macro has a periphery that fits certain sizes alone: whole rows of the decoder, whole \
-         segments between the straps of its word lines, and 4, 8 or 16 bit lines to an output. The message \
+         segments between the straps of its word lines, and 8 or 16 bit lines to an output. The message \
          names the number and what is possible. Choose a size near it."
 }

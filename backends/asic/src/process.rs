@@ -585,6 +585,13 @@ sections! {
         /// Half the width of power straps on met4.
         power_half_width_nm: Nm,
     }
+    /// Names of the foundry's models of the transistors.
+    device Device {
+        /// n-channel.
+        nfet: String,
+        /// p-channel.
+        pfet: String,
+    }
 }
 
 impl Process {

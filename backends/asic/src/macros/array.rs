@@ -97,7 +97,10 @@ impl Places<'_> {
             last = x;
         }
         let y = strap.met2_half_height_nm;
-        s.rectangle(p.layers.met2, [strap.contact_x_nm[0].min(strap.contact_x_nm[1]) - half_x, -y, last + half_x, y]);
+        s.rectangle(
+            p.layers.met2,
+            [strap.contact_x_nm[0].min(strap.contact_x_nm[1]) - half_x, -y, last + half_x, y],
+        );
         s
     }
 
@@ -133,7 +136,12 @@ impl Places<'_> {
     }
 
     /// Writes the cells of a program of `bits`, `[word line][bit line]`.
-    pub(super) fn write_program(&self, cells: &mut Cells, bits: &BitMatrix, name: &str) -> Result<(), StreamError> {
+    pub(super) fn write_program(
+        &self,
+        cells: &mut Cells,
+        bits: &BitMatrix,
+        name: &str,
+    ) -> Result<(), StreamError> {
         let (p, c) = (self.process, &self.process.cell);
         let mut used = [false; 256];
         let mut program = Sketch::default();

@@ -60,7 +60,6 @@ impl Places<'_> {
         // In columns of 770 nm and a remainder.
         let pitch = self.process.cell.pitch_x_nm;
         match self.shape.mux {
-            4 => [pitch * 7 / 2 / 10 * 10, pitch * 15 / 2 / 10 * 10],
             8 => [pitch * 13 / 2 / 10 * 10, pitch * 37 / 4 / 10 * 10],
             _ => [pitch * 4, pitch * 11],
         }
@@ -110,7 +109,12 @@ impl Places<'_> {
                 kit.via2(&mut s, at);
                 s.rectangle(
                     layers.met3,
-                    [rail[0] - 4 * l.met3_pitch_nm, y - l.met3_half_width_nm, at[0] + l.met3_end_nm, y + l.met3_half_width_nm],
+                    [
+                        rail[0] - 4 * l.met3_pitch_nm,
+                        y - l.met3_half_width_nm,
+                        at[0] + l.met3_end_nm,
+                        y + l.met3_half_width_nm,
+                    ],
                 );
             }
         }
@@ -175,7 +179,10 @@ impl Places<'_> {
         }
         let [line, back] = self.precharge_lines();
         let at_sense = |track: usize| (0..sense_rows).map(move |r| Exit::Right(in_row(r, track_y(p, track))));
-        exits.insert("preb".to_owned(), std::iter::once(Exit::Right(line)).chain(at_sense(precharge_track)).collect());
+        exits.insert(
+            "preb".to_owned(),
+            std::iter::once(Exit::Right(line)).chain(at_sense(precharge_track)).collect(),
+        );
         exits.insert(PRECHARGE_FAR.to_owned(), vec![Exit::Right(back)]);
         exits.insert("en".to_owned(), at_sense(enable_track).collect());
         for (i, &x) in decoder.low_x.iter().enumerate() {

@@ -5,9 +5,9 @@
 
 use crate::bits::BitMatrix;
 use crate::encode::{self, ArrayShape};
+use crate::macros::MacroShape;
 use crate::macros::gate::Gate;
 use crate::macros::netlist::{Channel, GROUND, Netlist, SUPPLY};
-use crate::macros::MacroShape;
 use crate::process::{Nm, Process};
 
 /// Address bits of `n` lines.
@@ -94,30 +94,39 @@ pub fn control(process: &Process, shape: MacroShape) -> Vec<Gate> {
         gates.push(Gate::inverter(format!("ad{bit}_inv1"), &not, &yes, 2));
     };
     // Line `i` of `bits` address bits from `first`, and `enable`.
-    let decode = |gates: &mut Vec<Gate>, name: &str, first: u32, bits: u32, lines: u32, enable: &[&str], f: u32| {
-        for bit in first..first + bits {
-            address(gates, bit);
-        }
-        for i in 0..lines {
-            let mut inputs: Vec<String> = enable.iter().map(|&e| e.to_owned()).collect();
-            inputs.extend((0..bits).map(|b| {
-                if i >> b & 1 == 1 { format!("ad{}", first + b) } else { format!("ad{}_n", first + b) }
-            }));
-            let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-            let (not, yes) = (format!("{name}{i}_n"), format!("{name}{i}"));
-            if let [only] = inputs[..] {
-                gates.push(Gate::inverter(format!("{name}{i}_not"), only, &not, 1));
-            } else {
-                gates.push(Gate::nand(format!("{name}{i}_nand"), &inputs, &not));
+    let decode =
+        |gates: &mut Vec<Gate>, name: &str, first: u32, bits: u32, lines: u32, enable: &[&str], f: u32| {
+            for bit in first..first + bits {
+                address(gates, bit);
             }
-            gates.push(Gate::inverter(format!("{name}{i}_inv"), &not, &yes, f));
-        }
-    };
+            for i in 0..lines {
+                let mut inputs: Vec<String> = enable.iter().map(|&e| e.to_owned()).collect();
+                inputs.extend((0..bits).map(|b| {
+                    if i >> b & 1 == 1 { format!("ad{}", first + b) } else { format!("ad{}_n", first + b) }
+                }));
+                let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+                let (not, yes) = (format!("{name}{i}_n"), format!("{name}{i}"));
+                if let [only] = inputs[..] {
+                    gates.push(Gate::inverter(format!("{name}{i}_not"), only, &not, 1));
+                } else {
+                    gates.push(Gate::nand(format!("{name}{i}_nand"), &inputs, &not));
+                }
+                gates.push(Gate::inverter(format!("{name}{i}_inv"), &not, &yes, f));
+            }
+        };
     let rows = RowAddress::new(process, shape);
     let column_bits = address_bits(shape.mux);
     let decoder_rows = shape.word_lines / process.logic.word_lines;
     let mut first = column_bits;
-    decode(&mut gates, "low", first, rows.low, process.logic.word_lines, &["wlen"], fingers(decoder_rows * 5));
+    decode(
+        &mut gates,
+        "low",
+        first,
+        rows.low,
+        process.logic.word_lines,
+        &["wlen"],
+        fingers(decoder_rows * 5),
+    );
     first += rows.low;
     if rows.mid > 0 {
         let lines = decoder_rows.min(1 << rows.mid);
@@ -125,7 +134,15 @@ pub fn control(process: &Process, shape: MacroShape) -> Vec<Gate> {
         first += rows.mid;
     }
     if rows.high > 0 {
-        decode(&mut gates, "high", first, rows.high, decoder_rows.div_ceil(1 << rows.mid), &[], fingers(decoder_rows));
+        decode(
+            &mut gates,
+            "high",
+            first,
+            rows.high,
+            decoder_rows.div_ceil(1 << rows.mid),
+            &[],
+            fingers(decoder_rows),
+        );
     }
     decode(&mut gates, "sel", 0, column_bits, shape.mux, &[], fingers(groups * 6));
     gates
@@ -199,7 +216,9 @@ pub fn netlist(process: &Process, shape: MacroShape, bits: &BitMatrix) -> Netlis
         for i in 0..per_row {
             let line = row * per_row + i;
             let low = format!("low{i}");
-            for gate in driver(&format!("wl{line}"), &choice, &low, &format!("WL{line}"), word_line_fingers(shape)) {
+            for gate in
+                driver(&format!("wl{line}"), &choice, &low, &format!("WL{line}"), word_line_fingers(shape))
+            {
                 gate.transistors(process, &mut netlist);
             }
         }
@@ -267,6 +286,10 @@ impl MuxColumns {
     /// For a multiplexer of at least 4.
     pub fn new(mux: u32) -> Self {
         let half = mux / 2;
-        MuxColumns { left: half.saturating_sub(3), data: half.saturating_sub(1), right: (half + 1).min(mux.saturating_sub(2)) }
+        MuxColumns {
+            left: half.saturating_sub(3),
+            data: half.saturating_sub(1),
+            right: (half + 1).min(mux.saturating_sub(2)),
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! What is below the array: precharge, multiplexer, sense circuits.
 
+use crate::macros::SENSE_BIT_LINES;
 use crate::macros::circuit::{self, MuxColumns, gap_x, mux_diff_x};
 use crate::macros::draw::{Kit, Sketch};
 use crate::macros::place::Places;
 use crate::macros::row::{Row, height, track_y, tracks};
-use crate::macros::SENSE_BIT_LINES;
 use crate::process::{Nm, Span};
 
 /// Cell of the precharge and the multiplexer of a group.
@@ -157,7 +157,10 @@ impl Places<'_> {
         }
         let (Some(&first), Some(&last)) = (pairs.first(), pairs.last()) else { return };
         let over = p.cell.implant_enclosure_nm;
-        s.rectangle(l.nsdm, [strip[0] - over, last - end - over, strip[1] + over, first + upper + end + over]);
+        s.rectangle(
+            l.nsdm,
+            [strip[0] - over, last - end - over, strip[1] + over, first + upper + end + over],
+        );
         let half = p.logic.npc_half_height_nm;
         for x in [lines.left, lines.right].map(|column| gap_x(p, column)) {
             s.rectangle(l.npc, [x - half, last + middle - half, x + half, first + middle + half]);
@@ -196,12 +199,11 @@ impl Places<'_> {
         let whole = Some([0, pitch]);
         let data = Nm::from(row) * Nm::from(self.shape.mux) * p.cell.pitch_x_nm + self.data_x();
         let end = p.logic.met1_end_nm;
-        let out = r.pins("q").iter().map(|c| c.1).max()? - Nm::from(row) * 5 * end;
+        let out = r.pins("q").iter().map(|c| c.1).max()? - Nm::from(row) * 4 * end;
         let wide = |x: Nm| Some([x - end, x + end]);
         let placed = r.tie_net("preb", Some(precharge), whole)
             && r.tie_net("en", Some(enable), whole)
-            && r.tie_net("dl", Some(enable + 1), wide(data))
-            && r.tie_net("q", None, wide(out));
+            && r.tie_net("dl", Some(enable + 1), wide(data));
         if !placed {
             return None;
         }
@@ -210,6 +212,9 @@ impl Places<'_> {
                 return None;
             }
         }
+        if !r.tie_net("q", None, wide(out)) {
+            return None;
+        }
         let mut s = r.draw();
         let y = |net: &str| r.wires.iter().find(|w| w.net == net).map(|w| track_y(p, w.track));
         let (m, w) = (p.logic.met2_end_nm, p.logic.met2_half_width_nm);
@@ -217,11 +222,7 @@ impl Places<'_> {
         let flipped = row.is_multiple_of(2);
         let above = self.sense_y(0) - self.sense_y(row) - self.process.column.sense_y_nm;
         let below = self.sense_y(row) - self.output_y();
-        let (up, down) = if flipped {
-            (-above, below)
-        } else {
-            (height(p) + above, height(p) - below)
-        };
+        let (up, down) = if flipped { (-above, below) } else { (height(p) + above, height(p) - below) };
         for (net, x, to) in [("dl", data, up), ("q", out, down)] {
             let at = [x, y(net)?];
             kit.via(&mut s, at);
@@ -242,6 +243,6 @@ impl Places<'_> {
             r.push(gate, (i == 0).then_some(self.process.logic.break_pitch_nm / 2));
         }
         let end = self.process.logic.met1_end_nm;
-        Some(r.pins("q").iter().map(|c| c.1).max()? - Nm::from(row) * 5 * end)
+        Some(r.pins("q").iter().map(|c| c.1).max()? - Nm::from(row) * 4 * end)
     }
 }

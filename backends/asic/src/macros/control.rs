@@ -71,12 +71,19 @@ pub(super) struct Control {
 
 impl Places<'_> {
     /// Draws the block in `x`, its highest rail at `top`, its pins down to `bottom` or lower; `None` where it cannot be wired.
-    pub(super) fn control(&self, x: Span, top: Nm, bottom: Nm, exits: &BTreeMap<String, Vec<Exit>>) -> Option<(Control, Nm)> {
+    pub(super) fn control(
+        &self,
+        x: Span,
+        top: Nm,
+        bottom: Nm,
+        exits: &BTreeMap<String, Vec<Exit>>,
+    ) -> Option<(Control, Nm)> {
         // The fuller the rows, the more lines over each of them.
         let rooms = [100, 80, 65, 50, 40];
         let tries = rooms.into_iter().flat_map(|share| [8, 10, 12, 14].map(|band| (share, band)));
         let width = x[1] - x[0];
-        tries.map(|(share, band)| (x[0] + width * share / 100, band))
+        tries
+            .map(|(share, band)| (x[0] + width * share / 100, band))
             .find_map(|(fill, band)| self.control_with(x, fill, top, bottom, exits, band))
     }
 
@@ -123,7 +130,10 @@ impl Places<'_> {
             let pins = row.pins(net);
             pins.iter().map(|c| c.1).max().unwrap_or(0) - pins.iter().map(|c| c.1).min().unwrap_or(0)
         };
-        let mut order: Vec<(Nm, &String)> = at.iter().map(|(net, of)| (of.iter().map(|&i| length(&rows[i], net)).max().unwrap_or(0), net)).collect();
+        let mut order: Vec<(Nm, &String)> = at
+            .iter()
+            .map(|(net, of)| (of.iter().map(|&i| length(&rows[i], net)).max().unwrap_or(0), net))
+            .collect();
         order.sort();
         for local in [true, false] {
             for &(_, net) in &order {
@@ -142,7 +152,11 @@ impl Places<'_> {
                     let mut clusters: Vec<Vec<(usize, Nm)>> = Vec::new();
                     for pin in rows[i].pins(net) {
                         match clusters.last_mut() {
-                            Some(c) if c.last().is_some_and(|last| pin.1 - last.1 <= 6 * l.column_pitch_nm) => c.push(pin),
+                            Some(c)
+                                if c.last().is_some_and(|last| pin.1 - last.1 <= 6 * l.column_pitch_nm) =>
+                            {
+                                c.push(pin)
+                            }
                             _ => clusters.push(vec![pin]),
                         }
                     }
@@ -181,7 +195,6 @@ impl Places<'_> {
             match self.wire(&leaving, exits, &rows, &at, &bases, band, x, [bottom, top]) {
                 Ok(done) => break done,
                 Err(net) => {
-                    if std::env::var_os("DBG").is_some() { eprintln!("band {band} rows {} fail {} at {net} of {} in {:?}", rows.len(), leaving[net], leaving.len(), at[&leaving[net]]); }
                     tries = tries.checked_sub(1)?;
                     let net = leaving.remove(net);
                     leaving.insert(0, net);
@@ -210,14 +223,18 @@ impl Places<'_> {
         let p = self.process;
         let l = &p.logic;
         let kit = Kit { process: p };
-        let mut lines =
-            Lines { shapes: Vec::new(), space: [p.rules.met2_space_nm, p.rules.met34_space_nm, p.rules.met34_space_nm] };
+        let mut lines = Lines {
+            shapes: Vec::new(),
+            space: [p.rules.met2_space_nm, p.rules.met34_space_nm, p.rules.met34_space_nm],
+        };
         // The places of the lines that leave upwards are taken.
         for (id, net) in leaving.iter().enumerate() {
             for exit in exits.get(net).into_iter().flatten() {
                 if let Exit::Up(x, to) = *exit {
                     let half = l.met4_half_width_nm;
-                    let low = at[net].iter().map(|&i| bases[i]).min().unwrap_or(top) - l.met3_pitch_nm - l.met4_end_nm;
+                    let low = at[net].iter().map(|&i| bases[i]).min().unwrap_or(top)
+                        - l.met3_pitch_nm
+                        - l.met4_end_nm;
                     lines.shapes.push((Metal::Four, [x - half, low, x + half, to], id));
                 }
                 if let Exit::Right(y) = *exit {
@@ -276,7 +293,10 @@ impl Places<'_> {
         let step = l.met4_pitch_nm / 4 / p.grid_nm * p.grid_nm;
         let mut candidates: Vec<Nm> = match fixed {
             Some(x) => vec![x],
-            None => (0..).map(|i| x[0] + l.met4_pitch_nm + i * step).take_while(|&t| t <= x[1] - l.met4_pitch_nm).collect(),
+            None => (0..)
+                .map(|i| x[0] + l.met4_pitch_nm + i * step)
+                .take_while(|&t| t <= x[1] - l.met4_pitch_nm)
+                .collect(),
         };
         // Lines to the right leave the middle of the block to others.
         let goal = if exits.iter().any(|e| matches!(e, Exit::Right(_))) { x[1] } else { middle };
@@ -296,13 +316,15 @@ impl Places<'_> {
                 tracks.sort_by_key(|y| ((y - base - mean).abs(), *y));
                 let y = tracks.into_iter().find_map(|y| {
                     let mut shapes: Vec<(Metal, Area, usize)> = Vec::new();
-                    let (mut vias, mut ends) = (Vec::new(), if alone { [Nm::MAX, Nm::MIN] } else { [trunk, trunk] });
+                    let (mut vias, mut ends) =
+                        (Vec::new(), if alone { [Nm::MAX, Nm::MIN] } else { [trunk, trunk] });
                     for wire in &wires {
                         let from = base + track_y(p, wire.track);
                         let (m, w) = (l.met2_end_nm, l.met2_half_width_nm);
                         let [low, high] = [wire.x[0] + l.met1_end_nm, wire.x[1] - l.met1_end_nm];
                         let half_step = l.column_pitch_nm / 2;
-                        let mut places: Vec<Nm> = (0..=(high - low) / half_step).map(|i| low + i * half_step).collect();
+                        let mut places: Vec<Nm> =
+                            (0..=(high - low) / half_step).map(|i| low + i * half_step).collect();
                         places.sort_by_key(|v| ((v - trunk).abs(), *v));
                         let (v, area) = places.into_iter().find_map(|v| {
                             let area = [v - w, from.min(y) - m, v + w, from.max(y) + m];

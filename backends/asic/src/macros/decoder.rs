@@ -81,12 +81,18 @@ impl Places<'_> {
         row.push(&nand, Some(from));
         row.push(&inverter, None);
         // Local word lines in the order of their drivers.
-        let order: Vec<usize> = (0..lines).map(|i| if odd { lines - 1 - self.driven(i) } else { self.driven(i) }).collect();
+        let order: Vec<usize> =
+            (0..lines).map(|i| if odd { lines - 1 - self.driven(i) } else { self.driven(i) }).collect();
         let last = *order.last()?;
         let choice_track = lines - 1 - last;
         for i in 0..lines {
-            let [nand, inverter] =
-                circuit::driver(&format!("d{i}"), "choice", &format!("low{i}"), &format!("w{i}"), word_line_fingers(self.shape));
+            let [nand, inverter] = circuit::driver(
+                &format!("d{i}"),
+                "choice",
+                &format!("low{i}"),
+                &format!("w{i}"),
+                word_line_fingers(self.shape),
+            );
             row.push(&nand, None);
             row.push(&inverter, None);
         }
@@ -107,9 +113,11 @@ impl Places<'_> {
             }
             // Word lines that already run here.
             let present = order.get(..i)?;
-            let low_track = tracks(p)
-                .rev()
-                .find(|t| !present.contains(t) && ![choice_track, not_track].contains(t) && row.tie_net(&low, Some(*t), None))?;
+            let low_track = tracks(p).rev().find(|t| {
+                !present.contains(t)
+                    && ![choice_track, not_track].contains(t)
+                    && row.tie_net(&low, Some(*t), None)
+            })?;
             let x = row.pins(&low).first()?.1;
             let at = [x, track_y(p, low_track)];
             kit.via(&mut s, at);

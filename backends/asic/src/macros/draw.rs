@@ -65,11 +65,6 @@ impl Sketch {
         }
     }
 
-    /// Shapes of a layer.
-    pub fn on(&self, layer: Layer) -> impl Iterator<Item = Area> {
-        self.rectangles.iter().filter(move |(l, _)| *l == layer).map(|&(_, area)| area)
-    }
-
     /// Writes the cell.
     ///
     /// # Errors
@@ -129,13 +124,19 @@ impl Kit<'_> {
     /// met1 pad of one cut and one via, long along y where `upright`.
     pub fn met1_pad(self, s: &mut Sketch, at: [Nm; 2], upright: bool) {
         let l = &self.process.logic;
-        s.rectangle(self.process.layers.met1, about(at, turned([l.met1_end_nm, l.met1_half_width_nm], upright)));
+        s.rectangle(
+            self.process.layers.met1,
+            about(at, turned([l.met1_end_nm, l.met1_half_width_nm], upright)),
+        );
     }
 
     /// met2 pad of a via on either side, long along y where `upright`.
     pub fn met2_pad(self, s: &mut Sketch, at: [Nm; 2], upright: bool) {
         let l = &self.process.logic;
-        s.rectangle(self.process.layers.met2, about(at, turned([l.met2_end_nm, l.met2_half_width_nm], upright)));
+        s.rectangle(
+            self.process.layers.met2,
+            about(at, turned([l.met2_end_nm, l.met2_half_width_nm], upright)),
+        );
     }
 
     /// met3 pad of a via on either side, long along y where `upright`.

@@ -94,7 +94,13 @@ fn diff(n: Term, p: Term) -> Column {
 impl Gate {
     /// An inverter of `fingers` parallel transistors.
     pub fn inverter(name: impl Into<String>, input: &str, output: &str, fingers: u32) -> Gate {
-        Gate { kind: Kind::Inverter, name: name.into(), inputs: vec![input.into()], output: output.into(), fingers }
+        Gate {
+            kind: Kind::Inverter,
+            name: name.into(),
+            inputs: vec![input.into()],
+            output: output.into(),
+            fingers,
+        }
     }
 
     /// Two to four inputs.

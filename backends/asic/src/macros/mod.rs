@@ -44,20 +44,24 @@
 //! pulls both lines low and the output reads 1.
 
 mod array;
-pub mod build;
+mod build;
 pub mod circuit;
 mod column;
 mod control;
 mod decoder;
-pub mod draw;
+mod draw;
 pub mod gate;
 pub mod netlist;
-pub mod place;
-pub mod row;
+mod place;
+mod row;
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 
-use crate::codes::E0523;
+use crate::bits::BitMatrix;
+use crate::codes::{E0508, E0523};
+use crate::macros::build::BuildError;
+use crate::macros::netlist::Dialect;
+use crate::macros::place::Places;
 use crate::process::Process;
 
 /// Size of a macro.
@@ -83,11 +87,16 @@ impl MacroShape {
         let mut problems = Diagnostics::new();
         let mut refuse = |text: String| problems.push(Diagnostic::error(&E0523, text));
         let (per_row, segment) = (process.logic.word_lines, process.strap.columns);
-        if !self.word_lines.is_multiple_of(per_row) || self.word_lines < 2 * per_row || self.word_lines > 512 {
-            refuse(format!("{} word lines: a macro has a multiple of {per_row} from {} to 512", self.word_lines, 2 * per_row));
+        if !self.word_lines.is_multiple_of(per_row) || self.word_lines < 2 * per_row || self.word_lines > 512
+        {
+            refuse(format!(
+                "{} word lines: a macro has a multiple of {per_row} from {} to 512",
+                self.word_lines,
+                2 * per_row
+            ));
         }
-        if ![4, 8, 16].contains(&self.mux) {
-            refuse(format!("{} bit lines to an output: a macro has 4, 8 or 16", self.mux));
+        if ![8, 16].contains(&self.mux) {
+            refuse(format!("{} bit lines to an output: a macro has 8 or 16", self.mux));
         }
         let whole = self.bit_lines.is_multiple_of(SENSE_BIT_LINES)
             && (self.bit_lines <= segment || self.bit_lines.is_multiple_of(segment));
@@ -101,3 +110,57 @@ impl MacroShape {
         problems.check()
     }
 }
+
+/// A macro of a process.
+#[derive(Clone, Copy)]
+pub struct Macro<'a>(Places<'a>);
+
+impl<'a> Macro<'a> {
+    /// A macro of a size.
+    ///
+    /// # Errors
+    /// A size that cannot be built, with every reason.
+    pub fn new(process: &'a Process, shape: MacroShape) -> Result<Self, Diagnostics> {
+        shape.check(process)?;
+        Ok(Macro(Places { process, shape }))
+    }
+
+    /// Pins in the order of the subcircuit.
+    pub fn pins(&self) -> Vec<String> {
+        circuit::pins(self.0.process, self.0.shape)
+    }
+
+    /// A GDSII library whose cell `name` is the macro that holds `bits`, `[word line][bit line]`. The cell
+    /// is `<name>_base` and `<name>_prog`; only the latter depends on the bits.
+    ///
+    /// # Errors
+    /// Bits of another size, a part whose wires find no place, and what the file format cannot hold.
+    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Vec<u8>, Diagnostics> {
+        let shape = self.0.shape;
+        if (bits.rows(), bits.columns()) != (shape.word_lines as usize, shape.bit_lines as usize) {
+            let text = format!(
+                "{} x {} bits for a macro of {} x {}",
+                bits.rows(),
+                bits.columns(),
+                shape.word_lines,
+                shape.bit_lines
+            );
+            return Err(Diagnostic::error(&E0523, text).into());
+        }
+        self.0.layout(bits, name).map_err(|e| {
+            let code = if matches!(e, BuildError::Wires(_)) { &E0523 } else { &E0508 };
+            Diagnostic::error(code, e.to_string()).into()
+        })
+    }
+
+    /// The transistors of the macro that holds `bits` as subcircuit `name`.
+    pub fn spice(&self, bits: &BitMatrix, name: &str, dialect: Dialect) -> String {
+        let process = self.0.process;
+        let netlist = circuit::netlist(process, self.0.shape, bits);
+        let models = [process.device.nfet.as_str(), process.device.pfet.as_str()];
+        netlist.spice(name, &self.pins(), dialect, models, process.logic.diff_end_nm)
+    }
+}
+
+#[cfg(test)]
+mod tests;

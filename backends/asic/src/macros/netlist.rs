@@ -81,14 +81,26 @@ impl Netlist {
     }
 
     /// Adds a transistor.
-    pub fn add(&mut self, channel: Channel, [drain, gate, source]: [&str; 3], [width_nm, length_nm]: [Nm; 2]) {
+    pub fn add(
+        &mut self,
+        channel: Channel,
+        [drain, gate, source]: [&str; 3],
+        [width_nm, length_nm]: [Nm; 2],
+    ) {
         let [drain, gate, source] = [drain, gate, source].map(|n| self.net(n));
         self.transistors.push(Transistor { channel, drain, gate, source, width_nm, length_nm });
     }
 
     /// A subcircuit. `models` are the n- and the p-channel model, `junction_nm` the length of diffusion
     /// beside a gate from which junction areas are estimated.
-    pub fn spice(&self, name: &str, pins: &[String], dialect: Dialect, models: [&str; 2], junction_nm: Nm) -> String {
+    pub fn spice(
+        &self,
+        name: &str,
+        pins: &[String],
+        dialect: Dialect,
+        models: [&str; 2],
+        junction_nm: Nm,
+    ) -> String {
         let mut text = format!(".subckt {name}");
         for (i, pin) in pins.iter().enumerate() {
             let _ = write!(text, "{}{pin}", if i % 16 == 15 { "\n+ " } else { " " });

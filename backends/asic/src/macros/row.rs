@@ -84,12 +84,12 @@ impl<'a> Row<'a> {
             && self.strips.last().is_some_and(|s| s.widths_nm == leaf.widths_nm);
         let starts = |leaf: &Leaf| power(leaf.columns.first());
         // A gate whose only end on the rails is its left one is mirrored where that helps its neighbour.
-        let leaf = if continues && !starts(&leaf) || !continues && starts(&leaf) && !power(leaf.columns.last())
-        {
-            leaf.mirrored()
-        } else {
-            leaf
-        };
+        let leaf =
+            if continues && !starts(&leaf) || !continues && starts(&leaf) && !power(leaf.columns.last()) {
+                leaf.mirrored()
+            } else {
+                leaf
+            };
         let joined = continues && starts(&leaf);
         let mut x = match (joined, self.strips.last()) {
             (true, Some(s)) => s.x[1],
@@ -148,7 +148,9 @@ impl<'a> Row<'a> {
                 let limit = |term: &Term, power: &str, upper: bool| {
                     let own = strip_y(self.process, widths, upper).map(|y| contacts(self.process, y));
                     match (net_of(term), own) {
-                        (Some(net), Some(c)) if net == power && upper => c.first().map(|c| c - end - r.li1_space_nm),
+                        (Some(net), Some(c)) if net == power && upper => {
+                            c.first().map(|c| c - end - r.li1_space_nm)
+                        }
                         (Some(net), Some(c)) if net == power => c.last().map(|c| c + end + r.li1_space_nm),
                         (Some(_), _) if upper => Some(l.gate_contact_y_nm - r.li1_space_nm / 2),
                         (Some(_), _) => Some(l.gate_contact_y_nm + r.li1_space_nm / 2),
@@ -183,8 +185,10 @@ impl<'a> Row<'a> {
     fn is_free(&self, net: &str, track: usize, x: Span) -> bool {
         let space = self.process.rules.met1_space_nm;
         self.wires.iter().all(|w| {
-            w.track != track || (w.net == net && w.x[0] <= x[1] && x[0] <= w.x[1])
-                || w.x[1] + space <= x[0] || x[1] + space <= w.x[0]
+            w.track != track
+                || (w.net == net && w.x[0] <= x[1] && x[0] <= w.x[1])
+                || w.x[1] + space <= x[0]
+                || x[1] + space <= w.x[0]
         })
     }
 
@@ -231,9 +235,10 @@ impl<'a> Row<'a> {
     /// Whether wire `index` may cover `x`.
     fn is_free_of(&self, index: usize, track: usize, x: Span) -> bool {
         let space = self.process.rules.met1_space_nm;
-        self.wires.iter().enumerate().all(|(i, w)| {
-            i == index || w.track != track || w.x[1] + space <= x[0] || x[1] + space <= w.x[0]
-        })
+        self.wires
+            .iter()
+            .enumerate()
+            .all(|(i, w)| i == index || w.track != track || w.x[1] + space <= x[0] || x[1] + space <= w.x[0])
     }
 
     /// The row without its rails and wells.
@@ -285,7 +290,15 @@ impl<'a> Row<'a> {
                     s.rectangle(layers.poly, [x - pad[0], y - pad[1], x + pad[0], y + pad[1]]);
                     kit.licon(&mut s, [*x, y]);
                     let contact = r.licon_size_nm / 2 + r.li1_enclose_licon_ends_nm;
-                    line(&mut s, p, *x, tied(false).iter().flat_map(|t| [t - half_mcon, t + half_mcon]).chain([y - contact, y + contact]));
+                    line(
+                        &mut s,
+                        p,
+                        *x,
+                        tied(false)
+                            .iter()
+                            .flat_map(|t| [t - half_mcon, t + half_mcon])
+                            .chain([y - contact, y + contact]),
+                    );
                 }
                 Column::Diff { n, p: upper } => {
                     let mut parts: Vec<(String, Vec<Nm>)> = Vec::new();
