@@ -30,5 +30,6 @@ fn main() {
     for (file, dialect) in [("rom.spice", Dialect::Compare), ("rom_sim.spice", Dialect::Simulate)] {
         std::fs::write(dir.join(file), rom.spice(&bits, "rom", dialect)).unwrap();
     }
+    std::fs::write(dir.join("path.spice"), rom.critical_path("path")).unwrap();
     std::fs::write(dir.join("rom.gds"), rom.layout(&bits, "rom").unwrap()).unwrap();
 }

@@ -585,6 +585,35 @@ sections! {
         /// Half the width of power straps on met4.
         power_half_width_nm: Nm,
     }
+    /// Resistance and capacitance of wires.
+    wire Wire {
+        /// poly, milliohm a square.
+        poly_milliohm: Nm,
+        /// met1, milliohm a square.
+        met1_milliohm: Nm,
+        /// met1, 1e-21 F a square micrometre.
+        met1_area_zf_um2: Nm,
+        /// met1, 1e-21 F a micrometre of edge.
+        met1_edge_zf_um: Nm,
+        /// met2, milliohm a square.
+        met2_milliohm: Nm,
+        /// met2, 1e-21 F a square micrometre.
+        met2_area_zf_um2: Nm,
+        /// met2, 1e-21 F a micrometre of edge.
+        met2_edge_zf_um: Nm,
+        /// met3, milliohm a square.
+        met3_milliohm: Nm,
+        /// met3, 1e-21 F a square micrometre.
+        met3_area_zf_um2: Nm,
+        /// met3, 1e-21 F a micrometre of edge.
+        met3_edge_zf_um: Nm,
+        /// met4, milliohm a square.
+        met4_milliohm: Nm,
+        /// met4, 1e-21 F a square micrometre.
+        met4_area_zf_um2: Nm,
+        /// met4, 1e-21 F a micrometre of edge.
+        met4_edge_zf_um: Nm,
+    }
     /// Names of the foundry's models of the transistors.
     device Device {
         /// n-channel.

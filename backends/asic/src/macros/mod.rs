@@ -48,6 +48,7 @@ mod build;
 pub mod circuit;
 mod column;
 mod control;
+mod critical;
 mod decoder;
 mod draw;
 pub mod gate;
@@ -159,6 +160,14 @@ impl<'a> Macro<'a> {
         let netlist = circuit::netlist(process, self.0.shape, bits);
         let models = [process.device.nfet.as_str(), process.device.pfet.as_str()];
         netlist.spice(name, &self.pins(), dialect, models, process.logic.diff_end_nm)
+    }
+
+    /// The slowest read as subcircuit `name` with pins `CLK`, `Q`, `BL`, `VPWR` and `VGND`: the circuits from the clock to
+    /// one output with the wires between them, the farthest cell of the farthest bit line conducting, every other cell
+    /// of that bit line leaking, and the gates of the rest of the macro as loads. Capacitances of wires are doubled for
+    /// their neighbours.
+    pub fn critical_path(&self, name: &str) -> String {
+        self.0.critical_path(name)
     }
 }
 

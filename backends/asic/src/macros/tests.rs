@@ -60,7 +60,9 @@ fn every_address_raises_one_word_line_and_one_select_line() {
             }
         }
         let bits = circuit::pins(&p, shape).iter().filter(|n| n.starts_with('A')).count();
-        for address in (0..shape.word_lines * shape.mux).step_by((shape.word_lines * shape.mux / 97) as usize | 1) {
+        for address in
+            (0..shape.word_lines * shape.mux).step_by((shape.word_lines * shape.mux / 97) as usize | 1)
+        {
             for clock in [false, true] {
                 let mut nets: BTreeMap<String, bool> =
                     (0..bits).map(|b| (format!("A{b}"), address >> b & 1 == 1)).collect();
