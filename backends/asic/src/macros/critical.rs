@@ -92,7 +92,7 @@ impl Places<'_> {
             }
             gate.transistors(p, &mut netlist);
         }
-        for gate in circuit::driver("wl", SUPPLY, "low_end", "WL", word_line_fingers(self.shape)) {
+        for gate in circuit::driver("far", SUPPLY, "low_end", "WL", word_line_fingers(self.shape)) {
             gate.transistors(p, &mut netlist);
         }
         for mut gate in circuit::sense("s", "dl", "Q") {

@@ -50,6 +50,12 @@ impl Files {
     }
 }
 
+/// The foundry's transistor models.
+fn models() -> String {
+    let models = "sky130/sky130/src/sky130_fd_pr/combined_models/continuous/sky130.lib.spice";
+    std::path::absolute(root().join(models)).unwrap().display().to_string()
+}
+
 fn both_decks(layout: &Path) -> Vec<String> {
     let mut items = drc(layout, "rom");
     let deck = "openram/openram/technology/sky130/tech/sky130.lydrc";
@@ -101,8 +107,7 @@ fn extracted_macros_equal_their_netlists_in_two_comparers() {
 #[test]
 fn reads_of_a_macro_give_its_bits() {
     let files = Files::new(16, 16, 16);
-    let models = "sky130/sky130/src/sky130_fd_pr/combined_models/continuous/sky130.lib.spice";
-    let models = std::path::absolute(root().join(models)).unwrap().display().to_string();
+    let models = models();
     let [netlist, bits] = ["sim.spice", "bits.txt"].map(|n| files.text(n));
     let read = script(
         "read_macro.py",
@@ -122,4 +127,36 @@ fn weights_change_the_cut_layer_of_a_macro_alone() {
     let rom = Macro::new(&process, MacroShape { word_lines: 16, bit_lines: 32, mux: 16 }).unwrap();
     std::fs::write(other.path("rom.gds"), rom.layout(&BitMatrix::new(16, 32), "rom").unwrap()).unwrap();
     assert_eq!(script("xor.py", &[&files.text("rom.gds"), &other.text("rom.gds"), "rom"]), "67/44\n");
+}
+
+#[test]
+fn taps_are_near_and_antennas_small_and_seeded_faults_are_found() {
+    let files = Files::new(64, 64, 16);
+    let layout = files.text("rom.gds");
+    let items = |more: &[&str]| {
+        let mut arguments = vec![layout.as_str(), "rom"];
+        arguments.extend(more);
+        script("wells_antennas.py", &arguments)
+    };
+    assert_eq!(items(&[]), "");
+    for (fault, kind) in [("tap", "tap "), ("well", "tap "), ("antenna", "antenna met1 ")] {
+        let found = items(&[fault]);
+        assert!(!found.is_empty() && found.lines().all(|l| l.starts_with(kind)), "{fault}: {found}");
+    }
+}
+
+#[test]
+fn the_slowest_read_of_a_large_macro_is_right_and_settles() {
+    let text = ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
+    let process = Process::open(&text).unwrap();
+    let rom = Macro::new(&process, MacroShape { word_lines: 512, bit_lines: 1024, mux: 16 }).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let netlist = dir.path().join("path.spice");
+    std::fs::write(&netlist, rom.critical_path("path")).unwrap();
+    let models = models();
+    let read = script("critical_path.py", &[&models, netlist.to_str().unwrap(), "tt", "1.8", "25", "12"]);
+    let numbers: Vec<f64> = read.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+    let [access, recovery, high, held] = numbers[..] else { panic!("{read}") };
+    assert!((1.0..10.0).contains(&access) && (0.5..10.0).contains(&recovery), "{read}");
+    assert!(high > 0.95 && held > 0.95, "{read}");
 }
