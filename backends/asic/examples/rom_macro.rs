@@ -1,5 +1,7 @@
 //! Writes a ROM macro of random bits: `rom_macro WORD_LINES BIT_LINES MUX FOLDER`.
 
+#![allow(clippy::unwrap_used)]
+
 fn main() {
     let a: Vec<String> = std::env::args().collect();
     let n = |i: usize| a[i].parse::<u32>().unwrap();
