@@ -178,7 +178,11 @@ impl<'a> Array<'a> {
     }
 
     /// A contact and its li1 pad; origin at the node.
-    fn write_node(&self, cells: &mut Cells, written: &mut BTreeSet<String>) -> Result<(), StreamError> {
+    pub(crate) fn write_node(
+        &self,
+        cells: &mut Cells,
+        written: &mut BTreeSet<String>,
+    ) -> Result<(), StreamError> {
         let (l, g) = (&self.process.layers, &self.process.cell);
         cell(cells, written, "base_node", |c| {
             c.rectangle(l.licon, span([g.licon_x_nm, g.licon_y_nm]))?;
@@ -187,7 +191,11 @@ impl<'a> Array<'a> {
     }
 
     /// Contact to the tap and cut to the ground rail; origin at the tap row's centre.
-    fn write_tap(&self, cells: &mut Cells, written: &mut BTreeSet<String>) -> Result<(), StreamError> {
+    pub(crate) fn write_tap(
+        &self,
+        cells: &mut Cells,
+        written: &mut BTreeSet<String>,
+    ) -> Result<(), StreamError> {
         let (l, g) = (&self.process.layers, &self.process.cell);
         cell(cells, written, "base_tap", |c| {
             c.rectangle(l.licon, span([g.licon_x_nm, g.licon_y_nm]))?;
@@ -196,7 +204,7 @@ impl<'a> Array<'a> {
     }
 
     /// Diffusion and nodes of one column of a row group; origin at its lowest node.
-    fn write_strip(
+    pub(crate) fn write_strip(
         &self,
         cells: &mut Cells,
         written: &mut BTreeSet<String>,
@@ -303,12 +311,12 @@ impl<'a> Array<'a> {
 }
 
 /// `[x0, y0, x1, y1]` of two spans.
-fn span([x, y]: [[Nm; 2]; 2]) -> [Nm; 4] {
+pub(crate) fn span([x, y]: [[Nm; 2]; 2]) -> [Nm; 4] {
     [x[0], y[0], x[1], y[1]]
 }
 
 /// Writes a cell unless one of that name is written.
-fn cell(
+pub(crate) fn cell(
     cells: &mut Cells,
     written: &mut BTreeSet<String>,
     name: &str,

@@ -86,4 +86,8 @@ pfmc_ir::codes! {
         "Reading a program is bounded: references may nest a few levels deep, and a program cannot hold \
          many more shapes than its array has nodes. Beyond that the file is damaged, refers to itself, \
          or was made to exhaust the reader."
+    E0523 "a macro of this size cannot be built"
+        "A ROM macro has a periphery that fits certain sizes alone: whole rows of the decoder, whole \
+         segments between the straps of its word lines, and 8 or 16 bit lines to an output. The message \
+         names the number and what is possible. Choose a size near it."
 }

@@ -10,6 +10,7 @@ pub mod array;
 pub mod bits;
 pub mod codes;
 pub mod encode;
+pub mod macros;
 pub mod plan;
 pub mod process;
 pub mod readback;

@@ -285,6 +285,24 @@ sections! {
         met2_pin: Layer,
         /// Labels on met2.
         met2_label: Layer,
+        /// Via from met2 to met3.
+        via2: Layer,
+        /// Third metal.
+        met3: Layer,
+        /// Pins on met3.
+        met3_pin: Layer,
+        /// Labels on met3.
+        met3_label: Layer,
+        /// Via from met3 to met4.
+        via3: Layer,
+        /// Fourth metal.
+        met4: Layer,
+        /// Pins on met4.
+        met4_pin: Layer,
+        /// Labels on met4.
+        met4_label: Layer,
+        /// Wells of p-channel transistors.
+        nwell: Layer,
         /// Place-and-route boundary.
         boundary: Layer,
     }
@@ -378,6 +396,14 @@ sections! {
         met2_enclose_via_ends_nm: Nm,
         /// Smallest area of met2, square nanometres.
         met2_area_nm2: Nm,
+        /// Side of a cut between met2 and met3, exactly.
+        via2_size_nm: Nm,
+        /// Side of a cut between met3 and met4, exactly.
+        via3_size_nm: Nm,
+        /// Between cuts of met2 and met3, and of met3 and met4.
+        via23_space_nm: Nm,
+        /// Between met3 shapes, and between met4 shapes.
+        met34_space_nm: Nm,
     }
     /// One column: x from the column's origin, y from the node's centre.
     cell Cell {
@@ -461,6 +487,139 @@ sections! {
         pin_extension_nm: Nm,
         /// Height of the pin shapes at the ends of rails and straps.
         pin_nm: Nm,
+    }
+    /// Rows of logic around an array; y from the centre of a row's ground rail.
+    logic Logic {
+        /// Word lines a row of the decoder serves.
+        word_lines: u32,
+        /// From a diffusion contact to the next gate of a strip.
+        column_pitch_nm: Nm,
+        /// Between the end contacts of two strips.
+        break_pitch_nm: Nm,
+        /// Of n-channel transistors.
+        n_diff_y_nm: Span,
+        /// Of p-channel transistors.
+        p_diff_y_nm: Span,
+        /// Of diffusion past the centre of its last contact.
+        diff_end_nm: Nm,
+        /// Centre of the contacts to gates.
+        gate_contact_y_nm: Nm,
+        /// Size of the poly pad under such a contact.
+        poly_pad_nm: [Nm; 2],
+        /// Half the height of the npc strip over those contacts.
+        npc_half_height_nm: Nm,
+        /// Well around diffusion and tap.
+        well_enclosure_nm: Nm,
+        /// Half the height of the met1 rails.
+        rail_half_height_nm: Nm,
+        /// Half the height of the taps under the rails.
+        rail_tap_half_height_nm: Nm,
+        /// Of a rail past the logic it feeds.
+        rail_overhang_nm: Nm,
+        /// Half the width of met1 wires.
+        met1_half_width_nm: Nm,
+        /// Of met1 past the centre of its outermost cut.
+        met1_end_nm: Nm,
+        /// Half the width of met2 wires.
+        met2_half_width_nm: Nm,
+        /// Of met2 past the centre of its outermost cut.
+        met2_end_nm: Nm,
+        /// Half the width of met3 wires.
+        met3_half_width_nm: Nm,
+        /// Of met3 past the centre of its outermost cut.
+        met3_end_nm: Nm,
+        /// Half the length of the shortest met3 and met4 wires.
+        met3_half_length_nm: Nm,
+        /// Half the width of met4 wires.
+        met4_half_width_nm: Nm,
+        /// Of met4 past the centre of its outermost cut.
+        met4_end_nm: Nm,
+        /// Between met3 wires.
+        met3_pitch_nm: Nm,
+        /// Between met4 wires.
+        met4_pitch_nm: Nm,
+        /// Width of the precharge and keeper transistors of a data line.
+        keeper_width_nm: Nm,
+    }
+    /// Straps of word lines on met2, left of every segment of columns.
+    strap Strap {
+        /// Columns of a segment.
+        columns: u32,
+        /// Added to the pitch of columns before each segment but the first.
+        gap_nm: Nm,
+        /// Contact centres left of a segment: of even and of odd rows of a row group.
+        contact_x_nm: Span,
+        /// The npc strip around all contacts of a row group.
+        npc_x_nm: Span,
+        /// Half the height of a strap.
+        met2_half_height_nm: Nm,
+        /// Half the size of a strap's pad.
+        met2_pad_half_nm: [Nm; 2],
+        /// Half the height of the met2 ground strap in a tap row.
+        ground_half_height_nm: Nm,
+        /// The ground rail where a via ties it to that strap.
+        ground_pad_x_nm: Span,
+    }
+    /// Precharge and multiplexer below the array.
+    column Column {
+        /// Centre of the precharge supply, from the centre of the lowest tap row.
+        precharge_y_nm: Nm,
+        /// The strip of a pair of columns.
+        precharge_diff_x_nm: Span,
+        /// From a contact to the next gate.
+        gate_offset_nm: Nm,
+        /// From a contact to the next contact.
+        contact_offset_nm: Nm,
+        /// Centre of the contact to the precharge gates, from the supply.
+        precharge_contact_y_nm: Nm,
+        /// Centre of the supply tap, from the supply.
+        precharge_tap_y_nm: Nm,
+        /// Topmost source of the multiplexer, from the precharge supply.
+        mux_y_nm: Nm,
+        /// Between two pairs of multiplexer transistors.
+        mux_pitch_nm: Nm,
+        /// Rail of the first row of sense circuits, from the last source.
+        sense_y_nm: Nm,
+        /// From a select line to the contacts of its pair.
+        select_offset_nm: Nm,
+        /// Half the width of power straps on met4.
+        power_half_width_nm: Nm,
+    }
+    /// Resistance and capacitance of wires.
+    wire Wire {
+        /// poly, milliohm a square.
+        poly_milliohm: Nm,
+        /// met1, milliohm a square.
+        met1_milliohm: Nm,
+        /// met1, 1e-21 F a square micrometre.
+        met1_area_zf_um2: Nm,
+        /// met1, 1e-21 F a micrometre of edge.
+        met1_edge_zf_um: Nm,
+        /// met2, milliohm a square.
+        met2_milliohm: Nm,
+        /// met2, 1e-21 F a square micrometre.
+        met2_area_zf_um2: Nm,
+        /// met2, 1e-21 F a micrometre of edge.
+        met2_edge_zf_um: Nm,
+        /// met3, milliohm a square.
+        met3_milliohm: Nm,
+        /// met3, 1e-21 F a square micrometre.
+        met3_area_zf_um2: Nm,
+        /// met3, 1e-21 F a micrometre of edge.
+        met3_edge_zf_um: Nm,
+        /// met4, milliohm a square.
+        met4_milliohm: Nm,
+        /// met4, 1e-21 F a square micrometre.
+        met4_area_zf_um2: Nm,
+        /// met4, 1e-21 F a micrometre of edge.
+        met4_edge_zf_um: Nm,
+    }
+    /// Names of the foundry's models of the transistors.
+    device Device {
+        /// n-channel.
+        nfet: String,
+        /// p-channel.
+        pfet: String,
     }
 }
 
@@ -972,6 +1131,13 @@ impl Check<'_> {
             ("via", layers.via),
             ("met2", layers.met2),
             ("met2_pin", layers.met2_pin),
+            ("via2", layers.via2),
+            ("met3", layers.met3),
+            ("met3_pin", layers.met3_pin),
+            ("via3", layers.via3),
+            ("met4", layers.met4),
+            ("met4_pin", layers.met4_pin),
+            ("nwell", layers.nwell),
             ("boundary", layers.boundary),
         ];
         for (i, (name, layer)) in drawn.iter().enumerate() {

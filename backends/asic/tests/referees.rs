@@ -19,6 +19,9 @@ use pfmc_ir::tile::{
 };
 use pfmc_ir::verify::Verified;
 
+#[path = "referees/macros.rs"]
+mod macros;
+
 const GROUP: u32 = 32;
 const BITS: u8 = 4;
 
@@ -101,30 +104,32 @@ fn script(name: &str, arguments: &[&str]) -> String {
     output(Command::new(root().join("python/bin/python")).arg(scripts.join(name)).args(arguments))
 }
 
-/// Runs the deck; one line an item, `rule left bottom right top`.
+/// Runs the shuttle's deck; one line an item, `rule left bottom right top`.
 fn drc(layout: &Path, cell: &str) -> Vec<String> {
-    let deck = root().join("cf-precheck/cf_precheck/drc_scripts/sky130A_mr.drc");
+    let names = ["top_cell", "report"];
+    let parts = ["feol=true", "beol=true", "offgrid=true", "thr=2"];
+    run_deck("cf-precheck/cf_precheck/drc_scripts/sky130A_mr.drc", layout, cell, names, &parts)
+}
+
+/// Runs a deck, whose names for the cell and the report are `names`, with more definitions.
+fn run_deck(deck: &str, layout: &Path, cell: &str, names: [&str; 2], more: &[&str]) -> Vec<String> {
+    let deck = root().join(deck);
     assert!(deck.is_file(), "{} is missing: run .ci/setup-referees first", deck.display());
     let report = layout.with_extension("lyrdb");
-    // The deck writes nothing and succeeds where a path is relative.
+    // A deck writes nothing and succeeds where a path is relative.
     let [layout, absolute] = [layout, &report].map(|p| std::path::absolute(p).unwrap().display().to_string());
-    let definitions = [
-        format!("input={layout}"),
-        format!("top_cell={cell}"),
-        format!("report={absolute}"),
-        "feol=true".to_owned(),
-        "beol=true".to_owned(),
-        "offgrid=true".to_owned(),
-        "thr=2".to_owned(),
-    ];
     let mut command = Command::new("klayout");
     command.arg("-b").arg("-r").arg(deck);
-    for definition in definitions {
-        command.args(["-rd", &definition]);
+    let [cell_name, report_name] = names;
+    let own = [format!("input={layout}"), format!("{cell_name}={cell}"), format!("{report_name}={absolute}")];
+    for definition in own.iter().map(String::as_str).chain(more.iter().copied()) {
+        command.args(["-rd", definition]);
     }
     output(&mut command);
     assert!(report.is_file(), "the deck wrote no report");
-    script("items.py", &[&absolute]).lines().map(str::to_owned).collect()
+    let items = script("items.py", &[&absolute]).lines().map(str::to_owned).collect();
+    std::fs::remove_file(report).unwrap();
+    items
 }
 
 fn rows(text: &str) -> Vec<Vec<u8>> {

@@ -1,0 +1,331 @@
+//! A macro's cells, from its parts.
+
+use std::collections::BTreeMap;
+
+use crate::bits::BitMatrix;
+use crate::macros::array::ARRAY;
+use crate::macros::circuit::PRECHARGE_FAR;
+use crate::macros::column::GROUP;
+use crate::macros::control::Exit;
+use crate::macros::draw::{Kit, RAIL_CUTS, Sketch, about};
+use crate::macros::netlist::{GROUND, SUPPLY};
+use crate::macros::place::Places;
+use crate::macros::row::{Row, height, track_y};
+use crate::process::{Nm, Span};
+use crate::stream::{self, Cells, StreamError};
+
+/// Cells of even and odd rows of the decoder.
+const DECODER: [&str; 2] = ["mac_decoder0", "mac_decoder1"];
+
+/// What cannot be drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A part whose wires find no place.
+    #[error("the wires of the {0} find no place")]
+    Wires(&'static str),
+    /// The file format.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+impl Places<'_> {
+    /// The macro as a GDSII library: cell `name` of cells `<name>_base` and `<name>_prog`; only the latter depends on
+    /// `bits`, `[word line][bit line]`.
+    ///
+    /// # Errors
+    /// A part that cannot be wired, and what the file format cannot hold.
+    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Vec<u8>, BuildError> {
+        let mut cells = Cells::new(0);
+        self.write_array(&mut cells)?;
+        let kit = Kit { process: self.process };
+        kit.rail_cuts().write(&mut cells, RAIL_CUTS)?;
+        self.group().write(&mut cells, GROUP)?;
+        let base = format!("{name}_base");
+        self.base(&mut cells)?.write(&mut cells, &base)?;
+        let prog = format!("{name}_prog");
+        self.write_program(&mut cells, bits, &prog)?;
+        let mut top = Sketch::default();
+        top.copy(&base, [0, 0]);
+        top.copy(&prog, [0, 0]);
+        top.write(&mut cells, name)?;
+        let mut file = stream::head("pfmc")?;
+        file.extend(cells.into_bytes());
+        file.extend(stream::tail()?);
+        Ok(file)
+    }
+
+    /// x of the supply and the ground strap of a segment, from its left edge: clear of data lines and
+    /// outputs.
+    fn power_x(&self) -> [Nm; 2] {
+        // In columns of 770 nm and a remainder.
+        let pitch = self.process.cell.pitch_x_nm;
+        match self.shape.mux {
+            8 => [pitch * 13 / 2 / 10 * 10, pitch * 37 / 4 / 10 * 10],
+            _ => [pitch * 4, pitch * 11],
+        }
+    }
+
+    fn base(&self, cells: &mut Cells) -> Result<Sketch, BuildError> {
+        let p = self.process;
+        let l = &p.logic;
+        let kit = Kit { process: p };
+        let layers = &p.layers;
+        let mut s = Sketch::default();
+        s.copy(ARRAY, [0, 0]);
+        let precharge = self.precharge_y();
+        let groups = self.shape.bit_lines / self.shape.mux;
+        let group_x = |g: u32| self.column_x(g * self.shape.mux);
+        for g in 0..groups {
+            s.copy(GROUP, [group_x(g), precharge]);
+        }
+        self.precharge_supply(&mut s);
+        let rail = self.rail_x();
+        // Sense circuits.
+        let sense_rows = self.sense_rows();
+        let mut rails: Vec<(Span, Nm, bool)> = Vec::new();
+        let [precharge_track, enable_track] = self.sense_tracks();
+        let in_row = |row: u32, y: Nm| {
+            let top = self.sense_y(row);
+            if row.is_multiple_of(2) { top - y } else { top - height(p) + y }
+        };
+        for row in 0..sense_rows {
+            let drawn = self.sense(row).ok_or(BuildError::Wires("sense circuits"))?;
+            let name = format!("mac_sense{row}");
+            let mut cell = Sketch::default();
+            let flip = row.is_multiple_of(2);
+            cell.add(&drawn, [0, if flip { 0 } else { -height(p) }], flip.then_some(0));
+            cell.write(cells, &name)?;
+            for g in (0..groups).step_by(self.groups_abreast() as usize) {
+                s.copy(&name, [group_x(g), self.sense_y(row)]);
+            }
+            rails.push((rail, self.sense_y(row), !flip));
+            for track in [precharge_track, enable_track] {
+                let y = in_row(row, track_y(p, track));
+                let half = l.met1_half_width_nm;
+                s.rectangle(layers.met1, [rail[0], y - half, self.width(), y + half]);
+                let at = [rail[0] + l.met1_end_nm, y];
+                kit.via(&mut s, at);
+                kit.met2_pad(&mut s, at, false);
+                kit.via2(&mut s, at);
+                s.rectangle(
+                    layers.met3,
+                    [
+                        rail[0] - 4 * l.met3_pitch_nm,
+                        y - l.met3_half_width_nm,
+                        at[0] + l.met3_end_nm,
+                        y + l.met3_half_width_nm,
+                    ],
+                );
+            }
+        }
+        rails.push((rail, self.sense_y(sense_rows), sense_rows.is_multiple_of(2) == false));
+        for (row, drawn) in (0..sense_rows).filter(|r| r.is_multiple_of(2)).zip(0..) {
+            let _: u32 = drawn;
+            // One well for the rows on either side of a supply rail.
+            let [x0, y0, x1, y1] = Row::well(p, rail);
+            let top = self.sense_y(row);
+            let upper = top - y0;
+            let lower = if row + 1 < sense_rows { top - 2 * height(p) + y0 } else { top - y1 };
+            s.rectangle(layers.nwell, [x0, lower, x1, upper]);
+        }
+        // Decoder.
+        let gap = self.left_gap();
+        let decoder = self.decoder(|right| right + gap).ok_or(BuildError::Wires("row decoder"))?;
+        let decoder_x = -gap - decoder.right;
+        let control_width = decoder.right.max(60 * 2 * l.column_pitch_nm);
+        let left = -gap - control_width;
+        let straps = [left - 4_000, left - 1_500].map(|x| x / 10 * 10);
+        let half_power = p.column.power_half_width_nm;
+        let rail_left = straps[0] - half_power;
+        let decoder_rails = [rail_left, -gap + l.rail_overhang_nm];
+        for (drawn, name) in decoder.rows.iter().zip(DECODER) {
+            drawn.write(cells, name)?;
+        }
+        let per_row = l.word_lines;
+        let mut row = 0;
+        let mut last_row_y = 0;
+        for group in self.row_groups() {
+            let count = group.word_lines / per_row;
+            for i in 0..=count {
+                rails.push((decoder_rails, group.y + Nm::from(i) * height(p), !i.is_multiple_of(2)));
+            }
+            for i in 0..count {
+                let odd = !i.is_multiple_of(2);
+                let y = group.y + Nm::from(i) * height(p);
+                let mut all = Sketch::default();
+                all.add(&decoder.rows[usize::from(odd)], [0, 0], None);
+                all.add(&self.hook(&decoder, row), [0, 0], None);
+                if odd {
+                    s.add(&all, [decoder_x, y], Some(height(p)));
+                } else {
+                    s.add(&all, [decoder_x, y], None);
+                    let [x0, y0, x1, y1] = Row::well(p, decoder_rails);
+                    let upper = if i + 1 < count { 2 * height(p) - y0 } else { y1 };
+                    s.rectangle(layers.nwell, [x0, y + y0, x1, y + upper]);
+                }
+                last_row_y = y + height(p);
+                row += 1;
+            }
+        }
+        // Control.
+        let mut exits: BTreeMap<String, Vec<Exit>> = BTreeMap::new();
+        for pin in super::circuit::pins(p, self.shape) {
+            if pin.starts_with('A') || pin.starts_with('C') {
+                exits.insert(pin, vec![Exit::Down]);
+            }
+        }
+        for phase in 0..self.shape.mux {
+            exits.insert(format!("sel{phase}"), vec![Exit::Right(self.select_y(phase))]);
+        }
+        let [line, back] = self.precharge_lines();
+        let at_sense = |track: usize| (0..sense_rows).map(move |r| Exit::Right(in_row(r, track_y(p, track))));
+        exits.insert(
+            "preb".to_owned(),
+            std::iter::once(Exit::Right(line)).chain(at_sense(precharge_track)).collect(),
+        );
+        exits.insert(PRECHARGE_FAR.to_owned(), vec![Exit::Right(back)]);
+        exits.insert("en".to_owned(), at_sense(enable_track).collect());
+        for (i, &x) in decoder.low_x.iter().enumerate() {
+            exits.insert(format!("low{}", self.driven(i)), vec![Exit::Up(decoder_x + x, last_row_y)]);
+        }
+        let [mid, _] = self.bus_lines();
+        for (i, &x) in decoder.bus_x.iter().enumerate() {
+            let i = i as u32;
+            let net = if i < mid { format!("mid{i}") } else { format!("high{}", i - mid) };
+            exits.insert(net, vec![Exit::Up(decoder_x + x, last_row_y)]);
+        }
+        // Below the lines along the columns, which take all of met3 beside them.
+        let top = self.output_y() - 2 * l.met3_pitch_nm;
+        let (control, bottom) = self
+            .control([left, -gap], top, self.output_y() - 4 * l.met3_pitch_nm, &exits)
+            .ok_or(BuildError::Wires("control circuit"))?;
+        s.add(&control.sketch, [0, 0], None);
+        for &y in &control.rows {
+            rails.push((decoder_rails, y, false));
+            rails.push((decoder_rails, y + height(p), true));
+            let [x0, y0, x1, y1] = Row::well(p, decoder_rails);
+            s.rectangle(layers.nwell, [x0, y + y0, x1, y + y1]);
+        }
+        // Lines along the columns.
+        let right = self.width() + 2 * l.met3_pitch_nm;
+        let half = l.met3_half_width_nm;
+        let start = -gap;
+        for phase in 0..self.shape.mux {
+            let y = self.select_y(phase);
+            s.rectangle(layers.met3, [start, y - half, self.width(), y + half]);
+        }
+        for y in [line, back] {
+            s.rectangle(layers.met3, [start, y - half, right + half, y + half]);
+        }
+        s.rectangle(layers.met3, [right - half, back - half, right + half, line + half]);
+        for &(x, y, supply) in &rails {
+            kit.rail(&mut s, x, y, supply);
+        }
+        // Power.
+        // Two bars on met3 above the array join the straps of each net.
+        let bar = |i: Nm| self.rails()[1] + (1 + 3 * i) * half_power + i * l.met3_pitch_nm + l.met3_pitch_nm;
+        let bars = [bar(0), bar(1)];
+        let [ends_low, ends_high] = [bottom, bars[1] + half_power];
+        let last = self.segment_x(self.segments() - 1) + self.power_x()[1] + half_power;
+        for y in bars {
+            s.rectangle(layers.met3, [rail_left, y - half_power, last, y + half_power]);
+        }
+        let strap = |s: &mut Sketch, x: Nm, name: &str| {
+            let area = [x - half_power, ends_low, x + half_power, ends_high];
+            s.rectangle(layers.met4, area);
+            s.rectangle(layers.met4_pin, area);
+            s.label(layers.met4_label, [x, (ends_low + ends_high) / 2 / p.grid_nm * p.grid_nm], name);
+            let y = bars[usize::from(name == GROUND)];
+            let pitch = p.rules.via3_size_nm + p.rules.via23_space_nm;
+            for i in -1..=1 {
+                for j in -1..=1 {
+                    kit.via3(s, [x + i * pitch, y + j * pitch]);
+                }
+            }
+        };
+        let names = [SUPPLY, GROUND];
+        for (x, name) in straps.into_iter().zip(names) {
+            strap(&mut s, x, name);
+        }
+        for segment in 0..self.segments() {
+            for (x, name) in self.power_x().into_iter().zip(names) {
+                strap(&mut s, self.segment_x(segment) + x, name);
+            }
+        }
+        for &(x, y, supply) in &rails {
+            if x == decoder_rails {
+                kit.power_stack(&mut s, [straps[usize::from(!supply)], y], [4, 1], true);
+            } else {
+                for segment in 0..self.segments() {
+                    let at = self.power_x()[usize::from(!supply)];
+                    kit.power_stack(&mut s, [self.segment_x(segment) + at, y], [2, 1], true);
+                }
+            }
+        }
+        for segment in 0..self.segments() {
+            let [supply, ground] = self.power_x().map(|x| self.segment_x(segment) + x);
+            kit.power_stack(&mut s, [supply, precharge], [4, 1], false);
+            for y in self.tap_rows() {
+                kit.power_stack(&mut s, [ground, y], [4, 1], false);
+            }
+        }
+        // Pins.
+        for (net, &x) in &control.pins {
+            let half = l.met4_half_width_nm;
+            let y = bottom + 2 * half;
+            s.rectangle(layers.met4_pin, [x - half, bottom - l.met4_end_nm, x + half, y]);
+            s.label(layers.met4_label, [x, bottom], net);
+        }
+        for g in 0..groups {
+            let abreast = self.groups_abreast();
+            let (first, row) = (g / abreast * abreast, g % abreast);
+            let x = group_x(first) + self.output_x(row).unwrap_or(0);
+            let at = [x, bottom - l.met4_end_nm + l.met3_half_length_nm];
+            let (w, m) = (l.met2_half_width_nm, l.met2_end_nm);
+            s.rectangle(layers.met2, [x - w, at[1] - m, x + w, self.output_y()]);
+            kit.via2(&mut s, at);
+            kit.met3_pad(&mut s, at, true);
+            s.rectangle(layers.met3_pin, about(at, [l.met3_half_width_nm, l.met3_half_length_nm]));
+            s.label(layers.met3_label, at, &format!("Q{g}"));
+        }
+        let margin = p.tile.margin_nm;
+        s.rectangle(
+            layers.boundary,
+            [
+                rail_left - l.well_enclosure_nm - margin,
+                bottom - l.met4_end_nm - margin,
+                right + half + margin,
+                ends_high + margin,
+            ],
+        );
+        Ok(s)
+    }
+
+    /// Between the left end of the array's cells and the logic left of it.
+    fn left_gap(&self) -> Nm {
+        2_200
+    }
+
+    /// The supply of the precharge transistors, its taps and their well.
+    fn precharge_supply(&self, s: &mut Sketch) {
+        let p = self.process;
+        let (c, l, layers) = (&p.column, &p.logic, &p.layers);
+        let y = self.precharge_y();
+        let tap = y + c.precharge_tap_y_nm;
+        let [x0, x1] = self.rail_x();
+        let over = p.cell.implant_enclosure_nm;
+        let strip = c.contact_offset_nm + l.diff_end_nm;
+        let half = l.rail_tap_half_height_nm;
+        s.rectangle(layers.psdm, [x0, y - strip - over, x1, y + strip + over]);
+        s.rectangle(layers.tap, [x0, tap - half, x1, tap + half]);
+        s.rectangle(layers.nsdm, [x0 - over, tap - half - over, x1 + over, tap + half + over]);
+        let e = l.well_enclosure_nm;
+        s.rectangle(layers.nwell, [x0 - e, tap - half - e, x1 + e, y + strip + e]);
+        let li = p.rules.li1_width_nm / 2;
+        s.rectangle(layers.li1, [x0, y - li, x1, y + li]);
+        s.rectangle(layers.li1, [x0, tap - half, x1, tap + half]);
+        let wide = p.strap.ground_half_height_nm;
+        s.rectangle(layers.met2, [x0, y - wide, x1, y + wide]);
+        s.rectangle(layers.met2, [x0, tap - wide / 2, x1, tap + l.met1_half_width_nm]);
+    }
+}

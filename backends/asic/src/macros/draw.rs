@@ -1,0 +1,201 @@
+//! Shapes of one cell, and stacks of cuts.
+
+use crate::process::{Layer, Nm, Process};
+use crate::stream::{Cells, StreamError};
+
+/// `[x0, y0, x1, y1]`.
+pub type Area = [Nm; 4];
+
+/// The area of half size `half` about a centre.
+pub fn about([x, y]: [Nm; 2], [half_x, half_y]: [Nm; 2]) -> Area {
+    [x - half_x, y - half_y, x + half_x, y + half_y]
+}
+
+/// A cell while it is drawn.
+#[derive(Debug, Clone, Default)]
+pub struct Sketch {
+    rectangles: Vec<(Layer, Area)>,
+    labels: Vec<(Layer, [Nm; 2], String)>,
+    copies: Vec<Copies>,
+}
+
+#[derive(Debug, Clone)]
+struct Copies {
+    cell: String,
+    at: [Nm; 2],
+    counts: [i64; 2],
+    pitch: [Nm; 2],
+}
+
+impl Sketch {
+    /// A rectangle.
+    pub fn rectangle(&mut self, layer: Layer, area: Area) {
+        self.rectangles.push((layer, area));
+    }
+
+    /// A square about a centre.
+    pub fn square(&mut self, layer: Layer, at: [Nm; 2], size: Nm) {
+        self.rectangle(layer, about(at, [size / 2, size / 2]));
+    }
+
+    /// A text.
+    pub fn label(&mut self, layer: Layer, at: [Nm; 2], text: &str) {
+        self.labels.push((layer, at, text.to_owned()));
+    }
+
+    /// One copy of a cell.
+    pub fn copy(&mut self, cell: &str, at: [Nm; 2]) {
+        self.copies(cell, at, [1, 1], [0, 0]);
+    }
+
+    /// Columns x rows of copies.
+    pub fn copies(&mut self, cell: &str, at: [Nm; 2], counts: [i64; 2], pitch: [Nm; 2]) {
+        self.copies.push(Copies { cell: cell.to_owned(), at, counts, pitch });
+    }
+
+    /// The shapes and texts of another cell, first mirrored from y to `mirror - y`, then moved by `by`.
+    pub fn add(&mut self, other: &Sketch, by: [Nm; 2], mirror: Option<Nm>) {
+        let y = |y: Nm| by[1] + mirror.map_or(y, |m| m - y);
+        for &(layer, [x0, y0, x1, y1]) in &other.rectangles {
+            let (a, b) = (y(y0), y(y1));
+            self.rectangle(layer, [x0 + by[0], a.min(b), x1 + by[0], a.max(b)]);
+        }
+        for (layer, at, text) in &other.labels {
+            self.label(*layer, [at[0] + by[0], y(at[1])], text);
+        }
+    }
+
+    /// Writes the cell.
+    ///
+    /// # Errors
+    /// What the file format cannot hold.
+    pub fn write(&self, cells: &mut Cells, name: &str) -> Result<(), StreamError> {
+        cells.begin(name)?;
+        for &(layer, area) in &self.rectangles {
+            cells.rectangle(layer, area)?;
+        }
+        for c in &self.copies {
+            if c.counts == [1, 1] {
+                cells.copy(&c.cell, c.at)?;
+            } else {
+                cells.copies(&c.cell, c.at, c.counts, c.pitch)?;
+            }
+        }
+        for (layer, at, text) in &self.labels {
+            cells.label(*layer, *at, text)?;
+        }
+        cells.end()
+    }
+}
+
+/// Draws cuts and the pads around them by a process's numbers.
+#[derive(Clone, Copy)]
+pub struct Kit<'a> {
+    /// The process.
+    pub process: &'a Process,
+}
+
+impl Kit<'_> {
+    /// Contact of poly or diffusion to li1.
+    pub fn licon(self, s: &mut Sketch, at: [Nm; 2]) {
+        s.square(self.process.layers.licon, at, self.process.rules.licon_size_nm);
+    }
+
+    /// Cut of li1 and met1.
+    pub fn mcon(self, s: &mut Sketch, at: [Nm; 2]) {
+        s.square(self.process.layers.mcon, at, self.process.rules.mcon_size_nm);
+    }
+
+    /// Cut of met1 and met2.
+    pub fn via(self, s: &mut Sketch, at: [Nm; 2]) {
+        s.square(self.process.layers.via, at, self.process.rules.via_size_nm);
+    }
+
+    /// Cut of met2 and met3.
+    pub fn via2(self, s: &mut Sketch, at: [Nm; 2]) {
+        s.square(self.process.layers.via2, at, self.process.rules.via2_size_nm);
+    }
+
+    /// Cut of met3 and met4.
+    pub fn via3(self, s: &mut Sketch, at: [Nm; 2]) {
+        s.square(self.process.layers.via3, at, self.process.rules.via3_size_nm);
+    }
+
+    /// met1 pad of one cut and one via, long along y where `upright`.
+    pub fn met1_pad(self, s: &mut Sketch, at: [Nm; 2], upright: bool) {
+        let l = &self.process.logic;
+        s.rectangle(
+            self.process.layers.met1,
+            about(at, turned([l.met1_end_nm, l.met1_half_width_nm], upright)),
+        );
+    }
+
+    /// met2 pad of a via on either side, long along y where `upright`.
+    pub fn met2_pad(self, s: &mut Sketch, at: [Nm; 2], upright: bool) {
+        let l = &self.process.logic;
+        s.rectangle(
+            self.process.layers.met2,
+            about(at, turned([l.met2_end_nm, l.met2_half_width_nm], upright)),
+        );
+    }
+
+    /// met3 pad of a via on either side, long along y where `upright`.
+    pub fn met3_pad(self, s: &mut Sketch, at: [Nm; 2], upright: bool) {
+        let l = &self.process.logic;
+        let half = [l.met3_half_length_nm, l.met3_half_width_nm];
+        s.rectangle(self.process.layers.met3, about(at, turned(half, upright)));
+    }
+
+    /// A supply or ground rail of logic: met1, li1 and the taps under them, along x at height y.
+    pub fn rail(self, s: &mut Sketch, [x0, x1]: [Nm; 2], y: Nm, supply: bool) {
+        let (l, r, layers) = (&self.process.logic, &self.process.rules, &self.process.layers);
+        let implant = if supply { layers.nsdm } else { layers.psdm };
+        let over = self.process.cell.implant_enclosure_nm;
+        let half = l.rail_tap_half_height_nm;
+        s.rectangle(layers.met1, [x0, y - l.rail_half_height_nm, x1, y + l.rail_half_height_nm]);
+        s.rectangle(layers.li1, [x0, y - half, x1, y + half]);
+        s.rectangle(layers.tap, [x0, y - half, x1, y + half]);
+        s.rectangle(implant, [x0 - over, y - half - over, x1 + over, y + half + over]);
+        let pitch = 2 * l.column_pitch_nm;
+        let margin = r.tap_enclose_licon_ends_nm + r.licon_size_nm / 2;
+        let count = (x1 - x0 - 2 * margin) / pitch + 1;
+        s.copies(RAIL_CUTS, [x0 + margin, y], [count, 1], [pitch, 0]);
+    }
+
+    /// The cuts that [`Kit::rail`] repeats.
+    pub fn rail_cuts(self) -> Sketch {
+        let mut s = Sketch::default();
+        self.licon(&mut s, [0, 0]);
+        self.mcon(&mut s, [0, 0]);
+        s
+    }
+
+    /// A stack from met1 to met4 in a field of `columns` x `rows` cuts a layer, with the metal around
+    /// them but for met4.
+    pub fn power_stack(self, s: &mut Sketch, at: [Nm; 2], [columns, rows]: [Nm; 2], from_met1: bool) {
+        let (r, layers, l) = (&self.process.rules, &self.process.layers, &self.process.logic);
+        let size = r.via2_size_nm.max(r.via3_size_nm).max(r.via_size_nm);
+        let pitch = size + r.via23_space_nm.max(r.via_space_nm);
+        let half = [(columns - 1) * pitch / 2, (rows - 1) * pitch / 2];
+        for i in 0..columns {
+            for j in 0..rows {
+                let at = [at[0] - half[0] + i * pitch, at[1] - half[1] + j * pitch];
+                if from_met1 {
+                    self.via(s, at);
+                }
+                self.via2(s, at);
+                self.via3(s, at);
+            }
+        }
+        s.rectangle(layers.met2, about(at, [half[0] + l.met2_end_nm, half[1] + l.met2_half_width_nm]));
+        let long = (half[0] + l.met3_end_nm).max(l.met3_half_length_nm);
+        s.rectangle(layers.met3, about(at, [long, half[1] + l.met3_half_width_nm]));
+    }
+}
+
+fn turned([x, y]: [Nm; 2], turn: bool) -> [Nm; 2] {
+    if turn { [y, x] } else { [x, y] }
+}
+
+/// Cell of one contact and one cut of a rail.
+pub const RAIL_CUTS: &str = "mac_rail_cuts";

@@ -1,0 +1,175 @@
+//! ROM macros: an array with the periphery that reads it.
+//!
+//! # Shape
+//!
+//! A macro has R word lines and C bit lines, of which groups of M neighbours share an output. A read
+//! gives C / M bits: output o shows bit line o M + j of word line i at address `i M + j`.
+//!
+//! # Pins
+//!
+//! | pin | meaning |
+//! |---|---|
+//! | `CLK` | low: precharge. High: read |
+//! | `CE` | reads where high; stable while `CLK` is high |
+//! | `A0`.. | address; stable while `CLK` is high. The lowest bits choose the bit line of a group |
+//! | `Q0`.. | data, from the access time after the rise of `CLK` to the next rise |
+//! | `VPWR`, `VGND` | met4 straps |
+//!
+//! # Floorplan
+//!
+//! ```text
+//!   straps  bus, row choosers, word-line drivers   | array, 64 word lines a row group,
+//!   of      one row of logic for 8 word lines      | straps of word lines every 64 columns
+//!   power   ---------------------------------------+------------------------------------
+//!           clock, enables, predecoders            | precharge (2 rows, 2 columns wide)
+//!           rows of logic, met3 over them          | multiplexer (M / 2 pairs)
+//!                                                  | sense and latch, rows of logic
+//! ```
+//!
+//! A row of logic is as high as 8 word lines, so a decoder row drives the word lines beside it and its
+//! met1 tracks have the heights of word lines. Word lines leave on met2. Lines of predecoded address run
+//! upwards on met4, select, precharge and enable lines along the columns on met3. All leaf cells are drawn
+//! here, from the process file: standard cells are 2.72 um high, which fits no whole number of word lines,
+//! and their geometry would have to be fetched.
+//!
+//! # Circuits and timing
+//!
+//! `ck = CLK & CE`. Precharge is off while `ck | wld`; word lines may rise when `ck` is high and the *far*
+//! end of the precharge line is (`wlen`), so no cell fights precharge; `wld` is `wlen` delayed, so
+//! precharge begins after the word lines began to fall. A word line is `row & low`: `low` is decoded from
+//! three address bits and `wlen`, `row` from two groups of predecoded bits. The bit lines are precharged
+//! high by one p-channel transistor each; one n-channel transistor joins the selected one to the data line, which
+//! is precharged too and held by a weak keeper against leakage. Its inverter feeds a latch that is open
+//! while `ck` is high; the latch closes two gates after the fall of `ck`, precharge begins later. A cell that conducts
+//! pulls both lines low and the output reads 1.
+
+mod array;
+mod build;
+pub mod circuit;
+mod column;
+mod control;
+mod critical;
+mod decoder;
+mod draw;
+pub mod gate;
+pub mod netlist;
+mod place;
+mod row;
+
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+
+use crate::bits::BitMatrix;
+use crate::codes::{E0508, E0523};
+use crate::macros::build::BuildError;
+use crate::macros::netlist::Dialect;
+use crate::macros::place::Places;
+use crate::process::Process;
+
+/// Size of a macro.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MacroShape {
+    /// Word lines.
+    pub word_lines: u32,
+    /// Bit lines.
+    pub bit_lines: u32,
+    /// Bit lines that share an output.
+    pub mux: u32,
+}
+
+/// Bit lines whose width a sense circuit takes.
+pub const SENSE_BIT_LINES: u32 = 16;
+
+impl MacroShape {
+    /// A shape that can be built.
+    ///
+    /// # Errors
+    /// Every reason why it cannot.
+    pub fn check(self, process: &Process) -> Result<(), Diagnostics> {
+        let mut problems = Diagnostics::new();
+        let mut refuse = |text: String| problems.push(Diagnostic::error(&E0523, text));
+        let (per_row, segment) = (process.logic.word_lines, process.strap.columns);
+        if !self.word_lines.is_multiple_of(per_row) || self.word_lines < 2 * per_row || self.word_lines > 512
+        {
+            refuse(format!(
+                "{} word lines: a macro has a multiple of {per_row} from {} to 512",
+                self.word_lines,
+                2 * per_row
+            ));
+        }
+        if ![8, 16].contains(&self.mux) {
+            refuse(format!("{} bit lines to an output: a macro has 8 or 16", self.mux));
+        }
+        let whole = self.bit_lines.is_multiple_of(SENSE_BIT_LINES)
+            && (self.bit_lines <= segment || self.bit_lines.is_multiple_of(segment));
+        if !whole || !(SENSE_BIT_LINES..=4096).contains(&self.bit_lines) {
+            refuse(format!(
+                "{} bit lines: a macro has a multiple of {SENSE_BIT_LINES} up to {segment} or a multiple of \
+                 {segment} up to 4096",
+                self.bit_lines
+            ));
+        }
+        problems.check()
+    }
+}
+
+/// A macro of a process.
+#[derive(Clone, Copy)]
+pub struct Macro<'a>(Places<'a>);
+
+impl<'a> Macro<'a> {
+    /// A macro of a size.
+    ///
+    /// # Errors
+    /// A size that cannot be built, with every reason.
+    pub fn new(process: &'a Process, shape: MacroShape) -> Result<Self, Diagnostics> {
+        shape.check(process)?;
+        Ok(Macro(Places { process, shape }))
+    }
+
+    /// Pins in the order of the subcircuit.
+    pub fn pins(&self) -> Vec<String> {
+        circuit::pins(self.0.process, self.0.shape)
+    }
+
+    /// A GDSII library whose cell `name` is the macro that holds `bits`, `[word line][bit line]`. The cell
+    /// is `<name>_base` and `<name>_prog`; only the latter depends on the bits.
+    ///
+    /// # Errors
+    /// Bits of another size, a part whose wires find no place, and what the file format cannot hold.
+    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Vec<u8>, Diagnostics> {
+        let shape = self.0.shape;
+        if (bits.rows(), bits.columns()) != (shape.word_lines as usize, shape.bit_lines as usize) {
+            let text = format!(
+                "{} x {} bits for a macro of {} x {}",
+                bits.rows(),
+                bits.columns(),
+                shape.word_lines,
+                shape.bit_lines
+            );
+            return Err(Diagnostic::error(&E0523, text).into());
+        }
+        self.0.layout(bits, name).map_err(|e| {
+            let code = if matches!(e, BuildError::Wires(_)) { &E0523 } else { &E0508 };
+            Diagnostic::error(code, e.to_string()).into()
+        })
+    }
+
+    /// The transistors of the macro that holds `bits` as subcircuit `name`.
+    pub fn spice(&self, bits: &BitMatrix, name: &str, dialect: Dialect) -> String {
+        let process = self.0.process;
+        let netlist = circuit::netlist(process, self.0.shape, bits);
+        let models = [process.device.nfet.as_str(), process.device.pfet.as_str()];
+        netlist.spice(name, &self.pins(), dialect, models, process.logic.diff_end_nm)
+    }
+
+    /// The slowest read as subcircuit `name` with pins `CLK`, `Q`, `BL`, `VPWR` and `VGND`: the circuits from the clock to
+    /// one output with the wires between them, the farthest cell of the farthest bit line conducting, every other cell
+    /// of that bit line leaking, and the gates of the rest of the macro as loads. Capacitances of wires are doubled for
+    /// their neighbours.
+    pub fn critical_path(&self, name: &str) -> String {
+        self.0.critical_path(name)
+    }
+}
+
+#[cfg(test)]
+mod tests;
