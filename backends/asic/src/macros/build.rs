@@ -118,7 +118,7 @@ impl Places<'_> {
                 );
             }
         }
-        rails.push((rail, self.sense_y(sense_rows), sense_rows.is_multiple_of(2) == false));
+        rails.push((rail, self.sense_y(sense_rows), !sense_rows.is_multiple_of(2)));
         for (row, drawn) in (0..sense_rows).filter(|r| r.is_multiple_of(2)).zip(0..) {
             let _: u32 = drawn;
             // One well for the rows on either side of a supply rail.
