@@ -165,9 +165,17 @@ fn made_up(graph: &Graph<OpenType>, count: usize) -> Result<Vec<Inputs>, Diagnos
             };
             let shape: Vec<usize> = dims.iter().enumerate().map(length).collect();
             let count = shape.iter().product::<usize>();
-            let entries = graph.users(*value).into_iter().find_map(|n| match graph.node(n)?.op {
-                Op::FixedLookup { n, .. } => usize::try_from(n).ok(),
-                _ => None,
+            let entries = graph.users(*value).into_iter().find_map(|n| {
+                let node = graph.node(n)?;
+                match node.op {
+                    Op::FixedLookup { n, .. } => usize::try_from(n).ok(),
+                    Op::Gather { axis } if node.inputs.get(1) == Some(value) => {
+                        let table = graph.value(*node.inputs.first()?)?.ty.shape.as_ref()?;
+                        let axis = pfmc_ir::tensor::axis(axis, table.len()).ok()?;
+                        usize::try_from(table[axis].as_ref()?.value()?).ok()
+                    }
+                    _ => None,
+                }
             });
             let tensor = if v.ty.elem.is_float() {
                 let uniform = |bits: u64| (bits >> 40) as f32 / (1u32 << 24) as f32;
@@ -194,4 +202,46 @@ fn made_up(graph: &Graph<OpenType>, count: usize) -> Result<Vec<Inputs>, Diagnos
         runs.push(run);
     }
     Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use pfmc_ir::elem::Elem;
+    use pfmc_ir::origin::Origin;
+    use pfmc_ir::tile::MatrixId;
+
+    use super::*;
+
+    #[test]
+    fn made_up_ids_span_the_tables_they_look_up_whether_these_are_fixed_or_not() {
+        let ty = |elem, shape: &[Option<i64>]| OpenType {
+            elem,
+            shape: Some(shape.iter().map(|d| d.map(Dim::known)).collect()),
+        };
+        let mut g: Graph<OpenType> = Graph::new();
+        let ids =
+            ["fixed", "kept", "kind", "mask"].map(|name| g.add_input(name, ty(Elem::I64, &[None, None])));
+        let table = g.add_input("table", ty(Elem::F32, &[Some(500), Some(3)]));
+        let out = || vec![(String::new(), ty(Elem::F32, &[None, None, Some(3)]))];
+        let fixed = |n| Op::FixedLookup { matrix: MatrixId(0), k: 3, n };
+        g.add(fixed(700), vec![ids[0]], out(), Origin::default());
+        g.add(Op::Gather { axis: 0 }, vec![table, ids[1]], out(), Origin::default());
+        g.add(fixed(2), vec![ids[2]], out(), Origin::default());
+        let runs = made_up(&g, 40).unwrap();
+        let span = |name: &str| {
+            let all: Vec<i64> =
+                runs.iter().flat_map(|r| r[name].as_slice::<i64>().unwrap().to_vec()).collect();
+            (all.iter().copied().min().unwrap(), all.iter().copied().max().unwrap())
+        };
+        // 2560 draws miss the first or last hundredth with probability below 1e-11.
+        let spans = |name: &str, n: i64| {
+            let (least, most) = span(name);
+            assert!(least < n / 100 && (n - n / 100..n).contains(&most), "{name}: {least} {most}");
+        };
+        spans("fixed", 700);
+        spans("kept", 500);
+        assert_eq!((span("kind"), span("mask")), ((0, 0), (1, 1)));
+        assert_eq!(runs[0]["fixed"].shape(), [1, OPEN]);
+        assert!(runs[0]["table"].as_slice::<f32>().unwrap().iter().any(|v| *v < 0.0));
+    }
 }
