@@ -10,10 +10,10 @@ use pfmc_ir::program::TileProgram;
 use pfmc_ir::shape::OpenType;
 use pfmc_ir::text::print_program;
 use pfmc_ir::tile::{CODEBOOK_BITS_MAX, Levels, Scheme, TileId};
-use pfmc_ir::verify::Verified;
+use pfmc_ir::verify::{Verified, Verify};
 use rayon::prelude::*;
 
-use crate::codes::{E0002, E0004, E0403, E0406, E0407};
+use crate::codes::{E0002, E0004, E0403, E0405, E0406, E0407};
 use crate::files::io_error;
 use crate::manifest::{self, FileRecord, Manifest, ModelRecord, QuantisationRecord, TileEntry};
 use crate::onnx;
@@ -23,6 +23,7 @@ use crate::passes::fix::Found;
 use crate::passes::{PassRecord, apply, bind, fix};
 use crate::quantise::allocate::Offers;
 use crate::quantise::calibrate::calibrate;
+use crate::quantise::equalise::equalise;
 use crate::quantise::options::{
     ActivationChoice, Budget, Calibration, Quantisation, Rounding, mixed, synthetic,
 };
@@ -226,7 +227,8 @@ pub fn lower(
     progress: &dyn Progress,
 ) -> Result<Lowered, Diagnostics> {
     let scheme = choose(target, target_name, q)?;
-    let Fixed { graph, found, model, mut passes, warnings } = find(path, bindings, &q.keep, progress)?;
+    let Fixed { mut graph, mut found, model, mut passes, warnings } =
+        find(path, bindings, &q.keep, progress)?;
     let samples = match &q.calibration {
         None => None,
         Some(Calibration::Synthetic) => Some(synthetic(&graph)?),
@@ -234,12 +236,26 @@ pub fn lower(
     };
     let quantisation = QuantisationRecord::of(q)?;
     let limit = |scheme| target.tile_limit(scheme);
-    let cut =
-        |plan: &WeightPlan| partition(graph.clone(), &found, plan, &limit, target.caps().data_tile_bytes);
+    let data_tile = target.caps().data_tile_bytes;
     let mut plan = match &q.plan {
         Some(path) => WeightPlan::read(path, &found)?,
         None => uniform_plan(&found, scheme, q.levels),
     };
+    if q.plan.is_none() {
+        let wanted = matches!(q.activations, ActivationChoice::Static | ActivationChoice::Auto);
+        plan.equalised = wanted && samples.is_some();
+    }
+    if plan.equalised {
+        let samples = samples.as_ref().ok_or_else(|| {
+            let message = "the plan's input scales are those of equalised channels, which only samples give";
+            Diagnostics::from(Diagnostic::error(&E0405, message).help("give --calib FILE"))
+        })?;
+        progress.begin("equalising", 0);
+        let (program, source) = partition(graph.clone(), &found, &plan, &limit, data_tile)?;
+        passes.push(equalise(&mut graph, &mut found, (&program, &source), samples)?);
+        graph.verify()?;
+    }
+    let cut = |plan: &WeightPlan| partition(graph.clone(), &found, plan, &limit, data_tile);
     if let Some(budget) = q.budget {
         let (program, source) = cut(&plan)?;
         let offers = Offers::measure(&program, &source, samples.as_ref(), &limit, progress)?;
@@ -281,7 +297,7 @@ pub fn lower(
         passes.push(found.record(samples.len()));
         source.set_calibrated(found);
     }
-    let plan = WeightPlan::of(&program);
+    let plan = WeightPlan::of(&program, plan.equalised);
     Ok(Lowered { program, source, plan, quantisation, model, passes, warnings })
 }
 

@@ -67,6 +67,8 @@ pub struct MatrixView {
     k_stride: isize,
     n_stride: isize,
     offset: usize,
+    /// What rows and columns are multiplied with.
+    factors: [Option<Arc<[f32]>>; 2],
 }
 
 fn row_major(shape: &[usize]) -> Vec<isize> {
@@ -563,11 +565,22 @@ impl View {
             k_stride: if *k == 1 { 0 } else { *k_stride },
             n_stride: if *n == 1 { 0 } else { *n_stride },
             offset: self.offset,
+            factors: [None, None],
         })
     }
 }
 
 impl MatrixView {
+    /// With rows and columns multiplied by factors, one each.
+    pub fn scaled(&self, rows: Option<&[f32]>, columns: Option<&[f32]>) -> MatrixView {
+        let of = |known: &Option<Arc<[f32]>>, more: Option<&[f32]>| match (known, more) {
+            (Some(known), Some(more)) => Some(known.iter().zip(more).map(|(a, b)| a * b).collect()),
+            (known, more) => more.map(Arc::from).or_else(|| known.clone()),
+        };
+        let factors = [of(&self.factors[0], rows), of(&self.factors[1], columns)];
+        MatrixView { factors, ..self.clone() }
+    }
+
     /// The same for two matrices of the same elements: the bytes they come from, and how.
     pub(crate) fn key(&self) -> Vec<u64> {
         let mut out = vec![
@@ -612,12 +625,25 @@ impl MatrixView {
             }
         }
         let values = self.source.read(&positions)?;
+        let mut out: Vec<f32>;
         if by_rows {
-            return Some(values.into_iter().map(|v| v as f32).collect());
+            out = values.into_iter().map(|v| v as f32).collect();
+        } else {
+            out = vec![0f32; values.len()];
+            for (i, v) in values.into_iter().enumerate() {
+                out[i % k.len() * n.len() + i / k.len()] = v as f32;
+            }
         }
-        let mut out = vec![0f32; values.len()];
-        for (i, v) in values.into_iter().enumerate() {
-            out[i % k.len() * n.len() + i / k.len()] = v as f32;
+        if let Some(rows) = &self.factors[0] {
+            for (row, by) in out.chunks_exact_mut(n.len().max(1)).zip(rows.get(k.start as usize..)?) {
+                row.iter_mut().for_each(|v| *v *= by);
+            }
+        }
+        if let Some(columns) = &self.factors[1] {
+            let columns = columns.get(n.start as usize..n.end as usize)?;
+            for row in out.chunks_exact_mut(n.len().max(1)) {
+                row.iter_mut().zip(columns).for_each(|(v, by)| *v *= by);
+            }
         }
         Some(out)
     }

@@ -3,20 +3,30 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{build, codes, fixture, options};
 use onnx_protobuf::{Message, ModelProto};
-use pfmc::compile::Options;
+use pfmc::compile::{Fixed, Options, find};
 use pfmc::evaluate::evaluate;
+use pfmc::partition::partition;
+use pfmc::passes::fix::Found;
+use pfmc::quantise::calibrate::Exact;
+use pfmc::quantise::equalise::equalise;
 use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};
 use pfmc::quantise::plan::{self, WeightPlan};
 use pfmc::run::Runnable;
+use pfmc::samples::Samples;
+use pfmc::source::ModelSource;
 use pfmc::verify::verify;
-use pfmc_ir::backend::NoProgress;
-use pfmc_ir::tile::{Activations, Levels, Scheme};
+use pfmc_ir::backend::{NoProgress, TileLimit};
+use pfmc_ir::exec::Executor;
+use pfmc_ir::graph::Graph;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{Activations, Levels, MatrixId, Scheme};
+use pfmc_ir::verify::Verified;
 
 /// Bytes of a window of text.
 const WINDOW: usize = 129;
@@ -236,12 +246,43 @@ fn static_activations_are_planned_and_kept_tensors_stay() {
     };
     let made = build(&asic("llama.onnx", &out, q(ActivationChoice::Static, &[]))).unwrap();
     let fixed = |a: &Activations| matches!(a, Activations::Static(_));
+    assert!(fs::read_to_string(out.join(plan::FILE)).unwrap().contains("\"equalised\": true"));
+    // A plan of equalised inputs cannot be followed without samples.
+    let plan = Some(out.join(plan::FILE));
+    let blind = asic("llama.onnx", &dir.path().join("new"), Quantisation { plan, ..Quantisation::default() });
+    assert_eq!(codes(&build(&blind).err().unwrap()), ["E0405"]);
     assert!(made.program.matrices.iter().filter(|m| fixed(&m.activations)).count() > 5);
     assert!(Runnable::load(&out, &NoProgress).unwrap().run(&common::tokens(1, 5, true)).is_ok());
     let name = made.program.matrices[1].origin.tensor.clone().unwrap();
     let kept = build(&asic("llama.onnx", &out, q(ActivationChoice::Row, &[&name]))).unwrap();
     assert_eq!(kept.program.matrices.len() + 1, made.program.matrices.len());
     assert!(kept.program.matrices.iter().all(|m| m.origin.tensor.as_ref() != Some(&name)));
+}
+
+#[test]
+fn equalising_changes_weights_and_no_bit_of_the_outputs() {
+    let dir = tempfile::tempdir().unwrap();
+    let Fixed { mut graph, mut found, .. } =
+        find(&fixture("kjv_lm.onnx"), &BTreeMap::new(), &[], &NoProgress).unwrap();
+    let samples = Samples::read(&graph, &samples(dir.path())).unwrap().first(4);
+    let scheme = Scheme::Codes { bits: 8, group: 64, levels: Levels::Uniform };
+    let plan = WeightPlan::uniform(&found, scheme);
+    let limit = |_| Some(TileLimit { k: 512, n: 512, k_multiple: 1, n_multiple: 1 });
+    let cut = |graph: &Graph, found: &[Found]| partition(graph.clone(), found, &plan, &limit, None).unwrap();
+    let outputs = |(program, source): &(Verified<TileProgram>, ModelSource)| -> Vec<u32> {
+        let exact = Exact::new(&program.matrices, source);
+        let executor = Executor::new(&program.graph, &exact).unwrap();
+        let logits = executor.run(samples.get(0).unwrap()).unwrap();
+        logits.values().flat_map(|t| t.as_slice::<f32>().unwrap().to_vec()).map(f32::to_bits).collect()
+    };
+    let before = cut(&graph, &found);
+    let record = equalise(&mut graph, &mut found, (&before.0, &before.1), &samples).unwrap();
+    let after = cut(&graph, &found);
+    // Two norms and a gated product in each of 4 layers; the last norm's readers include the embedding.
+    assert_eq!((record.stats["inputs"], record.stats["matrices"]), (12, 24));
+    assert!((1..29).any(|m| before.1.matrix(MatrixId(m)) != after.1.matrix(MatrixId(m))));
+    assert_eq!(before.1.matrix(MatrixId(0)), after.1.matrix(MatrixId(0)));
+    assert_eq!(outputs(&before), outputs(&after));
 }
 
 #[test]

@@ -45,11 +45,12 @@ impl Exactness {
 }
 
 /// All passes in the order of the pipeline.
-pub static ALL: [&PassInfo; 7] = [
+pub static ALL: [&PassInfo; 8] = [
     &bind::INFO,
     &fold::INFO,
     &canonicalise::INFO,
     &fix::INFO,
+    &crate::quantise::equalise::INFO,
     &crate::partition::QUANTISE,
     &crate::partition::PARTITION,
     &crate::quantise::calibrate::CALIBRATE,

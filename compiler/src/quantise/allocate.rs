@@ -234,25 +234,52 @@ fn sensitivities(
         let mut coarse = LoadedMatrix::new(m);
         coarse.insert(&(0..m.k), &(0..m.n), TileContent::Codes(block)).map_err(failed)?;
         changed.set(matrix, coarse.unrounded());
-        let got: Vec<BTreeMap<String, Tensor>> =
-            frames.par_iter().map(|f| rounded.finish(f.clone())).collect::<Result<_, _>>()?;
+        let errors: Vec<ErrorSums> = frames
+            .par_iter()
+            .zip(&want)
+            .map(|(f, want)| Ok(ErrorSums::of(want, &rounded.finish(f.clone())?)))
+            .collect::<Result<_, Diagnostics>>()?;
         changed.clear(matrix);
-        found.insert(matrix, Sensitivity { importance, cost: relative_error(&want, &got) });
+        let cost = errors.into_iter().sum::<ErrorSums>().relative();
+        found.insert(matrix, Sensitivity { importance, cost });
     }
     Ok(found)
 }
 
-/// Squared error of the float outputs over their squares.
-pub fn relative_error(want: &[BTreeMap<String, Tensor>], got: &[BTreeMap<String, Tensor>]) -> f64 {
-    let (mut error, mut power) = (0f64, 0f64);
-    for (want, got) in want.iter().zip(got).flat_map(|(w, g)| w.values().zip(g.values())) {
-        let (Ok(want), Ok(got)) = (want.as_slice::<f32>(), got.as_slice::<f32>()) else { continue };
-        for (w, g) in want.iter().zip(got).filter(|(w, _)| w.is_finite()) {
-            error += f64::from(w - g).powi(2);
-            power += f64::from(*w).powi(2);
+/// Sums over float outputs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ErrorSums {
+    error: f64,
+    power: f64,
+}
+
+impl ErrorSums {
+    /// Of one run's outputs against another's. Elements that are not finite in the latter do not count.
+    pub fn of(want: &BTreeMap<String, Tensor>, got: &BTreeMap<String, Tensor>) -> ErrorSums {
+        let mut sums = ErrorSums::default();
+        for (want, got) in want.values().zip(got.values()) {
+            let (Ok(want), Ok(got)) = (want.as_slice::<f32>(), got.as_slice::<f32>()) else { continue };
+            for (w, g) in want.iter().zip(got).filter(|(w, _)| w.is_finite()) {
+                sums.error += f64::from(w - g).powi(2);
+                sums.power += f64::from(*w).powi(2);
+            }
         }
+        sums
     }
-    if power > 0.0 { error / power } else { 0.0 }
+
+    /// Squared error over squares; 0 where there are none.
+    pub fn relative(self) -> f64 {
+        if self.power > 0.0 { self.error / self.power } else { 0.0 }
+    }
+}
+
+impl std::iter::Sum for ErrorSums {
+    fn sum<I: Iterator<Item = ErrorSums>>(sums: I) -> ErrorSums {
+        sums.fold(ErrorSums::default(), |a, b| ErrorSums {
+            error: a.error + b.error,
+            power: a.power + b.power,
+        })
+    }
 }
 
 #[cfg(test)]

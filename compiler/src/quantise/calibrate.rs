@@ -30,7 +30,7 @@ use pfmc_ir::tile::{
 };
 use rayon::prelude::*;
 
-use super::allocate::relative_error;
+use super::allocate::ErrorSums;
 use super::options::ActivationChoice;
 use super::solve::{Moments, Solver};
 use super::{QuantiseError, TileRect, data_free};
@@ -364,10 +364,13 @@ impl Calibration<'_> {
                 self.round(matrix)?;
             }
         }
-        let finish = |e: &Executor<'_, OpenType>, frames: Vec<Frame>| -> Result<Vec<_>, Diagnostics> {
-            frames.into_par_iter().map(|f| e.finish(f)).collect()
-        };
-        self.found.loss = relative_error(&finish(&model, reference)?, &finish(&compiled, frames)?);
+        // Outputs may be far larger than anything before: two samples' at a time are held a thread.
+        let errors: Vec<ErrorSums> = reference
+            .into_par_iter()
+            .zip(frames)
+            .map(|(r, f)| Ok(ErrorSums::of(&model.finish(r)?, &compiled.finish(f)?)))
+            .collect::<Result<_, Diagnostics>>()?;
+        self.found.loss = errors.into_iter().sum::<ErrorSums>().relative();
         Ok(())
     }
 

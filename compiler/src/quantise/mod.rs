@@ -18,6 +18,7 @@
 
 pub mod allocate;
 pub mod calibrate;
+pub mod equalise;
 mod factor;
 mod levels;
 pub mod options;

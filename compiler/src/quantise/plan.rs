@@ -5,7 +5,7 @@
 //! As a file it is JSON:
 //!
 //! ```json
-//! { "format": 1, "matrices": [
+//! { "format": 1, "equalised": false, "matrices": [
 //!   { "tensor": "lm_head.weight", "k": 192, "n": 256, "activations": "int8/row",
 //!     "blocks": [ { "k": [0, 192], "n": [0, 256], "scheme": "codebook4/32" } ] } ] }
 //! ```
@@ -34,6 +34,9 @@ pub const FORMAT: u32 = 1;
 pub struct WeightPlan {
     /// [`FORMAT`].
     pub format: u32,
+    /// Whether channels of inputs are equalised ([`super::equalise`]).
+    #[serde(default)]
+    pub equalised: bool,
     /// By matrix.
     pub matrices: Vec<MatrixPlan>,
 }
@@ -118,7 +121,7 @@ impl WeightPlan {
     /// One scheme for all.
     pub fn uniform(found: &[Found], scheme: Scheme) -> WeightPlan {
         let matrices = found.iter().map(|f| MatrixPlan::uniform(f, scheme)).collect();
-        WeightPlan { format: FORMAT, matrices }
+        WeightPlan { format: FORMAT, equalised: false, matrices }
     }
 
     /// Bits that are fixed for the matrices, each block taken as one tile.
@@ -128,7 +131,7 @@ impl WeightPlan {
     }
 
     /// The plan of a program, a block a tile.
-    pub fn of(program: &TileProgram) -> WeightPlan {
+    pub fn of(program: &TileProgram, equalised: bool) -> WeightPlan {
         let plan = |m: &FixedMatrix| MatrixPlan {
             tensor: m.origin.tensor.clone().unwrap_or_default(),
             k: m.k,
@@ -144,7 +147,7 @@ impl WeightPlan {
                 m.blocks.push(Block { k: [k.start, k.end], n: [n.start, n.end], scheme: *scheme });
             }
         }
-        WeightPlan { format: FORMAT, matrices }
+        WeightPlan { format: FORMAT, equalised, matrices }
     }
 
     /// As in the file.

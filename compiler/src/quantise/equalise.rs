@@ -1,0 +1,231 @@
+//! Equalisation: channels of a product's inputs are scaled towards one size, and the product's rows the
+//! other way, so that one int8 scale serves all of them (G. Xiao et al., "SmoothQuant", arXiv 2211.10438). The factors
+//! are folded into what makes the channel: the gain of a norm, or the columns of a matrix whose product is a factor of
+//! an elementwise product. They are powers of two, so that nothing but overflow or underflow can change the model's results.
+//!
+//! It serves inputs with one scale for the whole matrix. With a scale a row, and rows of weights rounded by the second
+//! moments of their inputs, it changes nothing that can be measured.
+
+use std::collections::BTreeMap;
+use std::sync::RwLock;
+
+use pfmc_ir::consts::Const;
+use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::elem::Elem;
+use pfmc_ir::exec::{Executor, Frame};
+use pfmc_ir::graph::{Graph, NodeId, ValueId};
+use pfmc_ir::op::{BinaryFn, Op};
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tensor::Tensor;
+use pfmc_ir::tile::MatrixId;
+
+use super::calibrate::{Compiled, Exact, advance, failed};
+use crate::passes::fix::Found;
+use crate::passes::{Exactness, PassInfo, PassRecord};
+use crate::samples::Samples;
+use crate::source::ModelSource;
+
+/// Share of a channel's size that moves into the weights, as SmoothQuant's alpha.
+const SHARE: f64 = 0.5;
+/// Largest exponent of a factor.
+const EXPONENT_MAX: f64 = 8.0;
+
+/// What the pass is.
+pub static INFO: PassInfo = PassInfo {
+    name: "equalise",
+    doc: "Moves powers of two from the channels of products' inputs into the weights, for inputs with one scale a matrix.",
+    exactness: Exactness::BitExact,
+};
+
+/// What makes the channels of an input.
+enum Maker {
+    /// The gain, and bias, of a norm.
+    Norm(NodeId),
+    /// Columns of a matrix.
+    Matrix(MatrixId),
+}
+
+/// An input whose channels can be scaled.
+struct Site {
+    input: ValueId,
+    maker: Maker,
+    /// Matrices that read it; nothing else does.
+    readers: Vec<MatrixId>,
+}
+
+/// The inputs that can be equalised, in order of the graph. Which they are depends on the graph alone.
+fn sites(graph: &Graph, matrices: usize) -> Vec<Site> {
+    let mut uses = vec![0usize; matrices];
+    graph.each(&mut |g| {
+        for id in g.nodes().filter_map(|(_, n)| n.op.matrix()) {
+            if let Some(n) = uses.get_mut(id.index()) {
+                *n += 1;
+            }
+        }
+    });
+    let once = |m: MatrixId| uses.get(m.index()) == Some(&1);
+    let is_output = |v: ValueId| graph.outputs().iter().any(|(_, o)| *o == v);
+    let linear = |id: NodeId| match graph.node(id)?.op {
+        Op::FixedLinear { matrix, .. } if once(matrix) => Some(matrix),
+        _ => None,
+    };
+    let only = |v: ValueId, user: NodeId| !is_output(v) && graph.users(v) == [user];
+    let mut sites = Vec::new();
+    for id in graph.order().unwrap_or_default() {
+        let Some(node) = graph.node(id) else { continue };
+        let [input] = node.outputs[..] else { continue };
+        let readers: Option<Vec<MatrixId>> = graph.users(input).into_iter().map(linear).collect();
+        let Some(readers) = readers.filter(|r| !r.is_empty() && !is_output(input)) else { continue };
+        let maker = match node.op {
+            Op::RmsNorm { .. } | Op::LayerNorm { .. } => {
+                let own = |v: &ValueId| {
+                    only(*v, id)
+                        && graph.constant(*v).is_some_and(|(_, c)| c.elem == Elem::F32 && c.shape.len() == 1)
+                };
+                if !node.inputs[1..].iter().all(own) {
+                    continue;
+                }
+                Maker::Norm(id)
+            }
+            Op::Binary(BinaryFn::Mul) => {
+                let made = |v: &ValueId| {
+                    let made = linear(graph.value(*v)?.node).filter(|_| only(*v, id))?;
+                    let shape = |v| graph.value(v).map(|v| &v.ty);
+                    (shape(*v) == shape(input)).then_some(made)
+                };
+                match node.inputs.iter().find_map(made) {
+                    Some(m) => Maker::Matrix(m),
+                    None => continue,
+                }
+            }
+            _ => continue,
+        };
+        sites.push(Site { input, maker, readers });
+    }
+    sites
+}
+
+/// Mean squares of the channels of an input, by site.
+fn sizes(
+    graph: &Graph,
+    sites: &[Site],
+    program: &TileProgram,
+    source: &ModelSource,
+    samples: &Samples,
+) -> Result<BTreeMap<ValueId, Vec<f64>>, Diagnostics> {
+    let exact = Exact::new(&program.matrices, source);
+    let model = Compiled { exact: &exact, done: RwLock::new(vec![None; program.matrices.len()]) };
+    let executor = Executor::new(&program.graph, &model)?;
+    let mut frames: Vec<Frame> = samples.iter().map(|s| executor.begin(s)).collect::<Result<_, _>>()?;
+    let mut found = BTreeMap::new();
+    for (step, id) in executor.steps().iter().enumerate() {
+        let Some(node) = graph.node(*id).filter(|n| n.op.matrix().is_some()) else { continue };
+        let input = node.inputs[0];
+        if found.contains_key(&input) || sites.iter().all(|s| s.input != input) {
+            continue;
+        }
+        advance(&executor, &mut frames, step)?;
+        let mut sums: Vec<f64> = Vec::new();
+        for frame in &frames {
+            let x = frame.value(input).ok_or_else(|| failed(format!("%{input} has no value")))?;
+            let k = x.shape().last().copied().unwrap_or(1).max(1);
+            sums.resize(k, 0.0);
+            for row in x.as_slice::<f32>().map_err(failed)?.chunks_exact(k) {
+                sums.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v).powi(2));
+            }
+        }
+        found.insert(input, sums);
+    }
+    Ok(found)
+}
+
+/// Factors of the channels from their mean squares: 2 to the nearest whole of [`SHARE`] times the
+/// binary logarithm of the size relative to the geometric mean. Channels of size 0, and all if one is not finite, have 1.
+fn factors(squares: &[f64]) -> Vec<f32> {
+    let logs: Vec<f64> = squares.iter().map(|s| 0.5 * s.log2()).collect();
+    let known: Vec<f64> = logs.iter().copied().filter(|l| l.is_finite()).collect();
+    let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
+    let factor = |log: f64| {
+        let exponent = (SHARE * (log - mean)).round().clamp(-EXPONENT_MAX, EXPONENT_MAX);
+        if exponent.is_finite() { exponent.exp2() as f32 } else { 1.0 }
+    };
+    logs.into_iter().map(factor).collect()
+}
+
+/// Equalises the inputs of `found`'s matrices in `graph`. `program` and `source` are these, partitioned in any way.
+///
+/// # Errors
+/// What running the model reports.
+pub fn equalise(
+    graph: &mut Graph,
+    found: &mut [Found],
+    (program, source): (&TileProgram, &ModelSource),
+    samples: &Samples,
+) -> Result<PassRecord, Diagnostics> {
+    let sites = sites(graph, found.len());
+    let sizes = sizes(graph, &sites, program, source, samples)?;
+    let mut scaled = 0;
+    for site in &sites {
+        let factors = sizes.get(&site.input).map(|s| factors(s)).unwrap_or_default();
+        let fits = |m: &MatrixId| found.get(m.index()).is_some_and(|f| f.view.k as usize == factors.len());
+        if !site.readers.iter().all(fits) {
+            return Err(failed(format!("%{} has not the channels of its matrices", site.input)));
+        }
+        let inverse: Vec<f32> = factors.iter().map(|f| 1.0 / f).collect();
+        match site.maker {
+            Maker::Norm(id) => fold_into_norm(graph, id, &inverse)?,
+            Maker::Matrix(m) => match found.get_mut(m.index()) {
+                Some(f) if f.view.n as usize == inverse.len() => f.view = f.view.scaled(None, Some(&inverse)),
+                _ => return Err(failed(format!("%{} has not the channels of matrix {m}", site.input))),
+            },
+        }
+        for m in &site.readers {
+            if let Some(f) = found.get_mut(m.index()) {
+                f.view = f.view.scaled(Some(&factors), None);
+            }
+        }
+        scaled += site.readers.len() as u64;
+    }
+    let stats = [("inputs", sites.len() as u64), ("matrices", scaled)];
+    Ok(PassRecord::new(&INFO, stats.map(|(name, n)| (name.to_owned(), n)).into()))
+}
+
+/// Multiplies the gain and bias of a norm, whose constants are its own.
+fn fold_into_norm(graph: &mut Graph, id: NodeId, by: &[f32]) -> Result<(), Diagnostics> {
+    let values: Vec<ValueId> = graph.node(id).map(|n| n.inputs.clone()).unwrap_or_default();
+    let mut inputs = values.clone();
+    for v in inputs.iter_mut().skip(1) {
+        let (_, c) = graph.constant(*v).ok_or_else(|| failed(format!("%{v} is no constant")))?;
+        let tensor = c.tensor()?;
+        let before = tensor.as_slice::<f32>().map_err(failed)?;
+        if before.len() != by.len() {
+            return Err(failed(format!("%{v} has {} channels of {}", before.len(), by.len())));
+        }
+        let after: Vec<f32> = before.iter().zip(by).map(|(v, by)| v * by).collect();
+        let after = Tensor::new(c.shape.clone(), after).map_err(failed)?;
+        let changed = Const::derived(&after, c.origin.clone(), c.learned);
+        let name = graph.value(*v).map(|v| v.name.clone()).unwrap_or_default();
+        *v = graph.add_const(&name, changed);
+    }
+    graph.set_inputs(id, inputs);
+    for v in values.into_iter().skip(1) {
+        if let Some(node) = graph.value(v).map(|v| v.node) {
+            graph.remove(node);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_are_powers_of_two_about_the_geometric_mean() {
+        // Sizes 1, 4, 16, 64: half of the distance to 8 in octaves, -1.5, -0.5, 0.5 and 1.5, rounds away from 0.
+        assert_eq!(factors(&[1.0, 16.0, 256.0, 4096.0]), [0.25, 0.5, 2.0, 4.0]);
+        assert_eq!(factors(&[0.0, 1.0, 1.0]), [1.0; 3]);
+        assert_eq!(factors(&[f64::NAN, f64::INFINITY]), [1.0; 2]);
+        assert_eq!(factors(&[1e-300, 1.0]), [2f32.powi(-8), 2f32.powi(8)]);
+    }
+}
