@@ -14,6 +14,7 @@ pub mod macros;
 pub mod plan;
 pub mod process;
 pub mod readback;
+pub mod rtl;
 pub mod stream;
 
 use std::path::Path;

@@ -21,6 +21,10 @@ use pfmc_ir::verify::Verified;
 
 #[path = "referees/macros.rs"]
 mod macros;
+#[path = "referees/rtl.rs"]
+mod rtl;
+#[path = "referees/simulate.rs"]
+mod simulate;
 
 const GROUP: u32 = 32;
 const BITS: u8 = 4;

@@ -103,6 +103,14 @@ impl<'a> RomReadBack<'a> {
         Ok(RomReadBack { process, program, library, tiles })
     }
 
+    /// The bits of a tile's array, `[word line][bit line]`, as the file's cuts say.
+    ///
+    /// # Errors
+    /// A tile that does not exist, and cuts that are not one to each node.
+    pub fn bits(&self, id: TileId) -> Result<BitMatrix, Diagnostics> {
+        Ok(self.decode(id)?.1.bits)
+    }
+
     fn decode(&self, id: TileId) -> Result<(Format, Decoded), Diagnostics> {
         let (Some(&(prog, format)), Some(tile)) =
             (self.tiles.get(id.index()), self.program.tiles.get(id.index()))

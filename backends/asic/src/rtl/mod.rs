@@ -1,0 +1,475 @@
+//! The compute around the ROMs as register-transfer text: SystemVerilog, of which only what Verilog 2005
+//! has is used.
+//!
+//! # What a tile computes
+//!
+//! Exactly `acc[n] = sum_g scale[g][n] * sum_{k in g} x[k] * level[k][n]` of [`pfmc_ir::numerics`], in the fewest
+//! bits that [`numerics::accumulator_bound`] allows. The unit of a tile leaves it as the 32 bits that the ROM holds;
+//! [`requantise`] says how sums of tiles become the next layer's int8.
+//!
+//! # Order of reads
+//!
+//! A macro's output o carries bit lines `o M .. (o + 1) M`, one a read; bit j of code (k, n) is on bit line
+//! `n b + j`. With g the greatest common divisor of b and M, `b / g` outputs carry `M / g` whole columns: these
+//! are a *lane*. Every lane works on one of its columns at a time: `M / g` *sweeps* over all word lines, and in each the `b`
+//! reads of a code follow each other. A macro precharges before each read, so that each word line is raised
+//! `M b / g` times a vector whatever the order; sweeps outside, rows inside need one accumulator a lane.
+//! A scale's bits come least significant first, so that a lane multiplies by adding its group sum where
+//! the bit is 1 and moving it up. A uniform code's bits do the same with the activation.
+//!
+//! # Text
+//!
+//! [`LIBRARY`] is the compute itself, with parameters. [`TileRtl`] gives the parameters of a tile and the module
+//! that joins it with its ROM; [`program`] all modules of a program. None of it sees a weight.
+
+pub mod requantise;
+
+use std::fmt::Write;
+
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::numerics;
+use pfmc_ir::op::Op;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{Levels, MatrixId, Scheme, TileId, TileKind};
+
+use crate::bits::BitMatrix;
+use crate::codes::E0503;
+use crate::encode::{self, Contents};
+use crate::macros::circuit::address_bits;
+use crate::macros::{MacroShape, SENSE_BIT_LINES};
+use crate::process::Process;
+
+/// The modules that all tiles share: name of a file and its text.
+pub const LIBRARY: [(&str, &str); 4] = [
+    ("pfmc_lane.v", include_str!("lane.v")),
+    ("pfmc_tile.v", include_str!("tile.v")),
+    ("pfmc_replay.v", include_str!("replay.v")),
+    ("pfmc_requantise.v", include_str!("requantise.v")),
+];
+
+/// What a ROM macro does, for simulation.
+pub const ROM_MODEL: (&str, &str) = ("pfmc_rom_model.v", include_str!("rom.v"));
+
+/// Shape of a tile's compute and of the ROM macro it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TileRtl {
+    k: u32,
+    n: u32,
+    bits: u32,
+    group: u32,
+    levels: Levels,
+    /// Word lines of the array: codes, scales and the header, which is the last one.
+    word_lines: u32,
+    header_bits: u32,
+    rom: MacroShape,
+    group_bits: u32,
+    sum_bits: u32,
+    lookup: bool,
+}
+
+/// Bits of a two's complement number of a magnitude up to `bound`.
+fn signed_bits(bound: u64) -> u32 {
+    u64::BITS - bound.leading_zeros() + 1
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl TileRtl {
+    /// The compute of a matrix tile whose ROM has `mux` bit lines to an output, 8 or 16. Its macro is the
+    /// smallest that holds the array. With `lookup` columns can be read.
+    ///
+    /// # Errors
+    /// A tile that no array of the process holds, a data tile, and a macro that cannot be built.
+    pub fn new(
+        process: &Process,
+        program: &TileProgram,
+        id: TileId,
+        mux: u32,
+        lookup: bool,
+    ) -> Result<TileRtl, Diagnostics> {
+        let (contents, array) = encode::contents(process, program, id)?;
+        let Contents::Codes { k, n, scheme: scheme @ Scheme::Codes { bits, group, levels } } = contents
+        else {
+            let text = format!("tile {id} holds no codes: there is nothing to multiply with");
+            return Err(Diagnostic::error(&E0503, text).into());
+        };
+        let (per_row, segment) = (process.logic.word_lines, process.strap.columns);
+        let unit = if array.bit_lines <= segment { SENSE_BIT_LINES } else { segment };
+        let rom = MacroShape {
+            word_lines: array.word_lines.next_multiple_of(per_row).max(2 * per_row),
+            bit_lines: array.bit_lines.next_multiple_of(unit),
+            mux,
+        };
+        rom.check(process)?;
+        let group = group.min(k);
+        let sum_bits = signed_bits(numerics::accumulator_bound(u64::from(k), scheme));
+        // The group sum moves up by up to 7 bits.
+        let group_sum = numerics::accumulator_bound(u64::from(group), scheme) / 255;
+        Ok(TileRtl {
+            k,
+            n,
+            bits: u32::from(bits),
+            group,
+            levels,
+            word_lines: array.word_lines,
+            header_bits: scheme.header_bits(),
+            rom,
+            group_bits: (signed_bits(group_sum) + 7).min(sum_bits),
+            sum_bits,
+            lookup,
+        })
+    }
+
+    /// Rows: activations a vector.
+    pub fn k(&self) -> u32 {
+        self.k
+    }
+
+    /// Columns: sums a vector.
+    pub fn n(&self) -> u32 {
+        self.n
+    }
+
+    /// The macro.
+    pub fn rom(&self) -> MacroShape {
+        self.rom
+    }
+
+    /// Bits of a group sum's register.
+    pub fn group_bits(&self) -> u32 {
+        self.group_bits
+    }
+
+    /// Bits of a sum's register.
+    pub fn sum_bits(&self) -> u32 {
+        self.sum_bits
+    }
+
+    fn divisor(&self) -> u32 {
+        gcd(self.bits, self.rom.mux)
+    }
+
+    /// Columns of a lane, a power of two; as many sweeps over the word lines does a vector take.
+    pub fn sweeps(&self) -> u32 {
+        self.rom.mux / self.divisor()
+    }
+
+    /// ROM outputs of a lane.
+    pub fn lane_outputs(&self) -> u32 {
+        self.bits / self.divisor()
+    }
+
+    /// Number of lanes.
+    pub fn lanes(&self) -> u32 {
+        self.n.div_ceil(self.sweeps())
+    }
+
+    /// Address bits of the macro.
+    pub fn address_bits(&self) -> u32 {
+        address_bits(self.rom.mux) + address_bits(self.rom.word_lines)
+    }
+
+    /// Reads of a sweep: the code and scale word lines, as many reads each as a code has bits.
+    pub fn reads(&self) -> u64 {
+        u64::from(self.word_lines - 1) * u64::from(self.bits)
+    }
+
+    /// Clock cycles from the first activation to the last sum of a vector, where neither stream waits: a
+    /// sweep is its reads, 4 cycles until the lanes are done, and one for each lane's sum to leave.
+    pub fn cycles(&self) -> u64 {
+        let padding = u64::from(!self.n.is_multiple_of(self.sweeps()));
+        u64::from(self.sweeps()) * (self.reads() + 4 + u64::from(self.lanes())) - padding
+    }
+
+    /// Clock cycles of the look-up of a column: one sweep, its request, and 4 until another can begin.
+    pub fn lookup_cycles(&self) -> u64 {
+        self.reads() + 5
+    }
+
+    /// Parameters of `pfmc_tile`, as `.NAME(value)` with commas.
+    fn parameters(&self) -> String {
+        let codebook = self.levels == Levels::Codebook;
+        let (product, bus) = if codebook { (15, 15 << self.bits) } else { (self.bits + 7, self.bits + 7) };
+        let outputs = self.rom.bit_lines / self.rom.mux;
+        let parameters = [
+            ("K", self.k),
+            ("N", self.n),
+            ("BITS", self.bits),
+            ("GROUP", self.group),
+            ("CODEBOOK", u32::from(codebook)),
+            ("HEADER_LINE", self.word_lines - 1),
+            ("HEADER_BITS", self.header_bits),
+            ("LOG_MUX", address_bits(self.rom.mux)),
+            ("OUTPUTS", outputs),
+            ("AW", self.address_bits()),
+            ("LANES", self.lanes()),
+            ("CPL", self.sweeps()),
+            ("LOG_CPL", address_bits(self.sweeps())),
+            ("OPL", self.lane_outputs()),
+            ("SELW", address_bits(self.lane_outputs()).max(1)),
+            ("PRODW", product),
+            ("BUSW", bus),
+            ("GROUPW", self.group_bits),
+            ("SUMW", self.sum_bits),
+            ("LOOKUP", u32::from(self.lookup)),
+        ];
+        let parts: Vec<String> = parameters.iter().map(|(name, value)| format!(".{name}({value})")).collect();
+        parts.chunks(5).map(|line| line.join(", ")).collect::<Vec<_>>().join(",\n        ")
+    }
+
+    /// Module `<name>`: the compute and the ROM `<name>_rom` that it reads.
+    pub fn module(&self, name: &str) -> String {
+        let (aw, outputs) = (self.address_bits(), self.rom.bit_lines / self.rom.mux);
+        format!(
+            "// Tile {name}: {} x {}, {} {} of {} bits, groups of {}. {} lanes, {} sweeps a vector, {} cycles.\n\
+             module {name} (\n    \
+                 input wire clk, input wire rst,\n    \
+                 input wire x_valid, output wire x_ready, input wire [7:0] x_data,\n    \
+                 output wire y_valid, input wire y_ready, output wire [31:0] y_data, output wire [15:0] y_column,\n    \
+                 output wire header_valid, output wire [31:0] unit,\n    \
+                 input wire c_valid, output wire c_ready, input wire [15:0] c_column,\n    \
+                 output wire l_valid, output wire l_scale, output wire [7:0] l_data\n\
+             );\n    \
+                 wire rom_ce;\n    \
+                 wire [{}:0] rom_a;\n    \
+                 wire [{}:0] rom_q;\n    \
+                 {name}_rom rom (.CLK(clk), .CE(rom_ce), .A(rom_a), .Q(rom_q));\n    \
+                 pfmc_tile #(\n        {}\n    ) compute (\n        \
+                     .clk(clk), .rst(rst),\n        \
+                     .x_valid(x_valid), .x_ready(x_ready), .x_data(x_data),\n        \
+                     .y_valid(y_valid), .y_ready(y_ready), .y_data(y_data), .y_column(y_column),\n        \
+                     .header_valid(header_valid), .unit(unit),\n        \
+                     .c_valid(c_valid), .c_ready(c_ready), .c_column(c_column),\n        \
+                     .l_valid(l_valid), .l_scale(l_scale), .l_data(l_data),\n        \
+                     .rom_ce(rom_ce), .rom_a(rom_a), .rom_q(rom_q)\n    );\n\
+             endmodule\n",
+            self.k,
+            self.n,
+            if self.levels == Levels::Codebook { "codebook" } else { "uniform" },
+            "codes",
+            self.bits,
+            self.group,
+            self.lanes(),
+            self.sweeps(),
+            self.cycles(),
+            aw - 1,
+            outputs - 1,
+            self.parameters(),
+        )
+    }
+
+    /// Head of module `<name>_rom`.
+    fn rom_head(&self, name: &str) -> String {
+        let (aw, outputs) = (self.address_bits(), self.rom.bit_lines / self.rom.mux);
+        format!(
+            "module {name}_rom (\n    input wire CLK, input wire CE, input wire [{}:0] A, output wire [{}:0] Q\n);\n",
+            aw - 1,
+            outputs - 1
+        )
+    }
+
+    /// Module `<name>_rom` for simulation: reads `<name>.hex`, which [`TileRtl::hex`] writes.
+    pub fn rom_model(&self, name: &str) -> String {
+        format!(
+            "{}    pfmc_rom_model #(.WORD_LINES({}), .BIT_LINES({}), .LOG_MUX({}), .AW({}), .CONTENTS(\"{name}.hex\"))\n        \
+             model (.CLK(CLK), .CE(CE), .A(A), .Q(Q));\nendmodule\n",
+            self.rom_head(name),
+            self.rom.word_lines,
+            self.rom.bit_lines,
+            address_bits(self.rom.mux),
+            self.address_bits()
+        )
+    }
+
+    /// Module `<name>_rom` for synthesis: the macro `<name>_macro`, a black box, with the pins of its layout.
+    pub fn rom_black_box(&self, name: &str) -> String {
+        let (aw, outputs) = (self.address_bits(), self.rom.bit_lines / self.rom.mux);
+        let bus = |pin: &str, wide: u32| (0..wide).map(|i| format!("{pin}{i}")).collect::<Vec<_>>();
+        let joined = |pin: &str, wide: u32| {
+            (0..wide).map(|i| format!(".{pin}{i}({pin}[{i}])")).collect::<Vec<_>>().join(", ")
+        };
+        format!(
+            "(* blackbox *)\nmodule {name}_macro (\n    input CLK, CE, {},\n    output {}\n);\nendmodule\n\
+             {}    {name}_macro rom (\n        .CLK(CLK), .CE(CE), {},\n        {}\n    );\nendmodule\n",
+            bus("A", aw).join(", "),
+            bus("Q", outputs).join(", "),
+            self.rom_head(name),
+            joined("A", aw),
+            joined("Q", outputs),
+        )
+    }
+
+    /// Contents of the ROM for `$readmemh`: one word line a line, bit line 0 the lowest bit. Bits that the
+    /// array lacks and the macro has read 0.
+    pub fn hex(&self, bits: &BitMatrix) -> String {
+        let digits = self.rom.bit_lines.div_ceil(4) as usize;
+        let mut out = String::new();
+        for line in 0..self.rom.word_lines as usize {
+            for digit in (0..digits).rev() {
+                let bit = |i: usize| line < bits.rows() && i < bits.columns() && bits.get(line, i);
+                let value = (0..4).fold(0, |v, i| v | u32::from(bit(digit * 4 + i)) << i);
+                out.extend(char::from_digit(value, 16));
+            }
+            out.push('\n');
+        }
+        out
+    }
+}
+
+/// The modules of a program's matrices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modules {
+    /// Tiles with codes, in the order of the program.
+    pub tiles: Vec<(TileId, String, TileRtl)>,
+    /// Files: name and text. [`LIBRARY`], `tiles.v`, `strips.v` and, for synthesis, `roms.v`; for simulation
+    /// [`ROM_MODEL`] and `roms_model.v` take the place of the last.
+    pub files: Vec<(String, String)>,
+}
+
+/// The RTL of all matrices of a program, with ROMs of `mux` bit lines to an output. Tiles of matrices that are looked
+/// up have look-up; tiles of the same columns of a matrix are joined with a requantiser to a strip.
+///
+/// # Errors
+/// As [`TileRtl::new`], of all tiles.
+pub fn program(process: &Process, program: &TileProgram, mux: u32) -> Result<Modules, Diagnostics> {
+    let mut looked_up = vec![false; program.matrices.len()];
+    program.graph.each(&mut |graph| {
+        for (_, node) in graph.nodes() {
+            if let (Op::FixedLookup { .. }, Some(matrix)) = (&node.op, node.op.matrix())
+                && let Some(entry) = looked_up.get_mut(matrix.index())
+            {
+                *entry = true;
+            }
+        }
+    });
+    let mut problems = Diagnostics::new();
+    let mut tiles = Vec::new();
+    for (id, tile) in program.tiles() {
+        let TileKind::Matrix { matrix, .. } = &tile.kind else { continue };
+        let lookup = looked_up.get(matrix.index()).copied().unwrap_or(false);
+        match TileRtl::new(process, program, id, mux, lookup) {
+            Ok(rtl) => tiles.push((id, tile.name.clone(), rtl)),
+            Err(more) => problems.extend(more),
+        }
+    }
+    problems.check()?;
+    let all = |text: &dyn Fn(&TileRtl, &str) -> String| {
+        tiles.iter().map(|(_, name, rtl)| text(rtl, name)).collect::<Vec<_>>().join("\n")
+    };
+    let mut files: Vec<(String, String)> =
+        LIBRARY.iter().chain([&ROM_MODEL]).map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
+    files.push(("tiles.v".into(), all(&|rtl, name| rtl.module(name))));
+    files.push(("roms_model.v".into(), all(&|rtl, name| rtl.rom_model(name))));
+    files.push(("roms.v".into(), all(&|rtl, name| rtl.rom_black_box(name))));
+    files.push(("strips.v".into(), strips(program, &tiles)));
+    Ok(Modules { tiles, files })
+}
+
+/// Strips of all matrices.
+fn strips(program: &TileProgram, tiles: &[(TileId, String, TileRtl)]) -> String {
+    let mut out = String::new();
+    for (matrix, _) in program.matrices() {
+        let mut of_matrix: Vec<Placed> = tiles
+            .iter()
+            .filter_map(|(id, name, rtl)| match &program.tiles.get(id.index())?.kind {
+                TileKind::Matrix { matrix: m, k, n, .. } if *m == matrix => {
+                    Some(Placed { columns: (n.start, n.end), first_row: k.start, name, rtl })
+                }
+                _ => None,
+            })
+            .collect();
+        of_matrix.sort_by_key(|t| (t.columns, t.first_row));
+        for strip in of_matrix.chunk_by(|a, b| a.columns == b.columns && a.rtl.sweeps() == b.rtl.sweeps()) {
+            strip_module(&mut out, matrix, strip);
+        }
+    }
+    out
+}
+
+/// A tile and where it lies in its matrix.
+struct Placed<'a> {
+    columns: (u32, u32),
+    first_row: u32,
+    name: &'a str,
+    rtl: &'a TileRtl,
+}
+
+/// Writes the module of tiles that share columns, in ascending order of rows.
+fn strip_module(out: &mut String, matrix: MatrixId, strip: &[Placed]) {
+    let Some(first) = strip.first() else { return };
+    let (start, end) = first.columns;
+    let tiles = strip.len();
+    let mut starts = Vec::new();
+    let mut rows = 0;
+    for tile in strip {
+        starts.push(rows);
+        rows += tile.rtl.k;
+    }
+    let mut text = format!(
+        "// Columns {start} to {} of matrix {matrix}: {rows} activations in, int8 out, in the order of y_column.\n\
+         module strip_m{matrix}_n{start} (\n    \
+             input wire clk, input wire rst,\n    \
+             input wire x_valid, output wire x_ready, input wire [7:0] x_data,\n    \
+             input wire set, input wire [7:0] set_index, input wire [23:0] set_data,\n    \
+             output wire q_valid, input wire q_ready, output wire [7:0] q_data,\n    \
+             output wire [{}:0] units\n);\n    \
+             // Which tile the next activation goes to, and which the next sum comes from.\n    \
+             reg [31:0] at;\n    \
+             reg [7:0] turn;\n    \
+             wire [{}:0] take, offer;\n    \
+             wire [{}:0] sums;\n    \
+             wire sum_valid = offer[turn];\n    \
+             wire sum_ready;\n    \
+             assign x_ready = |take;\n    \
+             always @(posedge clk)\n        \
+                 if (rst) at <= 0;\n        \
+                 else if (x_valid && x_ready) at <= at == {} ? 0 : at + 1;\n    \
+             always @(posedge clk)\n        \
+                 if (rst) turn <= 0;\n        \
+                 else if (sum_valid && sum_ready) turn <= turn == {} ? 0 : turn + 1;\n    \
+             pfmc_requantise #(.TILES({tiles})) requantise (\n        \
+                 .clk(clk), .rst(rst), .set(set), .set_index(set_index), .set_data(set_data),\n        \
+                 .y_valid(sum_valid), .y_ready(sum_ready), .y_data(sums[turn*32 +: 32]),\n        \
+                 .q_valid(q_valid), .q_ready(q_ready), .q_data(q_data)\n    );\n",
+        end - 1,
+        32 * tiles - 1,
+        tiles - 1,
+        32 * tiles - 1,
+        rows - 1,
+        tiles - 1,
+    );
+    for (t, (tile, from)) in strip.iter().zip(starts).enumerate() {
+        let (name, k, to) = (tile.name, tile.rtl.k, from + tile.rtl.k);
+        let low = if from == 0 { String::new() } else { format!("at >= {from} && ") };
+        let sweeps = tile.rtl.sweeps();
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "\n    // Rows {from} to {}.\n    \
+             wire here{t} = {low}at < {to};\n    \
+             wire in_ready{t}, x_valid{t}, x_ready{t};\n    \
+             wire [7:0] x_data{t};\n    \
+             assign take[{t}] = here{t} && in_ready{t};\n    \
+             pfmc_replay #(.K({k}), .SWEEPS({sweeps})) replay{t} (\n        \
+                 .clk(clk), .rst(rst), .in_valid(x_valid && here{t}), .in_ready(in_ready{t}), .in_data(x_data),\n        \
+                 .out_valid(x_valid{t}), .out_ready(x_ready{t}), .out_data(x_data{t})\n    );\n    \
+             {name} tile{t} (\n        \
+                 .clk(clk), .rst(rst), .x_valid(x_valid{t}), .x_ready(x_ready{t}), .x_data(x_data{t}),\n        \
+                 .y_valid(offer[{t}]), .y_ready(sum_ready && turn == {t}), .y_data(sums[{}:{}]), .y_column(),\n        \
+                 .header_valid(), .unit(units[{}:{}]),\n        \
+                 .c_valid(1'b0), .c_ready(), .c_column(16'd0), .l_valid(), .l_scale(), .l_data()\n    );\n",
+            to - 1,
+            32 * t + 31,
+            32 * t,
+            32 * t + 31,
+            32 * t,
+        );
+    }
+    text.push_str("endmodule\n\n");
+    out.push_str(&text);
+}
+
+#[cfg(test)]
+mod tests;

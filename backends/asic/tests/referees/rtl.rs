@@ -1,0 +1,166 @@
+//! The compute around the ROM: Icarus Verilog simulates it on bits decoded from an emitted layout.
+
+use std::path::Path;
+
+use pfmc_asic::process::Process;
+use pfmc_asic::readback::RomReadBack;
+use pfmc_asic::rtl::TileRtl;
+use pfmc_ir::backend::{Backend, NoProgress, ProcessText};
+use pfmc_ir::numerics;
+use pfmc_ir::origin::Origin;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{Activations, CodeBlock, FixedMatrix, MatrixId, Scheme, Tile, TileId, TileKind};
+use pfmc_ir::verify::Verified;
+
+use super::Block;
+use super::simulate::{Bench, Results, sources};
+
+/// Numbers that look random.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+}
+
+fn process() -> Process {
+    Process::open(&ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() }).unwrap()
+}
+
+/// A block of every kind of level, scales over all 8 bits.
+fn random_block(k: usize, n: usize, scheme: Scheme, seed: u64) -> CodeBlock {
+    let Scheme::Codes { bits, group, levels } = scheme else { panic!() };
+    let mut noise = Noise(seed);
+    let most = numerics::code_max(bits);
+    let mut codebook = Vec::new();
+    if levels == pfmc_ir::tile::Levels::Codebook {
+        codebook = (-127..=127i8).collect();
+        while codebook.len() > 1 << bits {
+            codebook.remove(noise.next() as usize % codebook.len());
+        }
+    }
+    let mut level = || {
+        let r = noise.next();
+        match codebook.len() {
+            0 => ((r % (2 * most as u64 + 1)) as i32 - most) as i8,
+            entries => codebook[r as usize % entries],
+        }
+    };
+    let levels = (0..k * n).map(|_| level()).collect();
+    let scales = (0..k.div_ceil(group as usize) * n).map(|_| noise.next() as u8).collect();
+    CodeBlock { k, n, bits, group: group as usize, unit: 1.5e-5, levels, scales, codebook }
+}
+
+/// One tile as a program.
+fn one_tile(k: u32, n: u32, scheme: Scheme) -> Verified<TileProgram> {
+    let origin = Origin::tensor("w");
+    let mut program = TileProgram::default();
+    program.matrices.push(FixedMatrix { k, n, activations: Activations::Row, origin: origin.clone() });
+    let kind = TileKind::Matrix { matrix: MatrixId(0), k: 0..k, n: 0..n, scheme };
+    program.tiles.push(Tile { name: "t".into(), kind, origin });
+    Verified::new(program).unwrap()
+}
+
+/// Emits a block, reads its bits back from the layout, and gives the tile's RTL and ROM contents.
+fn emitted(block: &CodeBlock, mux: u32, lookup: bool, dir: &Path) -> (TileRtl, String) {
+    let process = process();
+    let program = one_tile(block.k as u32, block.n as u32, block.scheme());
+    let backend = pfmc_asic::Asic;
+    let target = backend.open(&backend.processes()[0]).unwrap();
+    target.plan(&program).unwrap().emit(&Block(block.clone()), dir, &NoProgress).unwrap();
+    let rtl = TileRtl::new(&process, &program, TileId(0), mux, lookup).unwrap();
+    let bits = RomReadBack::open(&process, &program, dir, &NoProgress).unwrap().bits(TileId(0)).unwrap();
+    (rtl, rtl.hex(&bits))
+}
+
+fn activations(len: usize, seed: u64) -> Vec<i8> {
+    let mut noise = Noise(seed);
+    (0..len).map(|_| (noise.next() % 255) as i8).map(|x| if x == -128 { 127 } else { x }).collect()
+}
+
+/// What a tile must give for vectors and columns.
+fn expected(block: &CodeBlock, x: &[i8], columns: &[u16]) -> (Vec<i32>, Vec<(bool, i32)>) {
+    let rows = x.len() / block.k;
+    let mut sums = vec![0; rows * block.n];
+    numerics::accumulate(block, x, rows, &mut sums);
+    let mut looked_up = Vec::new();
+    for &c in columns {
+        for k in 0..block.k {
+            looked_up.push((false, i32::from(block.levels[k * block.n + c as usize])));
+            if (k + 1) % block.group == 0 || k + 1 == block.k {
+                looked_up.push((true, i32::from(block.scales[k / block.group * block.n + c as usize])));
+            }
+        }
+    }
+    (sums, looked_up)
+}
+
+fn check(k: usize, n: usize, scheme: &str, mux: u32, columns: &[u16]) {
+    let scheme: Scheme = scheme.parse().unwrap();
+    let block = random_block(k, n, scheme, (k * 1000 + n) as u64);
+    let dir = tempfile::tempdir().unwrap();
+    let (rtl, hex) = emitted(&block, mux, !columns.is_empty(), dir.path());
+    let x = activations(3 * k, n as u64);
+    let files = sources(&rtl, dir.path());
+    let (sums, looked_up) = expected(&block, &x, columns);
+    for stall in [0, 100] {
+        let bench = Bench { rtl: &rtl, groups: block.groups(), hex: hex.clone(), x: &x, columns, stall };
+        let got = bench.run(dir.path(), &files, &[]);
+        let cycles = if stall == 0 { rtl.cycles() } else { got.cycles };
+        let want =
+            Results { sums: sums.clone(), looked_up: looked_up.clone(), unit: block.unit.to_bits(), cycles };
+        assert_eq!(got, want, "{k} x {n} {scheme} mux {mux} stall {stall}");
+    }
+}
+
+#[test]
+fn codebooks_of_every_width_give_the_interpreters_sums() {
+    for (k, n, scheme, mux) in [
+        (20, 40, "codebook4/8", 16),
+        (37, 33, "codebook4/32", 8),
+        (9, 50, "codebook2/4", 16),
+        (21, 23, "codebook3/5", 16),
+        (17, 61, "codebook5/16", 16),
+        (13, 99, "codebook6/13", 8),
+    ] {
+        check(k, n, scheme, mux, &[]);
+    }
+}
+
+#[test]
+fn uniform_codes_of_every_width_give_the_interpreters_sums() {
+    for (bits, mux) in [(2, 8), (3, 8), (4, 16), (5, 16), (6, 16), (7, 8), (8, 16)] {
+        check(19 + bits, 30 + 3 * bits, &format!("codes{bits}/{}", 2 * bits - 1), mux, &[]);
+    }
+}
+
+#[test]
+fn columns_are_looked_up_between_products() {
+    check(20, 40, "codebook4/8", 16, &[0, 39, 17, 4]);
+    check(11, 21, "codes6/4", 16, &[20, 1]);
+    check(9, 17, "codes3/4", 8, &[16, 7]);
+}
+
+#[test]
+fn one_flipped_bit_of_the_rom_is_found() {
+    let block = random_block(20, 40, "codebook4/8".parse().unwrap(), 5);
+    let dir = tempfile::tempdir().unwrap();
+    let (rtl, hex) = emitted(&block, 16, false, dir.path());
+    let x = activations(20, 3);
+    let files = sources(&rtl, dir.path());
+    let (want, _) = expected(&block, &x, &[]);
+    let run = |hex: String| {
+        let bench = Bench { rtl: &rtl, groups: block.groups(), hex, x: &x, columns: &[], stall: 0 };
+        bench.run(dir.path(), &files, &[]).sums
+    };
+    assert_eq!(run(hex.clone()), want);
+    // The lowest bit of word line 3: bit 0 of the code in row 3 of column 0.
+    let mut lines: Vec<String> = hex.lines().map(str::to_owned).collect();
+    let last = lines[3].pop().unwrap();
+    lines[3].push(char::from_digit(last.to_digit(16).unwrap() ^ 1, 16).unwrap());
+    let got = run(lines.join("\n"));
+    let wrong: Vec<usize> = (0..want.len()).filter(|&i| got[i] != want[i]).collect();
+    assert_eq!(wrong, [0], "x[3] is {}", x[3]);
+}
