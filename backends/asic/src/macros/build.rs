@@ -30,7 +30,7 @@ pub enum BuildError {
 
 impl Places<'_> {
     /// The macro as a GDSII library: cell `name` of cells `<name>_base` and `<name>_prog`; only the latter depends on
-    /// `bits`, `[word line][bit line]`.
+    /// `bits`, `[word line][bit line]`. The lower left corner of its boundary is the origin.
     ///
     /// # Errors
     /// A part that cannot be wired, and what the file format cannot hold.
@@ -41,12 +41,14 @@ impl Places<'_> {
         kit.rail_cuts().write(&mut cells, RAIL_CUTS)?;
         self.group().write(&mut cells, GROUP)?;
         let base = format!("{name}_base");
-        self.base(&mut cells)?.write(&mut cells, &base)?;
+        let drawn = self.base(&mut cells)?;
+        drawn.write(&mut cells, &base)?;
         let prog = format!("{name}_prog");
         self.write_program(&mut cells, bits, &prog)?;
         let mut top = Sketch::default();
-        top.copy(&base, [0, 0]);
-        top.copy(&prog, [0, 0]);
+        let corner = drawn.on(self.process.layers.boundary).next().map_or([0, 0], |b| [-b[0], -b[1]]);
+        top.copy(&base, corner);
+        top.copy(&prog, corner);
         top.write(&mut cells, name)?;
         let mut file = stream::head("pfmc")?;
         file.extend(cells.into_bytes());
@@ -65,7 +67,7 @@ impl Places<'_> {
         }
     }
 
-    fn base(&self, cells: &mut Cells) -> Result<Sketch, BuildError> {
+    pub(super) fn base(&self, cells: &mut Cells) -> Result<Sketch, BuildError> {
         let p = self.process;
         let l = &p.logic;
         let kit = Kit { process: p };
