@@ -57,7 +57,7 @@ impl Macro<'_> {
         }
         let steps = outputs.div_ceil(32);
         format!(
-            "module {name}_bist (\n  input clk, input start, input [31:0] expected,\n  \
+            "`timescale 1ns/1ps\nmodule {name}_bist (\n  input clk, input start, input [31:0] expected,\n  \
              output [{o}:0] q, output reg done, output good\n);\n  \
              reg [{a}:0] address;\n  reg [31:0] state;\n  reg [1:0] phase;\n  reg rom_clk;\n  \
              {name} rom (.CLK(rom_clk), .CE(1'b1){ports});\n  \

@@ -35,10 +35,13 @@ impl Outline {
                 Use::Ground => ("INOUT", "GROUND"),
             };
             let _ = writeln!(text, "  PIN {}\n    DIRECTION {direction} ;\n    USE {usage} ;", pin.name);
-            // The straps are joined inside: one port.
-            text.push_str("    PORT\n");
-            rectangles(&mut text, pin.shapes.iter(), "      ");
-            let _ = writeln!(text, "    END\n  END {}", pin.name);
+            // Straps are joined inside the macro: each is a port.
+            for shape in &pin.shapes {
+                text.push_str("    PORT\n");
+                rectangles(&mut text, std::iter::once(shape), "      ");
+                text.push_str("    END\n");
+            }
+            let _ = writeln!(text, "  END {}", pin.name);
         }
         text.push_str("  OBS\n");
         rectangles(&mut text, self.obstructions.iter(), "    ");
