@@ -109,15 +109,17 @@ impl Places<'_> {
                 kit.via(&mut s, at);
                 kit.met2_pad(&mut s, at, false);
                 kit.via2(&mut s, at);
-                s.rectangle(
-                    layers.met3,
-                    [
-                        rail[0] - 4 * l.met3_pitch_nm,
-                        y - l.met3_half_width_nm,
-                        at[0] + l.met3_end_nm,
-                        y + l.met3_half_width_nm,
-                    ],
-                );
+                // The long line from the driver meets the few gates of a narrow macro on met4, where the driver's
+                // diffusion is on the net too: on met3 it would be their antenna.
+                let end = l.met3_pitch_nm - self.left_gap();
+                let start = end + 2 * p.rules.met34_space_nm;
+                let half = l.met3_half_width_nm;
+                s.rectangle(layers.met3, [start, y - half, at[0] + l.met3_end_nm, y + half]);
+                let jumper = [end - l.met3_end_nm, start + l.met3_end_nm];
+                jumper.iter().for_each(|&x| kit.via3(&mut s, [x, y]));
+                let half = l.met4_half_width_nm;
+                let met4_end = l.met4_end_nm;
+                s.rectangle(layers.met4, [jumper[0] - met4_end, y - half, jumper[1] + met4_end, y + half]);
             }
         }
         rails.push((rail, self.sense_y(sense_rows), !sense_rows.is_multiple_of(2)));
