@@ -90,4 +90,8 @@ pfmc_ir::codes! {
         "A ROM macro has a periphery that fits certain sizes alone: whole rows of the decoder, whole \
          segments between the straps of its word lines, and 8 or 16 bit lines to an output. The message \
          names the number and what is possible. Choose a size near it."
+    E0525 "the measured timing of macros cannot be used"
+        "Liberty files are written from a file of measurements beside the process file. The message names what \
+         is missing in it, or the size or corner that was not measured. Measure it with \
+         fixtures/referees/asic/measure_macros.py and add it to the file."
 }

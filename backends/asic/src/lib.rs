@@ -10,6 +10,7 @@ pub mod array;
 pub mod bits;
 pub mod codes;
 pub mod encode;
+pub mod handoff;
 pub mod macros;
 pub mod plan;
 pub mod process;
@@ -30,6 +31,9 @@ use crate::process::Process;
 
 /// The built-in process file.
 pub const SKY130: &str = include_str!("../process/sky130.toml");
+
+/// Measured timing of macros of the built-in process.
+pub const SKY130_TIMING: &str = include_str!("../process/sky130-timing.toml");
 
 /// The backend.
 #[derive(Debug, Clone, Copy, Default)]

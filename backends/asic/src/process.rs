@@ -1115,36 +1115,43 @@ impl Check<'_> {
     }
 
     fn layers(&mut self, layers: &Layers) {
-        let drawn = [
-            ("diff", layers.diff),
-            ("tap", layers.tap),
-            ("poly", layers.poly),
-            ("licon", layers.licon),
-            ("npc", layers.npc),
-            ("nsdm", layers.nsdm),
-            ("psdm", layers.psdm),
-            ("li1", layers.li1),
-            ("li1_pin", layers.li1_pin),
-            ("mcon", layers.mcon),
-            ("met1", layers.met1),
-            ("met1_pin", layers.met1_pin),
-            ("via", layers.via),
-            ("met2", layers.met2),
-            ("met2_pin", layers.met2_pin),
-            ("via2", layers.via2),
-            ("met3", layers.met3),
-            ("met3_pin", layers.met3_pin),
-            ("via3", layers.via3),
-            ("met4", layers.met4),
-            ("met4_pin", layers.met4_pin),
-            ("nwell", layers.nwell),
-            ("boundary", layers.boundary),
-        ];
+        let drawn = layers.drawn();
         for (i, (name, layer)) in drawn.iter().enumerate() {
             if let Some((other, _)) = drawn[..i].iter().find(|(_, l)| l == layer) {
                 self.holds(false, || format!("layers.{other} and layers.{name} are both {layer}"));
             }
         }
+    }
+}
+
+impl Layers {
+    /// Layers with shapes, by role; labels are not among them.
+    pub fn drawn(&self) -> [(&'static str, Layer); 23] {
+        [
+            ("diff", self.diff),
+            ("tap", self.tap),
+            ("poly", self.poly),
+            ("licon", self.licon),
+            ("npc", self.npc),
+            ("nsdm", self.nsdm),
+            ("psdm", self.psdm),
+            ("li1", self.li1),
+            ("li1_pin", self.li1_pin),
+            ("mcon", self.mcon),
+            ("met1", self.met1),
+            ("met1_pin", self.met1_pin),
+            ("via", self.via),
+            ("met2", self.met2),
+            ("met2_pin", self.met2_pin),
+            ("via2", self.via2),
+            ("met3", self.met3),
+            ("met3_pin", self.met3_pin),
+            ("via3", self.via3),
+            ("met4", self.met4),
+            ("met4_pin", self.met4_pin),
+            ("nwell", self.nwell),
+            ("boundary", self.boundary),
+        ]
     }
 }
 

@@ -19,6 +19,8 @@ use pfmc_ir::tile::{
 };
 use pfmc_ir::verify::Verified;
 
+#[path = "referees/handoff.rs"]
+mod handoff;
 #[path = "referees/macros.rs"]
 mod macros;
 #[path = "referees/rtl.rs"]

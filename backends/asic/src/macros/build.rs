@@ -30,7 +30,7 @@ pub enum BuildError {
 
 impl Places<'_> {
     /// The macro as a GDSII library: cell `name` of cells `<name>_base` and `<name>_prog`; only the latter depends on
-    /// `bits`, `[word line][bit line]`.
+    /// `bits`, `[word line][bit line]`. The lower left corner of its boundary is the origin.
     ///
     /// # Errors
     /// A part that cannot be wired, and what the file format cannot hold.
@@ -41,12 +41,14 @@ impl Places<'_> {
         kit.rail_cuts().write(&mut cells, RAIL_CUTS)?;
         self.group().write(&mut cells, GROUP)?;
         let base = format!("{name}_base");
-        self.base(&mut cells)?.write(&mut cells, &base)?;
+        let drawn = self.base(&mut cells)?;
+        drawn.write(&mut cells, &base)?;
         let prog = format!("{name}_prog");
         self.write_program(&mut cells, bits, &prog)?;
         let mut top = Sketch::default();
-        top.copy(&base, [0, 0]);
-        top.copy(&prog, [0, 0]);
+        let corner = drawn.on(self.process.layers.boundary).next().map_or([0, 0], |b| [-b[0], -b[1]]);
+        top.copy(&base, corner);
+        top.copy(&prog, corner);
         top.write(&mut cells, name)?;
         let mut file = stream::head("pfmc")?;
         file.extend(cells.into_bytes());
@@ -65,7 +67,7 @@ impl Places<'_> {
         }
     }
 
-    fn base(&self, cells: &mut Cells) -> Result<Sketch, BuildError> {
+    pub(super) fn base(&self, cells: &mut Cells) -> Result<Sketch, BuildError> {
         let p = self.process;
         let l = &p.logic;
         let kit = Kit { process: p };
@@ -107,15 +109,17 @@ impl Places<'_> {
                 kit.via(&mut s, at);
                 kit.met2_pad(&mut s, at, false);
                 kit.via2(&mut s, at);
-                s.rectangle(
-                    layers.met3,
-                    [
-                        rail[0] - 4 * l.met3_pitch_nm,
-                        y - l.met3_half_width_nm,
-                        at[0] + l.met3_end_nm,
-                        y + l.met3_half_width_nm,
-                    ],
-                );
+                // The long line from the driver meets the few gates of a narrow macro on met4, where the driver's
+                // diffusion is on the net too: on met3 it would be their antenna.
+                let end = l.met3_pitch_nm - self.left_gap();
+                let start = end + 2 * p.rules.met34_space_nm;
+                let half = l.met3_half_width_nm;
+                s.rectangle(layers.met3, [start, y - half, at[0] + l.met3_end_nm, y + half]);
+                let jumper = [end - l.met3_end_nm, start + l.met3_end_nm];
+                jumper.iter().for_each(|&x| kit.via3(&mut s, [x, y]));
+                let half = l.met4_half_width_nm;
+                let met4_end = l.met4_end_nm;
+                s.rectangle(layers.met4, [jumper[0] - met4_end, y - half, jumper[1] + met4_end, y + half]);
             }
         }
         rails.push((rail, self.sense_y(sense_rows), !sense_rows.is_multiple_of(2)));

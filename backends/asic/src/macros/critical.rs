@@ -168,8 +168,71 @@ impl Places<'_> {
         let pins = ["CLK", "Q", "BL", SUPPLY, GROUND].map(str::to_owned);
         let models = [p.device.nfet.as_str(), p.device.pfet.as_str()];
         let text = netlist.spice(name, &pins, Dialect::Simulate, models, l.diff_end_nm);
-        // Before the last line.
+        e.after(&text, name)
+    }
+
+    /// The way of the address to the far end of a select line and to the farthest drivers of word lines.
+    pub(super) fn address_path(&self, name: &str) -> String {
+        let p = self.process;
+        let (l, w) = (&p.logic, &p.wire);
+        let full = |span: [Nm; 2]| span[1] - span[0];
+        let gate = [full(l.n_diff_y_nm), full(l.p_diff_y_nm)];
+        let groups = Nm::from(self.shape.bit_lines / self.shape.mux);
+        let rows = Nm::from(self.shape.word_lines) / Nm::from(l.word_lines);
+        let decode = circuit::RowAddress::new(p, self.shape);
+        let bit = circuit::address_bits(self.shape.mux) + decode.low;
+        let mut netlist = Netlist::default();
+        let wanted = ["ad0_", &format!("ad{bit}_"), "sel1_", "mid1_"];
+        for mut gate in circuit::control(p, self.shape) {
+            if !wanted.iter().any(|prefix| gate.name.starts_with(prefix)) {
+                continue;
+            }
+            for input in &mut gate.inputs {
+                if input.starts_with('A') {
+                    "A".clone_into(input);
+                } else if !["ad0", "ad0_n", "sel1_n", "mid1_n"].contains(&input.as_str())
+                    && !input.starts_with(&format!("ad{bit}"))
+                {
+                    SUPPLY.clone_into(input);
+                }
+            }
+            gate.transistors(p, &mut netlist);
+        }
+        for gate in circuit::chooser("far", ["mid_end", SUPPLY], "ROW") {
+            gate.transistors(p, &mut netlist);
+        }
+        let mut e = Elements { places: *self, text: String::new(), count: 0 };
+        let loads = |e: &mut Elements<'_>, net: &str, many: Nm| {
+            e.transistors([GROUND, net, GROUND], false, gate[0], many);
+            e.transistors([SUPPLY, net, SUPPLY], true, gate[1], many);
+        };
+        loads(&mut e, "ad0", Nm::from(self.shape.mux / 2) - 1);
+        let lines = Nm::from(self.bus_lines()[0]);
+        loads(&mut e, &format!("ad{bit}"), lines / 2 - 1);
+        loads(&mut e, "ROW", Nm::from(l.word_lines));
+        let met3 = [w.met3_milliohm, w.met3_area_zf_um2, w.met3_edge_zf_um];
+        let met4 = [w.met4_milliohm, w.met4_area_zf_um2, w.met4_edge_zf_um];
+        let mux = full(mux_diff_x(p, self.shape.mux));
+        let pieces = 8;
+        for net in e.wire(met3, [self.width(), 2 * l.met3_half_width_nm], ["sel1", "SEL"], pieces) {
+            e.transistors([GROUND, &net, GROUND], false, mux, (groups / pieces as Nm).max(1));
+        }
+        let [bottom, top] = self.rails();
+        let up = top - bottom + 4 * height(p) + full([self.sense_y(self.sense_rows()), 0]);
+        for net in e.wire(met4, [up, 2 * l.met4_half_width_nm], ["mid1", "mid_end"], 4) {
+            loads(&mut e, &net, (rows / lines.max(1) / 4).max(1));
+        }
+        let pins = ["A", "SEL", "ROW", SUPPLY, GROUND].map(str::to_owned);
+        let models = [p.device.nfet.as_str(), p.device.pfet.as_str()];
+        let text = netlist.spice(name, &pins, Dialect::Simulate, models, l.diff_end_nm);
+        e.after(&text, name)
+    }
+}
+
+impl Elements<'_> {
+    /// A subcircuit with the elements before its last line.
+    fn after(&self, text: &str, name: &str) -> String {
         let end = format!(".ends {name}\n");
-        format!("{}{}{end}", text.strip_suffix(&end).unwrap_or(&text), e.text)
+        format!("{}{}{end}", text.strip_suffix(&end).unwrap_or(text), self.text)
     }
 }

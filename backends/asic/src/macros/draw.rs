@@ -65,6 +65,16 @@ impl Sketch {
         }
     }
 
+    /// The rectangles of a layer, those of copies left out.
+    pub fn on(&self, layer: Layer) -> impl Iterator<Item = Area> {
+        self.rectangles.iter().filter(move |r| r.0 == layer).map(|r| r.1)
+    }
+
+    /// The texts of a layer.
+    pub fn texts(&self, layer: Layer) -> impl Iterator<Item = ([Nm; 2], &str)> {
+        self.labels.iter().filter(move |t| t.0 == layer).map(|t| (t.1, t.2.as_str()))
+    }
+
     /// Writes the cell.
     ///
     /// # Errors

@@ -55,6 +55,9 @@ pub mod gate;
 pub mod netlist;
 mod place;
 mod row;
+pub mod selftest;
+pub mod timing;
+pub mod views;
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 
@@ -80,6 +83,18 @@ pub struct MacroShape {
 pub const SENSE_BIT_LINES: u32 = 16;
 
 impl MacroShape {
+    /// The smallest shape with `mux` bit lines to an output that holds so many word lines and bit lines.
+    pub fn holding(process: &Process, word_lines: u32, bit_lines: u32, mux: u32) -> Self {
+        let up = |n: u32, to: u32| n.div_ceil(to.max(1)).saturating_mul(to);
+        let (per_row, segment) = (process.logic.word_lines, process.strap.columns);
+        let step = if bit_lines <= segment { SENSE_BIT_LINES } else { segment };
+        MacroShape {
+            word_lines: up(word_lines, per_row).max(2 * per_row),
+            bit_lines: up(bit_lines, step).max(SENSE_BIT_LINES),
+            mux,
+        }
+    }
+
     /// A shape that can be built.
     ///
     /// # Errors
@@ -148,10 +163,12 @@ impl<'a> Macro<'a> {
             );
             return Err(Diagnostic::error(&E0523, text).into());
         }
-        self.0.layout(bits, name).map_err(|e| {
-            let code = if matches!(e, BuildError::Wires(_)) { &E0523 } else { &E0508 };
-            Diagnostic::error(code, e.to_string()).into()
-        })
+        self.0.layout(bits, name).map_err(build_failed)
+    }
+
+    /// Size.
+    pub fn shape(&self) -> MacroShape {
+        self.0.shape
     }
 
     /// The transistors of the macro that holds `bits` as subcircuit `name`.
@@ -169,6 +186,18 @@ impl<'a> Macro<'a> {
     pub fn critical_path(&self, name: &str) -> String {
         self.0.critical_path(name)
     }
+
+    /// The way of the address as subcircuit `name` with pins `A`, `SEL`, `ROW`, `VPWR` and `VGND`: from an address pin to the
+    /// far end of a select line, and to the choice of the farthest row of word-line drivers. Wires as in
+    /// [`Macro::critical_path`].
+    pub fn address_path(&self, name: &str) -> String {
+        self.0.address_path(name)
+    }
+}
+
+fn build_failed(e: BuildError) -> Diagnostics {
+    let code = if matches!(e, BuildError::Wires(_)) { &E0523 } else { &E0508 };
+    Diagnostic::error(code, e.to_string()).into()
 }
 
 #[cfg(test)]

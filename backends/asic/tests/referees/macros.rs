@@ -51,7 +51,7 @@ impl Files {
 }
 
 /// The foundry's transistor models.
-fn models() -> String {
+pub(super) fn models() -> String {
     let models = "sky130/sky130/src/sky130_fd_pr/combined_models/continuous/sky130.lib.spice";
     std::path::absolute(root().join(models)).unwrap().display().to_string()
 }
