@@ -22,7 +22,8 @@ use std::collections::BTreeSet;
 
 use crate::encode::ArrayShape;
 use crate::process::{Nm, Process};
-use crate::stream::{Cells, StreamError};
+use crate::sink::Sink;
+use crate::stream::StreamError;
 
 /// Where things are in an array of a shape.
 pub struct Array<'a> {
@@ -103,7 +104,11 @@ impl<'a> Array<'a> {
     }
 
     /// Writes the base cell. Cells it is made of are written unless they are in `written`.
-    pub fn write_base(&self, cells: &mut Cells, written: &mut BTreeSet<String>) -> Result<(), StreamError> {
+    pub fn write_base(
+        &self,
+        cells: &mut impl Sink,
+        written: &mut BTreeSet<String>,
+    ) -> Result<(), StreamError> {
         self.write_node(cells, written)?;
         self.write_tap(cells, written)?;
         for odd in [false, true] {
@@ -180,7 +185,7 @@ impl<'a> Array<'a> {
     /// A contact and its li1 pad; origin at the node.
     pub(crate) fn write_node(
         &self,
-        cells: &mut Cells,
+        cells: &mut impl Sink,
         written: &mut BTreeSet<String>,
     ) -> Result<(), StreamError> {
         let (l, g) = (&self.process.layers, &self.process.cell);
@@ -193,7 +198,7 @@ impl<'a> Array<'a> {
     /// Contact to the tap and cut to the ground rail; origin at the tap row's centre.
     pub(crate) fn write_tap(
         &self,
-        cells: &mut Cells,
+        cells: &mut impl Sink,
         written: &mut BTreeSet<String>,
     ) -> Result<(), StreamError> {
         let (l, g) = (&self.process.layers, &self.process.cell);
@@ -206,7 +211,7 @@ impl<'a> Array<'a> {
     /// Diffusion and nodes of one column of a row group; origin at its lowest node.
     pub(crate) fn write_strip(
         &self,
-        cells: &mut Cells,
+        cells: &mut impl Sink,
         written: &mut BTreeSet<String>,
         word_lines: u32,
     ) -> Result<(), StreamError> {
@@ -222,7 +227,7 @@ impl<'a> Array<'a> {
     /// A word line with its contact; origin at the array's left edge and the gate's centre.
     fn write_word_line(
         &self,
-        cells: &mut Cells,
+        cells: &mut impl Sink,
         written: &mut BTreeSet<String>,
         odd: bool,
     ) -> Result<(), StreamError> {
@@ -245,7 +250,7 @@ impl<'a> Array<'a> {
     /// Strips, word lines and implants of a row group; origin at its lowest node.
     fn write_group(
         &self,
-        cells: &mut Cells,
+        cells: &mut impl Sink,
         written: &mut BTreeSet<String>,
         word_lines: u32,
     ) -> Result<(), StreamError> {
@@ -281,7 +286,11 @@ impl<'a> Array<'a> {
 
     /// Tap, li1 strap, ground cuts and the met1 pads under the met2 straps; origin at the array's left
     /// edge and the row's centre.
-    fn write_tap_row(&self, cells: &mut Cells, written: &mut BTreeSet<String>) -> Result<(), StreamError> {
+    fn write_tap_row(
+        &self,
+        cells: &mut impl Sink,
+        written: &mut BTreeSet<String>,
+    ) -> Result<(), StreamError> {
         let p = self.process;
         let (l, t, s) = (&p.layers, &p.tap_row, &p.ground_strap);
         let columns = i64::from(self.shape.bit_lines);
@@ -316,11 +325,11 @@ pub(crate) fn span([x, y]: [[Nm; 2]; 2]) -> [Nm; 4] {
 }
 
 /// Writes a cell unless one of that name is written.
-pub(crate) fn cell(
-    cells: &mut Cells,
+pub(crate) fn cell<S: Sink>(
+    cells: &mut S,
     written: &mut BTreeSet<String>,
     name: &str,
-    content: impl FnOnce(&mut Cells) -> Result<(), StreamError>,
+    content: impl FnOnce(&mut S) -> Result<(), StreamError>,
 ) -> Result<(), StreamError> {
     if !written.insert(name.to_owned()) {
         return Ok(());

@@ -26,7 +26,7 @@ pfmc_ir::codes! {
     E0505 "a cell name cannot be used"
         "Cell names of a layout are 1 to 32 characters of A-Z, a-z, 0-9 and underscore, and unique. \
          Tile cells and their `_prog` cells take the tile's name; dies, bases and pattern cells have \
-         names of their own (`die<N>`, `base_...`, `p_....`, `o_..`, `n_.`). The message names both \
+         names of their own (`die<N>`, `base_...`, and for patterns names that begin with a digit). The message names both \
          sides of the collision. Rename the tile."
     E0506 "the content of a tile does not fit the tile"
         "What was handed out for a tile has another shape, bit width or group than the program states, \
@@ -94,4 +94,13 @@ pfmc_ir::codes! {
         "Liberty files are written from a file of measurements beside the process file. The message names what \
          is missing in it, or the size or corner that was not measured. Measure it with \
          fixtures/referees/asic/measure_macros.py and add it to the file."
+    E0530 "layout.oas is damaged or not as this compiler writes it"
+        "The OASIS file is read back with records of its own: its checksum, its compressed blocks, its \
+         cells and the numbers in them must be whole, and records that this compiler does not write are \
+         not read. Usually the file was cut short, damaged or written again by another tool: compare its \
+         digest with the manifest, and emit again."
+    E0531 "layout.oas and layout.gds are not the same layout"
+        "Both files hold one layout. Cells other than programs are compared element by element, programs \
+         by the bits that their cuts read as. The message names the cell, or the tile with its word line and \
+         bit line. One of the files was changed: compare their digests with the manifest, and emit again."
 }

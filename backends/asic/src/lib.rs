@@ -1,4 +1,4 @@
-//! The asic backend: weights as one mask of a ROM, written as GDSII.
+//! The asic backend: weights as one mask of a ROM, written as GDSII and OASIS.
 //!
 //! A weight bit is one transistor of an array with a contact node on either side; each node is tied
 //! by one cut to its bit line or to ground, and the bit is 1 where the two nodes differ. Nothing but
@@ -12,10 +12,13 @@ pub mod codes;
 pub mod encode;
 pub mod handoff;
 pub mod macros;
+pub mod oasis;
+pub mod patterns;
 pub mod plan;
 pub mod process;
 pub mod readback;
 pub mod rtl;
+pub mod sink;
 pub mod stream;
 
 use std::path::Path;
@@ -45,7 +48,7 @@ impl Backend for Asic {
     }
 
     fn about(&self) -> &'static str {
-        "mask ROM arrays as GDSII, weights in one cut layer"
+        "mask ROM arrays as GDSII and OASIS, weights in one cut layer"
     }
 
     fn processes(&self) -> Vec<ProcessText> {

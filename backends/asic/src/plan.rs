@@ -1,20 +1,18 @@
-//! Placement of tiles on dies and emission of `layout.gds`.
+//! Placement of tiles on dies and emission of `layout.gds` and `layout.oas`.
 //!
 //! # Cells of the file
 //!
 //! | cell | holds |
 //! |---|---|
 //! | `base_...` | arrays without weights, see [`crate::array`] |
-//! | `<tile>_prog` | one reference to a pattern cell for 16 columns of a node row |
+//! | `<tile>_prog` | one reference to a pattern cell for each part of a node row |
 //! | `<tile>` | its base and its program, both at the origin |
-//! | `p_<4 hex>` | cuts of 16 columns: two `o_` cells. Bit i set: column i is cut to the bit line |
-//! | `o_<2 hex>` | cuts of 8 columns |
-//! | `n_0`, `n_1` | the cut of one column to ground, to the bit line |
+//! | two or four characters, the first a digit | patterns: cuts of some columns, see [`crate::patterns`] |
 //! | `die<N>` | the boundary and the tiles of a die; the top cells |
 //!
-//! Columns past the last multiple of 16 use an `o_` cell and then `n_` cells. Only pattern cells that
-//! are used are written; they follow the tiles. Two weight sets on one plan differ in `_prog` cells and
-//! pattern cells alone, which hold nothing but the cut layer.
+//! Only pattern cells that are used are written; they follow the tiles. Two weight sets on one plan differ
+//! in `_prog` cells and pattern cells alone, which hold nothing but the cut layer. Both files have the same
+//! cells, drawn by the same functions into a [`Sink`], but for the patterns, whose width is the format's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -33,19 +31,22 @@ use crate::array::Array;
 use crate::bits::BitMatrix;
 use crate::codes::{E0504, E0505, E0508};
 use crate::encode::{self, ArrayShape, Contents};
+use crate::oasis::{self, Program};
+use crate::patterns::{self, Pattern, Split, Used, WIDEST};
 use crate::process::{Nm, Process};
+use crate::sink::Sink;
 use crate::stream::{self, Cells, RECTANGLE_BYTES, StreamError};
 
-/// Name of the artefact.
+/// Name of the GDSII file.
 pub const FILE: &str = "layout.gds";
+/// Name of the OASIS file.
+pub const OASIS: &str = "layout.oas";
 /// Library name in the file.
 const LIBRARY: &str = "pfmc";
 /// Size of the file buffer.
 const BUFFER: usize = 1 << 20;
 /// Tiles in flight a thread.
 const TILES_A_THREAD: usize = 4;
-/// Columns of a pattern cell.
-const PATTERN: usize = 16;
 
 /// A tile on its die.
 #[derive(Debug, Clone)]
@@ -69,9 +70,9 @@ pub struct RomPlan<'a> {
     placed: Vec<Placed>,
     /// Width and height of each die.
     dies: Vec<[Nm; 2]>,
-    /// The base cells' bytes, in order of shape.
-    bases: Vec<u8>,
-    /// Upper bound of the file's size.
+    /// Pattern cells of the GDSII file.
+    split: Split,
+    /// Upper bound of the GDSII file's size.
     bytes_at_most: u64,
 }
 
@@ -94,47 +95,81 @@ impl<'a> RomPlan<'a> {
         check_names(program, &mut problems);
         problems.check()?;
         let dies = place(process, program, &mut placed)?;
-        let shapes: BTreeSet<ArrayShape> = placed.iter().map(|p| p.shape).collect();
-        let mut cells = Cells::new(0);
-        let mut written = BTreeSet::new();
-        for shape in shapes {
-            Array::new(process, shape).write_base(&mut cells, &mut written).map_err(limit)?;
-        }
-        let bases = cells.into_bytes();
-        let mut plan = RomPlan { process, program, placed, dies, bases, bytes_at_most: 0 };
+        let split = Split { full: WIDEST, leaf: WIDEST / 2, tail: WIDEST / 2 };
+        let mut plan = RomPlan { process, program, placed, dies, split, bytes_at_most: 0 };
+        plan.split = plan.best_split();
         plan.bytes_at_most = plan.bound().map_err(limit)?;
+        // What the formats cannot hold comes to light here.
+        plan.write_bases(&mut oasis::Cells::new(0)).map_err(limit)?;
         Ok(plan)
     }
 
-    /// Upper bound of the file's size: exact but for the pattern cells, whose number depends on the
+    /// The base cells, in order of shape.
+    fn write_bases(&self, sink: &mut impl Sink) -> Result<(), StreamError> {
+        let shapes: BTreeSet<ArrayShape> = self.placed.iter().map(|p| p.shape).collect();
+        let mut written = BTreeSet::new();
+        for shape in shapes {
+            Array::new(self.process, shape).write_base(sink, &mut written)?;
+        }
+        Ok(())
+    }
+
+    /// The width of pattern cells with which the GDSII file is smallest: what references cost against what
+    /// definitions cost.
+    fn best_split(&self) -> Split {
+        (8..=WIDEST)
+            .map(|full| Split { full, leaf: full.div_ceil(2), tail: full.div_ceil(2) })
+            .min_by_key(|&split| self.pattern_bytes(split))
+            .unwrap_or(self.split)
+    }
+
+    /// Upper bound of the bytes of references to patterns and of the patterns' cells.
+    fn pattern_bytes(&self, split: Split) -> u64 {
+        let mut references = [0u64; WIDEST + 1];
+        for p in &self.placed {
+            let rows: u64 = p.shape.row_groups(self.process).map(|g| u64::from(g) + 1).sum();
+            for (_, width) in split.parts(p.shape.bit_lines as usize) {
+                references[width] += rows;
+            }
+        }
+        // The longest name of a width.
+        let name = |width: usize| Pattern { width, value: (1 << width) - 1 }.name().as_bytes().len();
+        let reference = |width: usize| stream::sref_bytes(name(width));
+        let mut bytes: u64 = references.iter().zip(0..).map(|(n, width)| n * reference(width)).sum();
+        let mut cells = references;
+        for width in (1..=WIDEST).rev() {
+            let n = cells[width].min(1 << width);
+            bytes += n * stream::cell_bytes(name(width));
+            if width > split.leaf {
+                for half in [split.leaf, width - split.leaf] {
+                    cells[half] += n;
+                    bytes += n * reference(half);
+                }
+            } else {
+                bytes += n * width as u64 * RECTANGLE_BYTES;
+            }
+        }
+        bytes
+    }
+
+    /// Upper bound of the GDSII file's size: exact but for the pattern cells, whose number depends on the
     /// weights.
     fn bound(&self) -> Result<u64, StreamError> {
-        let mut bytes = (stream::head(LIBRARY)?.len() + self.bases.len() + stream::tail()?.len()) as u64;
-        let (mut wide, mut narrow) = (0u64, 0u64);
+        let mut bases = Cells::new(0);
+        self.write_bases(&mut bases)?;
+        let mut bytes =
+            (stream::head(LIBRARY)?.len() + bases.into_bytes().len() + stream::tail()?.len()) as u64;
         for p in &self.placed {
             let name = self.program.tiles[p.tile.index()].name.len();
-            let columns = p.shape.bit_lines as usize;
-            let rows: u64 = p.shape.row_groups(self.process).map(|g| u64::from(g) + 1).sum();
-            let (p16, p8, p1) = (columns / PATTERN, columns % PATTERN / 8, columns % 8);
-            wide += rows * p16 as u64;
-            narrow += rows * (p8 + p1) as u64;
-            bytes += rows * p16 as u64 * stream::sref_bytes("p_0000".len())
-                + rows * p8 as u64 * stream::sref_bytes("o_00".len())
-                + rows * p1 as u64 * stream::sref_bytes("n_0".len());
             let base = Array::new(self.process, p.shape).base_name().len();
             bytes += stream::cell_bytes(name + PROG.len()) + stream::cell_bytes(name);
             bytes +=
                 stream::sref_bytes(name + PROG.len()) + stream::sref_bytes(base) + stream::sref_bytes(name);
         }
-        let patterns = wide.min(1 << PATTERN);
-        bytes += patterns * (stream::cell_bytes("p_0000".len()) + 2 * stream::sref_bytes("o_00".len()));
-        let octets = (2 * patterns + narrow).min(256);
-        bytes += octets * (stream::cell_bytes("o_00".len()) + 8 * RECTANGLE_BYTES);
-        bytes += narrow.min(2) * (stream::cell_bytes("n_0".len()) + RECTANGLE_BYTES);
         for die in 0..self.dies.len() {
             bytes += stream::cell_bytes(die_name(die).len()) + RECTANGLE_BYTES;
         }
-        Ok(bytes)
+        Ok(bytes + self.pattern_bytes(self.split))
     }
 
     fn array_bits(&self) -> u64 {
@@ -160,98 +195,110 @@ impl<'a> RomPlan<'a> {
 
     fn cells(&self, placed: &Placed, name: &str, bits: &BitMatrix) -> Result<Written, StreamError> {
         let array = Array::new(self.process, placed.shape);
-        let cell = &self.process.cell;
         let columns = placed.shape.bit_lines as usize;
-        let references = bits.rows() * (columns / PATTERN + columns % PATTERN) + 2;
-        let mut cells = Cells::new(references * 32 + 1024);
-        let mut used = Patterns::new();
+        let groups: Vec<(Nm, BitMatrix)> = (array.row_groups().into_iter())
+            .map(|group| (group.y, encode::nodes(bits, group.first as usize, group.word_lines as usize)))
+            .collect();
         let mut measures = [0u64; 2];
-        let prog = format!("{name}{PROG}");
-        let mut pattern = String::with_capacity(8);
-        cells.begin(&prog)?;
-        for group in array.row_groups() {
-            let nodes = encode::nodes(bits, group.first as usize, group.word_lines as usize);
+        for (_, nodes) in &groups {
             measures[0] += nodes.rows() as u64 * columns as u64;
             measures[1] += nodes.count_ones();
-            for node in 0..nodes.rows() {
-                let y = group.y + node as Nm * cell.pitch_y_nm;
-                let row = nodes.row(node);
-                let mut column = 0;
-                while column < columns {
-                    let value = row[column / 64] >> (column % 64);
-                    let width = Patterns::width(columns - column);
-                    used.name(width, value, &mut pattern);
-                    cells.copy(&pattern, [column as Nm * cell.pitch_x_nm, y])?;
-                    column += width;
-                }
-            }
         }
-        cells.end()?;
-        cells.begin(name)?;
-        cells.copy(&array.base_name(), [0, 0])?;
-        cells.copy(&prog, [0, 0])?;
-        cells.end()?;
-        Ok(Written { bytes: cells.into_bytes(), used, measures })
+        let prog = format!("{name}{PROG}");
+        let mut used = [Used::new(), Used::new()];
+        let mut oasis = oasis::Cells::new(0);
+        oasis.program(&prog, Program::new(self.process, columns, &groups, &mut used[1]))?;
+        self.write_tile(&array, name, &prog, &mut oasis)?;
+        let mut gds = self.gds_program(&prog, columns, &groups, &mut used[0])?;
+        self.write_tile(&array, name, &prog, &mut gds)?;
+        Ok(Written { gds: gds.into_bytes(), oasis: oasis.into_bytes(), used, measures })
     }
 
-    /// The pattern cells in use.
-    fn write_patterns(&self, used: &Patterns) -> Result<Vec<u8>, StreamError> {
-        let mut cells = Cells::new(0);
-        let g = &self.process.cell;
-        let mut octets = used.octets;
-        let mut name = String::new();
-        for pattern in (0..1u64 << PATTERN).filter(|&v| used.wide[(v / 64) as usize] >> (v % 64) & 1 == 1) {
-            put_name(&mut name, PATTERN, pattern);
-            cells.begin(&name)?;
-            for (i, byte) in [pattern & 0xff, pattern >> 8].into_iter().enumerate() {
-                octets[(byte / 64) as usize] |= 1 << (byte % 64);
-                put_name(&mut name, 8, byte);
-                cells.copy(&name, [i as Nm * 8 * g.pitch_x_nm, 0])?;
+    /// The program cell of a tile in GDSII.
+    fn gds_program(
+        &self,
+        prog: &str,
+        columns: usize,
+        groups: &[(Nm, BitMatrix)],
+        used: &mut Used,
+    ) -> Result<Cells, StreamError> {
+        let cell = &self.process.cell;
+        let parts = self.split.parts(columns);
+        let rows: usize = groups.iter().map(|(_, nodes)| nodes.rows()).sum();
+        let mut cells = Cells::new(rows * parts.len() * 28 + 1024);
+        cells.begin(prog)?;
+        for (bottom, nodes) in groups {
+            for node in 0..nodes.rows() {
+                let row = nodes.row(node);
+                let names = parts.iter().map(|&(first, width)| {
+                    let pattern = patterns::pattern(row, first, width);
+                    used.insert(pattern);
+                    (pattern.name(), first as Nm * cell.pitch_x_nm)
+                });
+                cells.patterns(bottom + node as Nm * cell.pitch_y_nm, names)?;
             }
-            cells.end()?;
         }
-        let single = (0..2u64).filter(|&v| used.singles[v as usize]).map(|v| (1, v));
-        let octets = (0..256u64).filter(|&v| octets[(v / 64) as usize] >> (v % 64) & 1 == 1).map(|v| (8, v));
-        for (width, value) in octets.chain(single) {
-            put_name(&mut name, width, value);
-            cells.begin(&name)?;
-            for i in 0..width {
-                let [x0, x1] = if value >> i & 1 == 1 { g.cut_bit_line_x_nm } else { g.cut_ground_x_nm };
-                let x = i as Nm * g.pitch_x_nm;
-                cells.rectangle(self.process.layers.mcon, [x + x0, g.cut_y_nm[0], x + x1, g.cut_y_nm[1]])?;
-            }
+        cells.end()?;
+        Ok(cells)
+    }
+
+    /// The cell of a tile.
+    fn write_tile(
+        &self,
+        array: &Array<'_>,
+        name: &str,
+        prog: &str,
+        sink: &mut impl Sink,
+    ) -> Result<(), StreamError> {
+        sink.begin(name)?;
+        sink.copy(&array.base_name(), [0, 0])?;
+        sink.copy(prog, [0, 0])?;
+        sink.end()
+    }
+
+    /// The pattern cells in use of the GDSII file.
+    fn gds_patterns(&self, used: &Used) -> Result<Vec<u8>, StreamError> {
+        let mut cells = Cells::new(0);
+        for p in used.with_parts(self.split).iter() {
+            cells.begin(p.name().as_str())?;
+            patterns::draw(self.process, self.split, p, &mut cells, |cells, part, x| {
+                cells.copy(part.name().as_str(), [x, 0])
+            })?;
             cells.end()?;
         }
         Ok(cells.into_bytes())
     }
 
     /// The top cells.
-    fn write_dies(&self) -> Result<Vec<u8>, StreamError> {
+    fn write_dies(&self, sink: &mut impl Sink) -> Result<(), StreamError> {
         let mut by_die: Vec<Vec<&Placed>> = vec![Vec::new(); self.dies.len()];
         for p in &self.placed {
             by_die[p.die].push(p);
         }
-        let mut cells = Cells::new(0);
         for (die, ([w, h], tiles)) in self.dies.iter().zip(by_die).enumerate() {
-            cells.begin(&die_name(die))?;
-            cells.rectangle(self.process.layers.boundary, [0, 0, *w, *h])?;
+            sink.begin(&die_name(die))?;
+            sink.rectangle(self.process.layers.boundary, [0, 0, *w, *h])?;
             for p in tiles {
-                cells.copy(&self.program.tiles[p.tile.index()].name, p.at)?;
+                sink.copy(&self.program.tiles[p.tile.index()].name, p.at)?;
             }
-            cells.end()?;
+            sink.end()?;
         }
-        Ok(cells.into_bytes())
+        Ok(())
     }
 
     fn write(
         &self,
         source: &dyn TileSource,
-        file: &mut Output,
+        [gds, oas]: [&mut Output; 2],
         progress: &dyn Progress,
     ) -> Result<Vec<TileRecord>, Diagnostics> {
-        file.write(&stream::head(LIBRARY).map_err(limit)?)?;
-        file.write(&self.bases)?;
-        let mut used = Patterns::new();
+        gds.write(&stream::head(LIBRARY).map_err(limit)?)?;
+        oas.write(&oasis::head())?;
+        let (mut g, mut o) = (Cells::new(0), oasis::Cells::new(0));
+        self.write_bases(&mut g).and_then(|()| self.write_bases(&mut o)).map_err(limit)?;
+        gds.write(&g.into_bytes())?;
+        oas.write(&o.into_bytes())?;
+        let mut used = [Used::new(), Used::new()];
         let mut records = Vec::with_capacity(self.placed.len());
         for window in self.placed.chunks(TILES_A_THREAD * rayon::current_num_threads()) {
             let written: Vec<Result<Written, Diagnostics>> = window
@@ -267,17 +314,26 @@ impl<'a> RomPlan<'a> {
                 match written {
                     Err(more) => problems.extend(more),
                     Ok(written) => {
-                        file.write(&written.bytes)?;
-                        used.add(&written.used);
+                        gds.write(&written.gds)?;
+                        oas.write(&written.oasis)?;
+                        used.iter_mut().zip(&written.used).for_each(|(all, more)| all.add(more));
                         records.push(self.record(placed, written.measures));
                     }
                 }
             }
             problems.check()?;
         }
-        file.write(&self.write_patterns(&used).map_err(limit)?)?;
-        file.write(&self.write_dies().map_err(limit)?)?;
-        file.write(&stream::tail().map_err(limit)?)?;
+        let [gds_used, oasis_used] = used;
+        gds.write(&self.gds_patterns(&gds_used).map_err(limit)?)?;
+        oas.write(&oasis::write_patterns(self.process, &oasis_used).map_err(limit)?)?;
+        let (mut g, mut o) = (Cells::new(0), oasis::Cells::new(0));
+        self.write_dies(&mut g).and_then(|()| self.write_dies(&mut o)).map_err(limit)?;
+        gds.write(&g.into_bytes())?;
+        oas.write(&o.into_bytes())?;
+        gds.write(&stream::tail().map_err(limit)?)?;
+        oas.write(&oasis::tail())?;
+        let sum = oas.sum.clone().finalize();
+        oas.write(&sum.to_le_bytes())?;
         Ok(records)
     }
 
@@ -325,18 +381,19 @@ impl Plan for RomPlan<'_> {
         progress: &dyn Progress,
     ) -> Result<Emission, Diagnostics> {
         progress.begin("write layout", self.placed.len() as u64);
-        let path = dir.join(FILE);
-        let failed = |e| io_error(&e);
-        let file = File::create_new(path).map_err(failed)?;
-        let mut output = Output { file: BufWriter::with_capacity(BUFFER, file), bytes: 0 };
-        let tiles = self.write(source, &mut output, progress)?;
-        let bytes = output.bytes;
-        output.file.flush().map_err(failed)?;
-        let mut figures = vec![Figure::new(FILE, bytes as f64, "B")];
-        if self.array_bits() > 0 {
-            figures.push(Figure::new("layout.gds a bit", bytes as f64 / self.array_bits() as f64, "B/bit"));
+        let mut gds = Output::create(dir, FILE)?;
+        let mut oas = Output::create(dir, OASIS)?;
+        let tiles = self.write(source, [&mut gds, &mut oas], progress)?;
+        let mut figures = Vec::new();
+        for output in [gds, oas] {
+            let (name, bytes) = output.finish()?;
+            figures.push(Figure::new(name, bytes as f64, "B"));
+            if self.array_bits() > 0 {
+                let share = bytes as f64 / self.array_bits() as f64;
+                figures.push(Figure::new(format!("{name} a bit"), share, "B/bit"));
+            }
         }
-        Ok(Emission { files: vec![FILE.to_owned()], tiles, figures })
+        Ok(Emission { files: vec![FILE.to_owned(), OASIS.to_owned()], tiles, figures })
     }
 }
 
@@ -347,21 +404,38 @@ fn die_name(die: usize) -> String {
     format!("die{die}")
 }
 
-/// The file and how much went into it.
+/// A file, how much went into it and the checksum of that.
 struct Output {
+    name: &'static str,
     file: BufWriter<File>,
     bytes: u64,
+    sum: crc32fast::Hasher,
 }
 
 impl Output {
+    fn create(dir: &Path, name: &'static str) -> Result<Output, Diagnostics> {
+        let file = File::create_new(dir.join(name)).map_err(|e| io_error(name, &e))?;
+        let file = BufWriter::with_capacity(BUFFER, file);
+        Ok(Output { name, file, bytes: 0, sum: crc32fast::Hasher::new() })
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), Diagnostics> {
         self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(|e| io_error(&e))
+        if self.name == OASIS {
+            self.sum.update(bytes);
+        }
+        self.file.write_all(bytes).map_err(|e| io_error(self.name, &e))
+    }
+
+    /// Its name and length.
+    fn finish(mut self) -> Result<(&'static str, u64), Diagnostics> {
+        self.file.flush().map_err(|e| io_error(self.name, &e))?;
+        Ok((self.name, self.bytes))
     }
 }
 
-fn io_error(e: &std::io::Error) -> Diagnostics {
-    Diagnostic::error(&E0001, format!("{FILE}: {e}")).into()
+fn io_error(name: &str, e: &std::io::Error) -> Diagnostics {
+    Diagnostic::error(&E0001, format!("{name}: {e}")).into()
 }
 
 fn limit(e: StreamError) -> Diagnostics {
@@ -371,75 +445,19 @@ fn limit(e: StreamError) -> Diagnostics {
 
 /// The cells of one tile.
 struct Written {
-    bytes: Vec<u8>,
-    used: Patterns,
+    gds: Vec<u8>,
+    oasis: Vec<u8>,
+    /// Patterns in use, by file.
+    used: [Used; 2],
     /// Cuts, and cuts to the bit line.
     measures: [u64; 2],
 }
 
-/// Which pattern cells are in use.
-struct Patterns {
-    wide: Vec<u64>,
-    octets: [u64; 4],
-    singles: [bool; 2],
-}
-
-impl Patterns {
-    fn new() -> Self {
-        Patterns { wide: vec![0; (1 << PATTERN) / 64], octets: [0; 4], singles: [false; 2] }
-    }
-
-    /// Columns of the widest pattern cell that fits.
-    fn width(columns: usize) -> usize {
-        match columns {
-            PATTERN.. => PATTERN,
-            8.. => 8,
-            _ => 1,
-        }
-    }
-
-    /// Name of the cell for the low `width` bits of `value`, which is in use from now on.
-    fn name(&mut self, width: usize, value: u64, name: &mut String) {
-        let value = value & ((1 << width) - 1);
-        match width {
-            PATTERN => self.wide[(value / 64) as usize] |= 1 << (value % 64),
-            8 => self.octets[(value / 64) as usize] |= 1 << (value % 64),
-            _ => self.singles[usize::from(value == 1)] = true,
-        }
-        put_name(name, width, value);
-    }
-
-    fn add(&mut self, other: &Patterns) {
-        self.wide.iter_mut().zip(&other.wide).for_each(|(a, b)| *a |= b);
-        self.octets.iter_mut().zip(&other.octets).for_each(|(a, b)| *a |= b);
-        self.singles.iter_mut().zip(&other.singles).for_each(|(a, b)| *a |= b);
-    }
-}
-
-/// Name of the pattern cell of `width` columns.
-fn put_name(name: &mut String, width: usize, value: u64) {
-    name.clear();
-    let (prefix, digits) = match width {
-        PATTERN => ("p_", 4),
-        8 => ("o_", 2),
-        _ => ("n_", 1),
-    };
-    name.push_str(prefix);
-    for digit in (0..digits).rev() {
-        let digit = (value >> (4 * digit) & 0xf) as u32;
-        name.extend(char::from_digit(digit, 16));
-    }
-}
-
 /// Whether a cell of the layout other than tiles has this name.
 fn is_reserved(name: &str) -> bool {
-    let digits =
-        |rest: &str, length: usize| rest.len() == length && rest.bytes().all(|b| b.is_ascii_hexdigit());
     name.starts_with("base_")
         || name.strip_prefix("die").is_some_and(|r| !r.is_empty() && r.bytes().all(|b| b.is_ascii_digit()))
-        || name.strip_prefix("p_").is_some_and(|r| digits(r, 4))
-        || name.strip_prefix("o_").is_some_and(|r| digits(r, 2))
-        || name.strip_prefix("n_").is_some_and(|r| digits(r, 1))
+        || patterns::is_reserved(name)
 }
 
 /// Names of tiles and their programs are usable and unique.

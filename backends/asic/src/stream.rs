@@ -7,7 +7,9 @@ use gdsii::parser::{Aref, Boundary, Element, GdsEvent, LibraryBegin, Sref, Struc
 use gdsii::writer::{GdsWriter, WriteError};
 use gdsii::{I16, I32};
 
+use crate::patterns::Name;
 use crate::process::{Layer, Nm};
+use crate::sink::Sink;
 
 /// Longest cell name.
 pub const NAME_MAX: usize = 32;
@@ -37,6 +39,9 @@ pub enum StreamError {
     /// A label.
     #[error("label {0:?} in cell {1} is not 1 to 512 characters of ASCII")]
     Label(String, String),
+    /// Compressing a cell.
+    #[error("a cell cannot be compressed: {0}")]
+    Compress(String),
     /// The writer's own error.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -84,34 +89,68 @@ pub fn tail() -> Result<Vec<u8>, StreamError> {
     Ok(writer.into_inner())
 }
 
+/// The record that ends an element.
+const ENDEL: [u8; 4] = [0, 4, 0x11, 0];
+
 /// Writes cells into memory.
 pub struct Cells {
-    writer: GdsWriter<Vec<u8>>,
+    bytes: Vec<u8>,
     cell: String,
 }
 
 impl Cells {
     /// No cells yet.
     pub fn new(capacity: usize) -> Self {
-        Cells { writer: GdsWriter::new(Vec::with_capacity(capacity)), cell: String::new() }
+        Cells { bytes: Vec::with_capacity(capacity), cell: String::new() }
     }
 
     /// The cells' bytes.
     pub fn into_bytes(self) -> Vec<u8> {
-        self.writer.into_inner()
+        self.bytes
+    }
+
+    fn event(&mut self, event: &GdsEvent<'_>) -> Result<(), StreamError> {
+        Ok(GdsWriter::new(&mut self.bytes).write_event(event)?)
+    }
+
+    /// A pattern cell in the place of each of a row's parts: `names` with the x of their origins, all at
+    /// height `y`. The same bytes as [`Cells::copy`], written as one template.
+    ///
+    /// # Errors
+    /// Coordinates past 32 bits.
+    pub fn patterns(&mut self, y: Nm, names: impl Iterator<Item = (Name, Nm)>) -> Result<(), StreamError> {
+        let [y0, y1, y2, y3] = self.at(y)?.to_bytes();
+        for (name, x) in names {
+            let [x0, x1, x2, x3] = self.at(x)?.to_bytes();
+            let tail = [0, 12, 0x10, 3, x0, x1, x2, x3, y0, y1, y2, y3, 0, 4, 0x11, 0];
+            match *name.as_bytes() {
+                [a, b] => {
+                    self.bytes.extend_from_slice(&[0, 4, 0x0a, 0, 0, 6, 0x12, 6, a, b]);
+                    self.bytes.extend_from_slice(&tail);
+                }
+                [a, b, c, d] => {
+                    let [t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, ta, tb, tc, td, te, tf] = tail;
+                    self.bytes.extend_from_slice(&[
+                        0, 4, 0x0a, 0, 0, 8, 0x12, 6, a, b, c, d, t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, ta,
+                        tb, tc, td, te, tf,
+                    ]);
+                }
+                _ => self.copy(name.as_str(), [x, y])?,
+            }
+        }
+        Ok(())
     }
 
     /// Begins a cell.
     pub fn begin(&mut self, name: &str) -> Result<(), StreamError> {
         self.name(name)?;
         name.clone_into(&mut self.cell);
-        self.writer.write_event(&GdsEvent::StructureBegin(StructureBegin { timestamps: &DATES, name }))?;
-        Ok(())
+        self.event(&GdsEvent::StructureBegin(StructureBegin { timestamps: &DATES, name }))
     }
 
     /// Ends the cell.
     pub fn end(&mut self) -> Result<(), StreamError> {
-        Ok(self.writer.write_event(&GdsEvent::StructureEnd)?)
+        self.event(&GdsEvent::StructureEnd)
     }
 
     /// A rectangle, `[x0, y0, x1, y1]`.
@@ -192,7 +231,10 @@ impl Cells {
     }
 
     fn element(&mut self, element: Element<'_>) -> Result<(), StreamError> {
-        Ok(self.writer.write_event(&GdsEvent::Element(element))?)
+        self.event(&GdsEvent::Element(element))?;
+        // The writer of this one event ends it only before the next.
+        self.bytes.extend_from_slice(&ENDEL);
+        Ok(())
     }
 
     fn name(&self, name: &str) -> Result<(), StreamError> {
@@ -207,9 +249,42 @@ impl Cells {
     }
 }
 
+impl Sink for Cells {
+    fn begin(&mut self, name: &str) -> Result<(), StreamError> {
+        self.begin(name)
+    }
+
+    fn end(&mut self) -> Result<(), StreamError> {
+        self.end()
+    }
+
+    fn rectangle(&mut self, layer: Layer, area: [Nm; 4]) -> Result<(), StreamError> {
+        self.rectangle(layer, area)
+    }
+
+    fn copy(&mut self, name: &str, at: [Nm; 2]) -> Result<(), StreamError> {
+        self.copy(name, at)
+    }
+
+    fn copies(
+        &mut self,
+        name: &str,
+        at: [Nm; 2],
+        counts: [i64; 2],
+        pitch: [Nm; 2],
+    ) -> Result<(), StreamError> {
+        self.copies(name, at, counts, pitch)
+    }
+
+    fn label(&mut self, layer: Layer, at: [Nm; 2], text: &str) -> Result<(), StreamError> {
+        self.label(layer, at, text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patterns::Pattern;
 
     const LAYER: Layer = Layer { layer: 67, datatype: 44 };
 
@@ -230,6 +305,19 @@ mod tests {
             Err(StreamError::Coordinate(..))
         ));
         assert!(matches!(cells.label(LAYER, [0, 0], ""), Err(StreamError::Label(..))));
+    }
+
+    #[test]
+    fn templates_are_the_bytes_of_references() {
+        for code in [Pattern { width: 8, value: 77 }, Pattern { width: 14, value: 12_345 }] {
+            let name = code.name();
+            let (mut a, mut b) = (Cells::new(0), Cells::new(0));
+            a.patterns(-430, [(name, 770), (name, 1540)].into_iter()).unwrap();
+            for x in [770, 1540] {
+                b.copy(name.as_str(), [x, -430]).unwrap();
+            }
+            assert_eq!(a.into_bytes(), b.into_bytes());
+        }
     }
 
     #[test]

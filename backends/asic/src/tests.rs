@@ -142,7 +142,7 @@ fn what_is_emitted_reads_back_bit_for_bit() {
     }
     let dir = tempfile::tempdir().unwrap();
     let emission = model.emit(&rom, dir.path());
-    assert_eq!(emission.files, ["layout.gds"]);
+    assert_eq!(emission.files, ["layout.gds", "layout.oas"]);
     assert_eq!(emission.tiles.len(), model.contents.len());
     let program = Verified::new(model.program.clone()).unwrap();
     let read = rom.read_back(&program, dir.path(), &NoProgress).unwrap();

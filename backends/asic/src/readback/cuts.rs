@@ -3,7 +3,7 @@
 use pfmc_ir::diag::{Code, Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
 
-use super::library::{Library, Shape, StructureId};
+use super::library::Shape;
 use crate::bits::BitMatrix;
 use crate::codes::{E0516, E0517, E0518, E0519};
 use crate::process::Process;
@@ -144,13 +144,12 @@ pub struct Decoded {
     pub bit_line_cuts: u64,
 }
 
-/// Decodes a program cell.
+/// Decodes a program cell; `resolve` hands on its shapes, at most as many as it is told.
 ///
 /// # Errors
 /// Everything that is not exactly one cut on every node by the rule for the first node.
 pub fn decode(
-    library: &Library,
-    prog: StructureId,
+    resolve: impl FnOnce(u64, &mut dyn FnMut([i16; 2], Shape<'_>)) -> Result<(), Diagnostic>,
     nodes: Nodes<'_>,
     tile: &str,
     origin: &Origin,
@@ -219,9 +218,7 @@ pub fn decode(
         }
     };
     let most = 8 * (nodes.rows() as u64 * nodes.bit_lines as u64 + 1024);
-    if let Err(unresolved) = library.resolve(prog, most, &mut found) {
-        return Err(library.explain(&format!("tile {tile}"), &unresolved).at(origin).into());
-    }
+    resolve(most, &mut found).map_err(|problem| problem.at(origin))?;
     let all = nodes.rows() as u64 * nodes.bit_lines as u64;
     if seen.count_ones() != all {
         for row in 0..nodes.rows() {

@@ -1,18 +1,20 @@
-//! Reads `layout.gds` back: from the file, the process file and the shapes and schemes of the program
+//! Reads `layout.gds` and `layout.oas` back: from the files, the process file and the shapes and schemes of the program
 //! to the content of every tile.
 //!
 //! Nothing of the plan is used. Opening checks what all tiles rest on: the library's structure, that
 //! each tile is one base and one program, that each base is the array of its shape, and that each tile
 //! is placed once. Programs are decoded tile by tile when asked for, straight from the mapped file, so
-//! memory does not grow with the model.
+//! memory does not grow with the model. The other file must hold the same cells and, decoded by the
+//! same rules from records of its own, the same bits.
 
 mod base;
 mod cuts;
 mod format;
 mod library;
+mod oasis;
 pub mod records;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::Path;
 
@@ -25,11 +27,12 @@ use pfmc_ir::tile::{TileContent, TileId, TileSource};
 use rayon::prelude::*;
 
 use crate::bits::BitMatrix;
-use crate::codes::{E0510, E0512, E0513, E0514, E0520, E0521};
+use crate::codes::{E0510, E0512, E0513, E0514, E0520, E0521, E0531};
 use crate::process::Process;
 use cuts::{Decoded, Findings, Nodes};
 use format::{Cell, Format};
 use library::{Bytes, Library, StructureId};
+use oasis::Oasis;
 use records::Element;
 
 /// Name of the artefact.
@@ -40,6 +43,8 @@ pub struct RomReadBack<'a> {
     process: &'a Process,
     program: &'a TileProgram,
     library: Library,
+    /// The same layout in the other format.
+    oasis: Option<Oasis>,
     /// By tile: its program cell and format.
     tiles: Vec<(StructureId, Format)>,
 }
@@ -64,9 +69,19 @@ impl<'a> RomReadBack<'a> {
         progress: &dyn Progress,
     ) -> Result<Self, Diagnostics> {
         progress.begin("read layout", 1);
-        let opened = Self::of_bytes(process, program, map(&dir.join(FILE))?);
+        let (gds, oas) = (map(dir, FILE)?, map(dir, oasis::FILE)?);
+        let opened = Self::of_bytes(process, program, gds)?.with_oasis(oas);
         progress.advance(1);
         opened
+    }
+
+    /// With the same layout in OASIS, of which all but the programs is compared here.
+    fn with_oasis(mut self, bytes: Bytes) -> Result<Self, Diagnostics> {
+        let oasis = Oasis::new(bytes)?;
+        let progs: BTreeSet<String> = self.program.tiles.iter().map(|t| prog_name(&t.name)).collect();
+        oasis.compare(&self.library, &progs)?;
+        self.oasis = Some(oasis);
+        Ok(self)
     }
 
     /// Opens a layout.
@@ -100,7 +115,7 @@ impl<'a> RomReadBack<'a> {
         let boundary = |tile: usize| cells.get(tile).and_then(|t| boundaries.get(&shape(t)).copied());
         check_dies(process, program, &library, &boundary)?;
         let tiles = cells.into_iter().map(|t| (t.prog, t.format)).collect();
-        Ok(RomReadBack { process, program, library, tiles })
+        Ok(RomReadBack { process, program, library, oasis: None, tiles })
     }
 
     /// The bits of a tile's array, `[word line][bit line]`, as the file's cuts say.
@@ -118,8 +133,45 @@ impl<'a> RomReadBack<'a> {
             return Err(Diagnostic::error(&E0521, format!("tile {id} does not exist")).into());
         };
         let nodes = Nodes::new(self.process, format.word_lines, format.bit_lines);
-        let decoded = cuts::decode(&self.library, prog, nodes, &tile.name, &tile.origin)?;
+        let decoded = cuts::decode(
+            |most, found| {
+                (self.library.resolve(prog, most, &mut |layer, shape| found(layer, shape)))
+                    .map_err(|e| self.library.explain(&format!("tile {}", tile.name), &e))
+            },
+            nodes,
+            &tile.name,
+            &tile.origin,
+        )?;
+        if let Some(oasis) = &self.oasis {
+            let name = format!("{} in {}", tile.name, oasis::FILE);
+            let prog = prog_name(&tile.name);
+            let other =
+                cuts::decode(|most, found| oasis.resolve(&prog, most, found), nodes, &name, &tile.origin)?;
+            if other.bits != decoded.bits {
+                return Err(self.files_differ(&tile.name, &tile.origin, &decoded.bits, &other.bits));
+            }
+        }
         Ok((format, decoded))
+    }
+
+    /// Reports bits that the two files have differently.
+    fn files_differ(&self, tile: &str, origin: &Origin, gds: &BitMatrix, oasis: &BitMatrix) -> Diagnostics {
+        let mut findings = Findings::new();
+        for word_line in 0..gds.rows() {
+            for bit_line in 0..gds.columns() {
+                let [a, b] = [gds, oasis].map(|bits| u8::from(bits.get(word_line, bit_line)));
+                if a != b {
+                    findings.push(|| {
+                        let text = format!(
+                            "tile {tile}: word line {word_line}, bit line {bit_line} reads {a} in {FILE} and {b} in {}",
+                            oasis::FILE
+                        );
+                        Diagnostic::error(&E0531, text).at(origin)
+                    });
+                }
+            }
+        }
+        findings.into_diagnostics()
     }
 
     /// Source of what a cell belongs to.
@@ -287,12 +339,17 @@ fn same(a: &TileContent, b: &TileContent) -> bool {
     }
 }
 
-/// Maps the file.
-fn map(path: &Path) -> Result<Bytes, Diagnostics> {
-    let failed = |e: std::io::Error| Diagnostics::from(Diagnostic::error(&E0510, format!("{FILE}: {e}")));
-    let file = File::open(path).map_err(failed)?;
+/// Name of a tile's program cell.
+fn prog_name(tile: &str) -> String {
+    format!("{tile}_prog")
+}
+
+/// Maps a file of the folder.
+fn map(dir: &Path, name: &str) -> Result<Bytes, Diagnostics> {
+    let failed = |e: std::io::Error| Diagnostics::from(Diagnostic::error(&E0510, format!("{name}: {e}")));
+    let file = File::open(dir.join(name)).map_err(failed)?;
     if file.metadata().map_err(failed)?.len() == 0 {
-        return Err(Diagnostic::error(&E0510, format!("{FILE} is empty")).into());
+        return Err(Diagnostic::error(&E0510, format!("{name} is empty")).into());
     }
     Ok(Box::new(map_file(&file).map_err(failed)?))
 }
@@ -323,7 +380,7 @@ fn tile_cells(
         library.find(name.as_bytes()).ok_or_else(|| wrong(&E0512, format!("cell {name} is not in the file")))
     };
     let cell = find(&tile.name)?;
-    let prog_name = format!("{}_prog", tile.name);
+    let prog_name = prog_name(&tile.name);
     let prog = find(&prog_name)?;
     let mut base = None;
     let mut programs = 0;

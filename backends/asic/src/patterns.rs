@@ -1,0 +1,238 @@
+//! Cells that hold the cuts of some neighbouring columns of one row of nodes, shared by all tiles.
+//!
+//! A row of nodes is cut into parts: as many of the full width as fit, then a tail. Each part is one
+//! reference to the cell of its width and value. A cell wider than a leaf is two narrower cells, a leaf
+//! holds the cuts. Wide cells make references few, and there are more of them to define, so each file
+//! format has a width of its own ([`Split`]).
+
+use crate::process::{Nm, Process};
+use crate::sink::Sink;
+use crate::stream::StreamError;
+
+/// Widest pattern, in columns.
+pub const WIDEST: usize = 18;
+/// Characters of names after the first.
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// One pattern: its width and the sites of its columns, bit i set where column i is cut to the bit line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pattern {
+    /// Columns, 1 to [`WIDEST`].
+    pub width: usize,
+    /// Sites, lowest column first.
+    pub value: u32,
+}
+
+impl Pattern {
+    /// A number that tells it from all others: its value below a 1 that stands for its width.
+    pub fn code(self) -> u32 {
+        1 << self.width | self.value
+    }
+
+    /// Name of its cell: 2 or 4 characters, the first one a digit, so that it is no tile's. The even
+    /// length is the shortest that GDSII stores.
+    pub fn name(self) -> Name {
+        let mut code = self.code();
+        let mut text = [0; 4];
+        let len = if code < 620 { 2 } else { 4 };
+        for place in text[..len].iter_mut().rev() {
+            *place = DIGITS[code as usize % 62];
+            code /= 62;
+        }
+        Name { text, len }
+    }
+}
+
+/// Name of a pattern cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name {
+    text: [u8; 4],
+    len: usize,
+}
+
+impl Name {
+    /// The characters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The characters as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+}
+
+/// Whether a name could be a pattern's.
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// How rows are cut into patterns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Split {
+    /// Columns of all parts but the tail.
+    pub full: usize,
+    /// Widest cell that holds cuts itself.
+    pub leaf: usize,
+    /// Widest tail that is one part; a wider one is a leaf and the rest.
+    pub tail: usize,
+}
+
+impl Split {
+    /// First column and width of each part of a row.
+    pub fn parts(self, columns: usize) -> Vec<(usize, usize)> {
+        let whole = columns / self.full * self.full;
+        let mut parts: Vec<_> = (0..whole).step_by(self.full).map(|first| (first, self.full)).collect();
+        let tail = columns - whole;
+        if tail > self.tail {
+            parts.push((whole, self.leaf));
+            parts.push((whole + self.leaf, tail - self.leaf));
+        } else if tail > 0 {
+            parts.push((whole, tail));
+        }
+        parts
+    }
+
+    /// The two patterns that one wider than a leaf is made of.
+    fn halves(self, p: Pattern) -> Option<[Pattern; 2]> {
+        (p.width > self.leaf).then(|| {
+            let low = Pattern { width: self.leaf, value: p.value & ((1 << self.leaf) - 1) };
+            [low, Pattern { width: p.width - self.leaf, value: p.value >> self.leaf }]
+        })
+    }
+}
+
+/// The pattern of `width` columns from `first` on of a row of 64-column words.
+pub fn pattern(row: &[u64], first: usize, width: usize) -> Pattern {
+    let (word, shift) = (first / 64, first % 64);
+    let low = row.get(word).map_or(0, |w| w >> shift);
+    let high = if shift + width > 64 { row.get(word + 1).map_or(0, |w| w << (64 - shift)) } else { 0 };
+    Pattern { width, value: (low | high) as u32 & ((1 << width) - 1) }
+}
+
+/// Which patterns are in use.
+#[derive(Debug, Clone, Default)]
+pub struct Used {
+    /// By width, one bit a value; empty where no pattern of the width is.
+    sets: [Vec<u64>; WIDEST + 1],
+}
+
+impl Used {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a pattern.
+    pub fn insert(&mut self, p: Pattern) {
+        let set = &mut self.sets[p.width];
+        if set.is_empty() {
+            set.resize((1usize << p.width).div_ceil(64), 0);
+        }
+        set[p.value as usize / 64] |= 1 << (p.value % 64);
+    }
+
+    /// Adds all of another.
+    pub fn add(&mut self, other: &Used) {
+        for (set, more) in self.sets.iter_mut().zip(&other.sets) {
+            if set.is_empty() {
+                set.clone_from(more);
+            } else {
+                set.iter_mut().zip(more).for_each(|(a, b)| *a |= b);
+            }
+        }
+    }
+
+    /// Widest first, values ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Pattern> + '_ {
+        self.sets.iter().enumerate().rev().flat_map(|(width, set)| {
+            let value = move |(word, bits): (usize, &u64)| {
+                let bits = *bits;
+                (0..64)
+                    .filter(move |i| bits >> i & 1 == 1)
+                    .map(move |i| Pattern { width, value: (word * 64 + i) as u32 })
+            };
+            set.iter().enumerate().flat_map(value)
+        })
+    }
+
+    /// With the patterns that these are made of.
+    pub fn with_parts(&self, split: Split) -> Used {
+        let mut all = self.clone();
+        for half in self.iter().filter_map(|p| split.halves(p)).flatten() {
+            all.insert(half);
+        }
+        all
+    }
+}
+
+/// Draws the content of a pattern's cell; `copy` refers to another pattern with its origin at x.
+///
+/// # Errors
+/// Those of the sink.
+pub fn draw<S: Sink>(
+    process: &Process,
+    split: Split,
+    p: Pattern,
+    sink: &mut S,
+    copy: impl Fn(&mut S, Pattern, Nm) -> Result<(), StreamError>,
+) -> Result<(), StreamError> {
+    let g = &process.cell;
+    if let Some([low, high]) = split.halves(p) {
+        copy(sink, low, 0)?;
+        return copy(sink, high, low.width as Nm * g.pitch_x_nm);
+    }
+    for i in 0..p.width {
+        let [x0, x1] = if p.value >> i & 1 == 1 { g.cut_bit_line_x_nm } else { g.cut_ground_x_nm };
+        let x = i as Nm * g.pitch_x_nm;
+        sink.rectangle(process.layers.mcon, [x + x0, g.cut_y_nm[0], x + x1, g.cut_y_nm[1]])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_no_tiles() {
+        let mut seen = std::collections::BTreeSet::new();
+        for width in 1..=12 {
+            for value in 0..1 << width {
+                let name = Pattern { width, value }.name();
+                assert!(is_reserved(name.as_str()) && crate::stream::is_name(name.as_str()));
+                assert!(seen.insert(name.as_str().to_owned()), "{name:?}");
+            }
+        }
+        let last = Pattern { width: WIDEST, value: (1 << WIDEST) - 1 };
+        assert_eq!(last.name().as_str().len(), 4);
+        assert!(is_reserved(last.name().as_str()));
+    }
+
+    #[test]
+    fn parts_cover_a_row_once() {
+        for split in [Split { full: 18, leaf: 9, tail: 9 }, Split { full: 14, leaf: 7, tail: 13 }] {
+            for columns in 1..200 {
+                let mut next = 0;
+                for (first, width) in split.parts(columns) {
+                    assert_eq!(first, next);
+                    assert!(width >= 1 && width <= split.full);
+                    next += width;
+                }
+                assert_eq!(next, columns);
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_cross_words() {
+        let row = [1 << 63, 0b101];
+        assert_eq!(pattern(&row, 60, 8), Pattern { width: 8, value: 0b0101_1000 });
+        assert_eq!(pattern(&row, 64, 3), Pattern { width: 3, value: 5 });
+        let mut used = Used::new();
+        used.insert(Pattern { width: 8, value: 0b0101_1000 });
+        let all = used.with_parts(Split { full: 8, leaf: 4, tail: 4 });
+        let values: Vec<_> = all.iter().map(|p| (p.width, p.value)).collect();
+        assert_eq!(values, [(8, 0b0101_1000), (4, 0b0101), (4, 0b1000)]);
+    }
+}
