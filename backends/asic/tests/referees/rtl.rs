@@ -111,22 +111,26 @@ fn expected(block: &CodeBlock, x: &[i8], columns: &[u16]) -> (Vec<i32>, Vec<(boo
     (sums, looked_up)
 }
 
-fn check(k: usize, n: usize, scheme: &str, mux: u32, columns: &[u16]) {
+/// Compares a random tile with the interpreter, `stall` 256ths of the cycles of each stream spent waiting.
+fn check(k: usize, n: usize, scheme: &str, mux: u32, columns: &[u16], stall: u32) {
     let scheme: Scheme = scheme.parse().unwrap();
     let block = random_block(k, n, scheme, (k * 1000 + n) as u64);
     let dir = tempfile::tempdir().unwrap();
     let (rtl, hex) = emitted(&block, mux, !columns.is_empty(), dir.path());
-    let x = activations(3 * k, n as u64);
+    let x = activations(2 * k, n as u64);
     let files = sources(&rtl, dir.path());
     let (sums, looked_up) = expected(&block, &x, columns);
-    for stall in [0, 100] {
-        let bench = Bench { rtl: &rtl, groups: block.groups(), hex: hex.clone(), x: &x, columns, stall };
-        let got = bench.run(dir.path(), &files, &[]);
-        let cycles = if stall == 0 { rtl.cycles() } else { got.cycles };
-        let want =
-            Results { sums: sums.clone(), looked_up: looked_up.clone(), unit: block.unit.to_bits(), cycles };
-        assert_eq!(got, want, "{k} x {n} {scheme} mux {mux} stall {stall}");
-    }
+    let bench = Bench { rtl: &rtl, groups: block.groups(), hex, x: &x, columns, stall };
+    let got = bench.run(dir.path(), &files, &[]);
+    let cycles = if stall == 0 { rtl.cycles() } else { got.cycles };
+    let want = Results { sums, looked_up, unit: block.unit.to_bits(), cycles };
+    assert_eq!(got, want, "{k} x {n} {scheme} mux {mux} stall {stall}");
+}
+
+#[test]
+fn streams_may_wait() {
+    check(20, 40, "codebook4/8", 16, &[], 100);
+    check(19, 33, "codes5/6", 8, &[], 200);
 }
 
 #[test]
@@ -139,22 +143,22 @@ fn codebooks_of_every_width_give_the_interpreters_sums() {
         (17, 61, "codebook5/16", 16),
         (13, 99, "codebook6/13", 8),
     ] {
-        check(k, n, scheme, mux, &[]);
+        check(k, n, scheme, mux, &[], 0);
     }
 }
 
 #[test]
 fn uniform_codes_of_every_width_give_the_interpreters_sums() {
     for (bits, mux) in [(2, 8), (3, 8), (4, 16), (5, 16), (6, 16), (7, 8), (8, 16)] {
-        check(19 + bits, 30 + 3 * bits, &format!("codes{bits}/{}", 2 * bits - 1), mux, &[]);
+        check(19 + bits, 30 + 3 * bits, &format!("codes{bits}/{}", 2 * bits - 1), mux, &[], 0);
     }
 }
 
 #[test]
 fn columns_are_looked_up_between_products() {
-    check(20, 40, "codebook4/8", 16, &[0, 39, 17, 4]);
-    check(11, 21, "codes6/4", 16, &[20, 1]);
-    check(9, 17, "codes3/4", 8, &[16, 7]);
+    check(20, 40, "codebook4/8", 16, &[0, 39, 17, 4], 0);
+    check(11, 21, "codes6/4", 16, &[20, 1], 0);
+    check(9, 17, "codes3/4", 8, &[16, 7], 0);
 }
 
 #[test]
@@ -206,7 +210,8 @@ fn the_netlist_of_standard_cells_gives_the_interpreters_sums() {
         // At least the group sum's and the sum's bits of each lane, without their ends.
         let lanes = u64::from(rtl.lanes() * (rtl.group_bits() + rtl.sum_bits() - 4));
         assert!(adders.1 >= lanes, "{} full adders", adders.1);
-        println!("{scheme} {k} x {n}: {cells:#?}");
+        let total = cells.last().unwrap();
+        println!("{scheme} {k} x {n}: {} cells, {} um2, {} full adders", total.1, total.2, adders.1);
         let x = activations(2 * k, 9);
         let (sums, looked_up) = expected(&block, &x, columns);
         let library = root().join("sky130/sky130/src/sky130_fd_sc_hd/cells");
@@ -256,7 +261,7 @@ fn sums_over_tiles_are_requantised_in_the_strip() {
         units.push(blocks[id.index()].unit);
     }
     let x = activations(2 * 47, 4);
-    let requantiser = Requantiser::new(&units, 0.02, 0.9).unwrap();
+    let requantiser = Requantiser::new(&units, 0.02, 0.03).unwrap();
     let mut want: Vec<Vec<i8>> = Vec::new();
     let sweeps = modules.tiles[0].2.sweeps();
     for x in x.chunks_exact(47) {
