@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
 
 mod common;
+#[path = "referees/rtl.rs"]
+mod rtl;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -76,6 +76,11 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
+/// A list of Verilog, so many parts a line.
+fn lines(parts: Vec<String>, most: usize) -> String {
+    parts.chunks(most).map(|line| line.join(", ")).collect::<Vec<_>>().join(",\n        ")
+}
+
 impl TileRtl {
     /// The compute of a matrix tile whose ROM has `mux` bit lines to an output, 8 or 16. Its macro is the
     /// smallest that holds the array. With `lookup` columns can be read.
@@ -215,13 +220,16 @@ impl TileRtl {
             ("SUMW", self.sum_bits),
             ("LOOKUP", u32::from(self.lookup)),
         ];
-        let parts: Vec<String> = parameters.iter().map(|(name, value)| format!(".{name}({value})")).collect();
-        parts.chunks(5).map(|line| line.join(", ")).collect::<Vec<_>>().join(",\n        ")
+        lines(parameters.iter().map(|(name, value)| format!(".{name}({value})")).collect(), 5)
     }
 
-    /// Module `<name>`: the compute and the ROM `<name>_rom` that it reads.
+    /// Module `<name>`: the compute and the macro `<name>_rom` that it reads, by the pins of the macro's layout
+    /// but for its supplies.
     pub fn module(&self, name: &str) -> String {
         let (aw, outputs) = (self.address_bits(), self.rom.bit_lines / self.rom.mux);
+        let joined = |pin: &str, wire: &str, wide: u32| {
+            lines((0..wide).map(|i| format!(".{pin}{i}({wire}[{i}])")).collect(), 6)
+        };
         format!(
             "// Tile {name}: {} x {}, {} {} of {} bits, groups of {}. {} lanes, {} sweeps a vector, {} cycles.\n\
              module {name} (\n    \
@@ -235,7 +243,7 @@ impl TileRtl {
                  wire rom_ce;\n    \
                  wire [{}:0] rom_a;\n    \
                  wire [{}:0] rom_q;\n    \
-                 {name}_rom rom (.CLK(clk), .CE(rom_ce), .A(rom_a), .Q(rom_q));\n    \
+                 {name}_rom rom (\n        .CLK(clk), .CE(rom_ce),\n        {},\n        {}\n    );\n    \
                  pfmc_tile #(\n        {}\n    ) compute (\n        \
                      .clk(clk), .rst(rst),\n        \
                      .x_valid(x_valid), .x_ready(x_ready), .x_data(x_data),\n        \
@@ -256,25 +264,35 @@ impl TileRtl {
             self.cycles(),
             aw - 1,
             outputs - 1,
+            joined("A", "rom_a", aw),
+            joined("Q", "rom_q", outputs),
             self.parameters(),
         )
     }
 
+    /// Ports of the macro: address and outputs, one name each.
+    fn rom_pins(&self) -> [Vec<String>; 2] {
+        let names = |pin: &str, wide: u32| (0..wide).map(|i| format!("{pin}{i}")).collect();
+        [names("A", self.address_bits()), names("Q", self.rom.bit_lines / self.rom.mux)]
+    }
+
     /// Head of module `<name>_rom`.
     fn rom_head(&self, name: &str) -> String {
-        let (aw, outputs) = (self.address_bits(), self.rom.bit_lines / self.rom.mux);
+        let [a, q] = self.rom_pins();
         format!(
-            "module {name}_rom (\n    input wire CLK, input wire CE, input wire [{}:0] A, output wire [{}:0] Q\n);\n",
-            aw - 1,
-            outputs - 1
+            "module {name}_rom (\n    input CLK, CE,\n        {},\n    output {}\n);\n",
+            lines(a, 16),
+            lines(q, 16)
         )
     }
 
     /// Module `<name>_rom` for simulation: reads `<name>.hex`, which [`TileRtl::hex`] writes.
     pub fn rom_model(&self, name: &str) -> String {
+        let [a, q] = self.rom_pins().map(|pins| lines(pins.into_iter().rev().collect(), 16));
         format!(
-            "{}    pfmc_rom_model #(.WORD_LINES({}), .BIT_LINES({}), .LOG_MUX({}), .AW({}), .CONTENTS(\"{name}.hex\"))\n        \
-             model (.CLK(CLK), .CE(CE), .A(A), .Q(Q));\nendmodule\n",
+            "{}    pfmc_rom_model #(\n        \
+                 .WORD_LINES({}), .BIT_LINES({}), .LOG_MUX({}), .AW({}), .CONTENTS(\"{name}.hex\")\n    \
+             ) model (\n        .CLK(CLK), .CE(CE), .A({{{a}}}),\n        .Q({{{q}}})\n    );\nendmodule\n",
             self.rom_head(name),
             self.rom.word_lines,
             self.rom.bit_lines,
@@ -283,22 +301,9 @@ impl TileRtl {
         )
     }
 
-    /// Module `<name>_rom` for synthesis: the macro `<name>_macro`, a black box, with the pins of its layout.
+    /// Module `<name>_rom` for synthesis: a black box.
     pub fn rom_black_box(&self, name: &str) -> String {
-        let (aw, outputs) = (self.address_bits(), self.rom.bit_lines / self.rom.mux);
-        let bus = |pin: &str, wide: u32| (0..wide).map(|i| format!("{pin}{i}")).collect::<Vec<_>>();
-        let joined = |pin: &str, wide: u32| {
-            (0..wide).map(|i| format!(".{pin}{i}({pin}[{i}])")).collect::<Vec<_>>().join(", ")
-        };
-        format!(
-            "(* blackbox *)\nmodule {name}_macro (\n    input CLK, CE, {},\n    output {}\n);\nendmodule\n\
-             {}    {name}_macro rom (\n        .CLK(CLK), .CE(CE), {},\n        {}\n    );\nendmodule\n",
-            bus("A", aw).join(", "),
-            bus("Q", outputs).join(", "),
-            self.rom_head(name),
-            joined("A", aw),
-            joined("Q", outputs),
-        )
+        format!("(* blackbox *)\n{}endmodule\n", self.rom_head(name))
     }
 
     /// Contents of the ROM for `$readmemh`: one word line a line, bit line 0 the lowest bit. Bits that the

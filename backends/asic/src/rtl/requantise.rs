@@ -45,8 +45,9 @@ impl Requantiser {
     pub fn apply(&self, sums: &[i32]) -> i8 {
         let exact = |(&acc, &m): (&i32, &u32)| i64::from(acc).wrapping_mul(i64::from(m));
         let sum = sums.iter().zip(&self.multipliers).map(exact).fold(0i64, i64::wrapping_add);
-        let half = 1i64 << (self.shift - 1);
-        ((sum.wrapping_add(half)) >> self.shift).clamp(-127, 127) as i8
+        let shift = self.shift.clamp(1, SHIFT_MAX);
+        let half = 1i64 << (shift - 1);
+        (sum.wrapping_add(half) >> shift).clamp(-127, 127) as i8
     }
 }
 
