@@ -15,7 +15,7 @@ use pfmc::evaluate::{Given, Judge, Source};
 use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};
 use pfmc::samples::Samples;
 use pfmc::session::Session;
-use pfmc::{codes, evaluate, inspect, layers, npz, onnx, passes, run, targets, verify};
+use pfmc::{codes, evaluate, export, handoff, inspect, layers, npz, onnx, passes, run, targets, verify};
 use pfmc_ir::backend::{Figure, Progress};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
@@ -175,6 +175,25 @@ enum Command {
         /// How inputs of fixed matrices of codes are taken; float is not what a chip does.
         #[arg(long, value_enum, default_value_t)]
         activations: run::Activations,
+    },
+    /// Writes the files of ROM macros for an asic folder: LEF, Liberty, Verilog, SPICE, LibreLane and others.
+    Handoff {
+        /// Output folder of target asic.
+        folder: PathBuf,
+        /// Folder to write; by default `handoff` in the output folder.
+        #[arg(short)]
+        output: Option<PathBuf>,
+    },
+    /// Draws an asic folder: dies coloured by layer of the model, a macro, cells with their bits.
+    Export {
+        /// Output folder of target asic.
+        folder: PathBuf,
+        /// Format.
+        #[arg(long, value_enum, default_value = "svg")]
+        format: export::Format,
+        /// Folder to write.
+        #[arg(short)]
+        output: PathBuf,
     },
     /// Source against compiled: cosine, error, divergence, bits a token, and where accuracy went.
     Eval(EvalArgs),
@@ -365,6 +384,18 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             let source = Source::open(source, *activations, bar)?;
             let outputs = work(source.graph(), source.executor()?)?;
             npz::write(output, &outputs)
+        }
+        Some(Command::Handoff { folder, output }) => {
+            let out = output.clone().unwrap_or_else(|| folder.join("handoff"));
+            let [macros, files] = handoff::handoff(folder, &out)?;
+            say!("{macros} macros in {files} files: {}", out.display());
+            Ok(())
+        }
+        Some(Command::Export { folder, format, output }) => {
+            for path in export::export(folder, *format, output)? {
+                say!("{}", path.display());
+            }
+            Ok(())
         }
         Some(Command::Eval(args)) => {
             let report = eval_command(args, bar)?;

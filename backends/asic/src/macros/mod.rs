@@ -69,7 +69,7 @@ use crate::macros::place::Places;
 use crate::process::Process;
 
 /// Size of a macro.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MacroShape {
     /// Word lines.
     pub word_lines: u32,

@@ -122,4 +122,27 @@ impl Macro<'_> {
         }
         Ok(Outline { size: [right - left, top - bottom], pins, obstructions })
     }
+
+    /// The parts of the macro and where they are, in nanometres from its lower left corner.
+    ///
+    /// # Errors
+    /// A part whose wires find no place.
+    pub fn blocks(&self) -> Result<[(&'static str, Area); 5], Diagnostics> {
+        let p = &self.0;
+        let mut scratch = Cells::new(0);
+        let drawn = p.base(&mut scratch).map_err(build_failed)?;
+        let [left, bottom, _, _] = drawn.on(p.process.layers.boundary).next().unwrap_or_default();
+        let ([low, high], [start, end]) = (p.rails(), p.rail_x());
+        let logic = start - 2 * p.process.logic.met3_pitch_nm;
+        let (mux, sense) = (p.mux_bottom(), p.sense_y(p.sense_rows()));
+        let precharge = p.precharge_y() + p.process.column.mux_y_nm;
+        let moved = |[x0, y0, x1, y1]: Area| [x0 - left, y0 - bottom, x1 - left, y1 - bottom];
+        Ok([
+            ("array", moved([start, low, end, high])),
+            ("decoder", moved([left, low, logic, high])),
+            ("control", moved([left, bottom, logic, low])),
+            ("precharge, multiplexer", moved([start, mux, end, precharge.max(low)])),
+            ("sense", moved([start, sense, end, mux])),
+        ])
+    }
 }

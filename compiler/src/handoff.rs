@@ -1,0 +1,101 @@
+//! `pfmc handoff`: the files of macros that hold an output folder's arrays.
+//!
+//! One macro a shape, holding the first tile of that shape; the layout of the folder holds arrays of its own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pfmc_asic::bits::BitMatrix;
+use pfmc_asic::encode::{self, ArrayShape};
+use pfmc_asic::handoff::{Piece, write};
+use pfmc_asic::macros::MacroShape;
+use pfmc_asic::macros::timing::Timing;
+use pfmc_asic::process::Process;
+use pfmc_ir::backend::ProcessText;
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::tile::{TileId, TileSource};
+
+use crate::codes::E0005;
+use crate::compile::PROCESS_FILE;
+use crate::contents::Reference;
+use crate::files::io_error;
+use crate::verify::{self, Opened};
+
+/// Bit lines that share an output.
+const MUX: u32 = 16;
+
+/// An output folder of the asic target.
+pub struct Asic {
+    /// Manifest and program.
+    pub opened: Opened,
+    /// Process.
+    pub process: Process,
+    /// Contents of the tiles.
+    pub reference: Reference,
+}
+
+impl Asic {
+    /// Opens a folder.
+    ///
+    /// # Errors
+    /// Another target, or a damaged folder.
+    pub fn open(folder: &Path) -> Result<Asic, Diagnostics> {
+        let opened = verify::open(folder)?;
+        if opened.manifest.target != "asic" {
+            let text = format!("the folder is of target {}, not asic", opened.manifest.target);
+            return Err(Diagnostic::error(&E0005, text).help("compile with --target asic").into());
+        }
+        let path = folder.join(PROCESS_FILE);
+        let toml = std::fs::read_to_string(&path).map_err(|e| io_error("read", &path, &e))?;
+        let process = Process::open(&ProcessText { name: opened.manifest.process.clone(), toml })?;
+        let reference = Reference::open(&opened.program, folder)?;
+        Ok(Asic { opened, process, reference })
+    }
+
+    /// The macros' shapes, smallest first, each with its first tile.
+    ///
+    /// # Errors
+    /// Tiles that no array holds.
+    pub fn shapes(&self) -> Result<BTreeMap<MacroShape, TileId>, Diagnostics> {
+        let mut shapes = BTreeMap::new();
+        for (id, _) in self.opened.program.tiles() {
+            let (_, ArrayShape { word_lines, bit_lines }) =
+                encode::contents(&self.process, &self.opened.program, id)?;
+            shapes.entry(MacroShape::holding(&self.process, word_lines, bit_lines, MUX)).or_insert(id);
+        }
+        Ok(shapes)
+    }
+}
+
+/// Writes the files into `out`, which is made; the number of macros and of files.
+///
+/// # Errors
+/// A folder of another target, sizes that cannot be built or were not measured, and input/output.
+pub fn handoff(folder: &Path, out: &Path) -> Result<[usize; 2], Diagnostics> {
+    let asic = Asic::open(folder)?;
+    let timing = Timing::parse(pfmc_asic::SKY130_TIMING)?;
+    if timing.process != asic.process.name {
+        let text = format!(
+            "timing was measured for process {}, the folder's is {}",
+            timing.process, asic.process.name
+        );
+        return Err(Diagnostic::error(&E0005, text).into());
+    }
+    let mut pieces = Vec::new();
+    for (shape, id) in asic.shapes()? {
+        let Some(tile) = asic.opened.program.tiles.get(id.index()) else { continue };
+        let (contents, array) = encode::contents(&asic.process, &asic.opened.program, id)?;
+        let held = encode::bits(contents, array, &asic.reference.tile(id)?, tile)?;
+        let mut bits = BitMatrix::new(shape.word_lines as usize, shape.bit_lines as usize);
+        for row in 0..held.rows() {
+            for (to, from) in bits.row_mut(row).iter_mut().zip(held.row(row)) {
+                *to = *from;
+            }
+        }
+        let name = format!("rom_{}x{}", shape.word_lines, shape.bit_lines);
+        pieces.push(Piece { name, shape, bits, about: format!("tile {}, of {}", tile.name, tile.origin) });
+    }
+    std::fs::create_dir_all(out).map_err(|e| io_error("create", out, &e))?;
+    let files = write(out, &asic.process, &timing, &pieces)?;
+    Ok([pieces.len(), files.len()])
+}
