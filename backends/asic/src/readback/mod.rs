@@ -137,12 +137,8 @@ impl<'a> RomReadBack<'a> {
         if let Some(oasis) = &self.oasis {
             let name = format!("{} in {}", tile.name, oasis::FILE);
             let prog = prog_name(&tile.name);
-            let other = cuts::decode(
-                |most, found| oasis.resolve(&prog, most, found),
-                nodes,
-                &name,
-                &tile.origin,
-            )?;
+            let other =
+                cuts::decode(|most, found| oasis.resolve(&prog, most, found), nodes, &name, &tile.origin)?;
             if other.bits != decoded.bits {
                 return Err(self.files_differ(&tile.name, &tile.origin, &decoded.bits, &other.bits));
             }

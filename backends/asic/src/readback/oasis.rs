@@ -45,7 +45,8 @@ impl<'a> Input<'a> {
 
     fn take(&mut self, length: u64) -> Result<&'a [u8], Wrong> {
         let end = usize::try_from(length).ok().and_then(|n| self.at.checked_add(n));
-        let taken = end.and_then(|end| self.bytes.get(self.at..end)).ok_or("a text or block ends too early")?;
+        let taken =
+            end.and_then(|end| self.bytes.get(self.at..end)).ok_or("a text or block ends too early")?;
         self.at += taken.len();
         Ok(taken)
     }
@@ -158,11 +159,8 @@ impl Reader {
         if info & 0x87 != 0x80 {
             return Err("a reference without a cell of its own, or turned".to_owned());
         }
-        let target = if info & 0x40 == 0 {
-            Target::Name(input.text()?)
-        } else {
-            Target::Number(input.unsigned()?)
-        };
+        let target =
+            if info & 0x40 == 0 { Target::Name(input.text()?) } else { Target::Number(input.unsigned()?) };
         for (axis, flag) in [(0, 0x20), (1, 0x10)] {
             if info & flag != 0 {
                 let v = input.signed()?;
@@ -336,7 +334,9 @@ impl Oasis {
     pub fn compare(&self, library: &Library, progs: &BTreeSet<String>) -> Result<(), Diagnostics> {
         let mut problems = Diagnostics::new();
         let mut wanted: BTreeSet<Vec<u8>> = progs.iter().map(|p| p.clone().into_bytes()).collect();
-        wanted.extend((0u32..).map(|die| format!("die{die}").into_bytes()).take_while(|d| library.find(d).is_some()));
+        wanted.extend(
+            (0u32..).map(|die| format!("die{die}").into_bytes()).take_while(|d| library.find(d).is_some()),
+        );
         for (name, segments) in &self.cells {
             let text = String::from_utf8_lossy(name);
             if progs.contains(&*text) {
@@ -368,7 +368,9 @@ impl Oasis {
                 match elements.read() {
                     Ok(Some(element)) => theirs.push(describe(element)),
                     Ok(None) => break,
-                    Err(e) => return Err(library.explain("comparison", &Unresolved::Malformed(id, e)).into()),
+                    Err(e) => {
+                        return Err(library.explain("comparison", &Unresolved::Malformed(id, e)).into());
+                    }
                 }
             }
             ours.sort_unstable();
@@ -489,7 +491,9 @@ fn index(
                 let mut first = [0];
                 DeflateDecoder::new(packed).read(&mut first).map_err(|e| format!("a block: {e}"))?;
                 match segments {
-                    _ if matches!(first[0], 4 | 13) => pattern_cells(&unpack(packed, length)?, patterns, &mut names)?,
+                    _ if matches!(first[0], 4 | 13) => {
+                        pattern_cells(&unpack(packed, length)?, patterns, &mut names)?
+                    }
                     Some(segments) => segments.push(Segment::Packed(length, range)),
                     None => return Err("a block outside of a cell".to_owned()),
                 }
