@@ -203,6 +203,24 @@ fn weights_change_the_cut_layer_alone() {
 }
 
 #[test]
+fn other_readers_find_the_same_layout_in_both_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let gds = emit(&block(119, 64, 1), dir.path());
+    let (oasis, moved) = (gds.with_extension("oas"), dir.path().join("moved.oas"));
+    let [gds, oasis, moved] = [&gds, &oasis, &moved].map(|p| p.to_str().unwrap());
+    // KLayout: nothing differs on any layer, and one moved cut does.
+    assert_eq!(script("xor.py", &[gds, oasis, "die0"]), "");
+    script("move_cut.py", &[oasis, moved, "t_prog", "67/44"]);
+    assert_eq!(script("xor.py", &[gds, moved, "die0"]), "67/44\n");
+    // gdstk: the same rectangles on every layer, and the checksum is that of the file.
+    let found = script("read_oasis.py", &[gds, oasis, "die0"]);
+    let (last, layers) =
+        found.lines().collect::<Vec<_>>().split_last().map(|(a, b)| (*a, b.to_vec())).unwrap();
+    assert_eq!(last, "checksum True");
+    assert!(layers.len() > 15 && layers.iter().all(|l| l.ends_with(" equal")), "{layers:#?}");
+}
+
+#[test]
 fn metal_leaves_the_clear_area() {
     let dir = tempfile::tempdir().unwrap();
     let layout = emit(&block(119, 64, 1), dir.path());

@@ -514,3 +514,70 @@ fn met1_leaves_the_clear_area_that_its_density_rule_asks_for() {
         assert!(share(window) <= most, "{window:?} {}", share(window));
     }
 }
+
+/// Problems of a GDSII file and an OASIS file together, by code.
+fn both(model: &Model, gds: Vec<u8>, oasis: Vec<u8>) -> Vec<String> {
+    let process = process();
+    let all = RomReadBack::of_bytes(&process, &model.program, Box::new(gds))
+        .and_then(|read| read.with_oasis(Box::new(oasis)))
+        .map(|read| {
+            let checked = model.contents.iter().enumerate().map(|(i, c)| read.check(TileId(i as u32), c));
+            checked.filter_map(Result::err).flat_map(|d| d.0).collect()
+        })
+        .unwrap_or_else(|d| d.0);
+    all.iter().map(ToString::to_string).collect()
+}
+
+/// The checksum at the end made that of the bytes before it.
+fn sealed(mut oasis: Vec<u8>) -> Vec<u8> {
+    let body = oasis.len() - 4;
+    let sum = crc32fast::hash(&oasis[..body]).to_le_bytes();
+    oasis[body..].copy_from_slice(&sum);
+    oasis
+}
+
+#[test]
+fn both_files_hold_one_layout() {
+    let model = mixed();
+    assert_eq!(both(&model, model.layout(), model.oasis()), [""; 0]);
+    // Another cut in one of them, which the weights do not have.
+    let moved = with_cuts(&model, "w0", |cuts| {
+        let i = cut_at(cuts, 5, 14);
+        cuts[i] = other_site(cuts[i]);
+    });
+    let got = both(&model, moved, model.oasis());
+    assert_eq!(got.len(), 1, "{got:#?}");
+    assert!(got[0].contains("E0531") && got[0].contains("tile w0: word line 4, bit line 14"), "{got:#?}");
+    // Other weights, and a tile more.
+    let (a, b) = (Model::new().codes(40, 9, 4, 32, 1), Model::new().codes(40, 9, 4, 32, 2));
+    assert!(both(&a, a.layout(), b.oasis())[0].contains("E0531"));
+    let more = Model::new().codes(40, 9, 4, 32, 1).data(40, 2);
+    assert!(both(&more, more.layout(), a.oasis()).iter().any(|p| p.contains("cell d0_prog of layout.gds")));
+    assert!(both(&a, a.layout(), more.oasis()).iter().any(|p| p.contains("cell d0 is not in layout.gds")));
+}
+
+#[test]
+fn no_damage_of_the_oasis_file_goes_unnoticed() {
+    let model = Model::new().codes(20, 5, 4, 8, 1).data(40, 2);
+    let (gds, bytes) = (model.layout(), model.oasis());
+    let mut next = noise(7);
+    let mut harmless = 0;
+    for round in 0..1500 {
+        let mut damaged = bytes.clone();
+        let at = (next() % bytes.len() as u64) as usize;
+        damaged[at] ^= 1 << (next() % 8);
+        // The checksum finds every changed bit.
+        if round % 10 == 0 {
+            assert!(both(&model, gds.clone(), damaged.clone())[0].contains("E0530"));
+        }
+        // Damage with the right checksum: what it means is another layout, or none.
+        if at < bytes.len() - 256 && both(&model, gds.clone(), sealed(damaged)).is_empty() {
+            harmless += 1;
+        }
+    }
+    // Codes of symbols that are not used, and names of pattern cells, are all that may change.
+    assert!(harmless < 150, "{harmless}");
+    for end in (0..bytes.len()).step_by(97) {
+        assert!(!both(&model, gds.clone(), bytes[..end].to_vec()).is_empty(), "{end}");
+    }
+}
