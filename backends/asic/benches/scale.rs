@@ -1,5 +1,6 @@
-//! Emits, reads back and checks a program of many full tiles: `cargo bench -p pfmc-asic -- [TILES]`.
-//! Prints seconds a stage and the file's size.
+//! Emits, reads back and checks a program of many full tiles: `cargo bench -p pfmc-asic -- [TILES [FOLDER]]`.
+//! Prints seconds a stage and the files' sizes. With a second argument the files are left in that folder, as
+//! `.ci/bench-layout` needs them.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -49,8 +50,17 @@ impl TileSource for Noise {
     }
 }
 
+/// Processor time of this process so far in seconds, all threads; 0 where the system does not tell.
+fn processor() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    // User and system time, in hundredths.
+    after.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 fn main() {
-    let tiles = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(TILES);
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let tiles = arguments.first().and_then(|a| a.parse().ok()).unwrap_or(TILES);
     let mut program = TileProgram::default();
     let scheme = Scheme::Codes { bits: 4, group: 32, levels: Levels::Uniform };
     for i in 0..tiles {
@@ -67,15 +77,20 @@ fn main() {
     let program = Verified::new(program).unwrap();
     let backend = pfmc_asic::Asic;
     let target = backend.open(&backend.processes()[0]).unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = arguments.get(1).map_or(temporary.path(), std::path::Path::new);
+    let start = processor();
     let clock = Instant::now();
-    let emission = target.plan(&program).unwrap().emit(&Noise, dir.path(), &NoProgress).unwrap();
-    println!("emit {:.2} s", clock.elapsed().as_secs_f64());
+    let emission = target.plan(&program).unwrap().emit(&Noise, dir, &NoProgress).unwrap();
+    let emitted = processor();
+    println!("emit {:.2} s, processor time {:.2} s", clock.elapsed().as_secs_f64(), emitted - start);
+    (0..tiles).for_each(|i| drop(std::hint::black_box(Noise.tile(TileId(i)))));
+    println!("of it making the weights {:.2} s", processor() - emitted);
     for figure in emission.figures {
         println!("{} {:.3} {}", figure.name, figure.value, figure.unit);
     }
     let clock = Instant::now();
-    let read = target.read_back(&program, dir.path(), &NoProgress).unwrap();
+    let read = target.read_back(&program, dir, &NoProgress).unwrap();
     println!("open {:.2} s", clock.elapsed().as_secs_f64());
     let clock = Instant::now();
     (0..tiles).into_par_iter().for_each(|i| {

@@ -142,16 +142,24 @@ impl<'a> RomReadBack<'a> {
             &tile.name,
             &tile.origin,
         )?;
-        if let Some(oasis) = &self.oasis {
-            let name = format!("{} in {}", tile.name, oasis::FILE);
-            let prog = prog_name(&tile.name);
-            let other =
-                cuts::decode(|most, found| oasis.resolve(&prog, most, found), nodes, &name, &tile.origin)?;
-            if other.bits != decoded.bits {
-                return Err(self.files_differ(&tile.name, &tile.origin, &decoded.bits, &other.bits));
-            }
-        }
         Ok((format, decoded))
+    }
+
+    /// Decodes a tile of the OASIS file and compares it with what was decoded of the other.
+    fn same_in_oasis(&self, id: TileId, decoded: &Decoded) -> Result<(), Diagnostics> {
+        let (Some(oasis), Some(tile)) = (&self.oasis, self.program.tiles.get(id.index())) else {
+            return Ok(());
+        };
+        let (word_lines, bit_lines) = (decoded.bits.rows(), decoded.bits.columns());
+        let nodes = Nodes::new(self.process, word_lines, bit_lines);
+        let name = format!("{} in {}", tile.name, oasis::FILE);
+        let prog = prog_name(&tile.name);
+        let other =
+            cuts::decode(|most, found| oasis.resolve(&prog, most, found), nodes, &name, &tile.origin)?;
+        if other.bits == decoded.bits {
+            return Ok(());
+        }
+        Err(self.files_differ(&tile.name, &tile.origin, &decoded.bits, &other.bits))
     }
 
     /// Reports bits that the two files have differently.
@@ -318,6 +326,7 @@ impl ReadBack for RomReadBack<'_> {
         if !clean || !same(&got, reference) {
             return Err(self.differences(id, &format, &decoded, &got, reference));
         }
+        self.same_in_oasis(id, &decoded)?;
         Ok(BTreeMap::from([
             ("bit_line_cuts".to_owned(), decoded.bit_line_cuts as f64),
             ("cuts".to_owned(), decoded.cuts as f64),

@@ -470,12 +470,12 @@ fn index(
     loop {
         let start = input.at;
         let kind = if start == end { 2 } else { input.byte()? };
-        if matches!(kind, 2 | 14) {
-            if let Some(segments) = open.take() {
-                let text = String::from_utf8_lossy(&open_name).into_owned();
-                if cells.insert(std::mem::take(&mut open_name), segments).is_some() {
-                    return Err(format!("cell {text} is defined twice"));
-                }
+        if matches!(kind, 2 | 14)
+            && let Some(segments) = open.take()
+        {
+            let text = String::from_utf8_lossy(&open_name).into_owned();
+            if cells.insert(std::mem::take(&mut open_name), segments).is_some() {
+                return Err(format!("cell {text} is defined twice"));
             }
         }
         match (kind, &mut open) {
