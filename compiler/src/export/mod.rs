@@ -133,7 +133,8 @@ fn rom(process: &Process, shape: MacroShape) -> Result<Scene, Diagnostics> {
     let [width, height] = outline.size;
     let mut scene = Scene { area: [0, 0, width, height], ..Scene::default() };
     scene.shapes.push((scene.area, [0xf4, 0xf0, 0xe4]));
-    let shades = [[0xd0, 0xdc, 0xf0], [0xe8, 0xe0, 0xc8], [0xf0, 0xd4, 0xd4], [0xd4, 0xec, 0xd4], [0xe4, 0xd4, 0xf0]];
+    let shades =
+        [[0xd0, 0xdc, 0xf0], [0xe8, 0xe0, 0xc8], [0xf0, 0xd4, 0xd4], [0xd4, 0xec, 0xd4], [0xe4, 0xd4, 0xf0]];
     for ((name, area), shade) in Macro::new(process, shape)?.blocks()?.into_iter().zip(shades) {
         scene.shapes.push((area, shade));
         scene.texts.push(([(area[0] + area[2]) / 2, (area[1] + area[3]) / 2], height / 40, name.to_owned()));
