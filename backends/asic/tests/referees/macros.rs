@@ -160,3 +160,21 @@ fn the_slowest_read_of_a_large_macro_is_right_and_settles() {
     assert!((1.0..10.0).contains(&access) && (0.5..10.0).contains(&recovery), "{read}");
     assert!(high > 0.95 && held > 0.95, "{read}");
 }
+
+#[test]
+fn the_keeper_holds_a_line_of_leaking_cells_and_without_it_the_line_falls() {
+    let text = ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
+    let process = Process::open(&text).unwrap();
+    let rom = Macro::new(&process, MacroShape { word_lines: 512, bit_lines: 1024, mux: 16 }).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let netlist = dir.path().join("path.spice");
+    std::fs::write(&netlist, rom.critical_path("path")).unwrap();
+    let models = models();
+    // 20 us; the second time the cells leak a hundred times as much.
+    for (cells, falls_below) in [("1", 0.9), ("100", 0.2)] {
+        let netlist = netlist.to_str().unwrap();
+        let line = script("hold_line.py", &[&models, netlist, "ff", "1.98", "125", "20", cells]);
+        let levels: Vec<f64> = line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+        assert!(levels[0] > 0.95 && levels[1] < falls_below, "{line}");
+    }
+}
