@@ -174,13 +174,10 @@ fn one_point_of_the_timing_file_measures_the_same() {
     }
 }
 
-/// LibreLane is not among the referees that are set up: its loader runs where `LIBRELANE_PYTHON` names a Python that has it.
 #[test]
+#[ignore = "LibreLane is not set up with the other referees: LIBRELANE_PYTHON names a Python that has it"]
 fn librelane_loads_the_configuration_and_misses_a_file() {
-    let Some(python) = std::env::var_os("LIBRELANE_PYTHON") else {
-        eprintln!("skipped: LIBRELANE_PYTHON is not set");
-        return;
-    };
+    let python = std::env::var_os("LIBRELANE_PYTHON").unwrap();
     let folder = Folder::new(16, 32, 16);
     let loader = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/referees/asic/librelane_load.py");
     let config = folder.text("librelane/config.json");
