@@ -28,27 +28,28 @@ module pfmc_lane #(
 );
     reg [CODEW-1:0] code;
     reg signed [GROUPW-1:0] group_sum;
-    wire [PRODW-1:0] product;
     wire latest = code[CODEW-1];
 
-    genvar i;
+    // The chosen product: bit b of all products lies together on the bus, in the order of the codes; or the
+    // activation where the bit is 1.
+    function signed [PRODW-1:0] product;
+        input [BUSW-1:0] on_bus;
+        input [CODEW-1:0] selected;
+        integer b;
+        for (b = 0; b < PRODW; b = b + 1)
+            product[b] = CODEBOOK ? on_bus[b*(1<<CODEW) + selected] : on_bus[b] & selected[0];
+    endfunction
+
     generate
-        if (CODEBOOK) begin : select_product
-            // Bit i of every product lies together on the bus, in the order of the codes.
-            for (i = 0; i < PRODW; i = i + 1) begin : bits
-                wire [(1<<CODEW)-1:0] of_codes = bus[i*(1<<CODEW) +: (1<<CODEW)];
-                assign product[i] = of_codes[code];
-            end
+        if (CODEBOOK) begin : gather
             always @(posedge clk)
                 if (take) code <= {q[select], code[CODEW-1:1]};
-        end else begin : gate_activation
-            assign product = bus & {PRODW{latest}};
+        end else begin : latest_bit
             always @(posedge clk)
                 if (take) code <= q[select];
         end
     endgenerate
 
-    wire [GROUPW-1:0] wide_product = {{(GROUPW-PRODW){product[PRODW-1]}}, product};
     wire [SUMW-1:0] wide_group;
     generate
         if (SUMW > GROUPW) begin : extend
@@ -60,7 +61,7 @@ module pfmc_lane #(
 
     always @(posedge clk) begin
         if (scale_last | shift) group_sum <= 0;
-        else if (add) group_sum <= group_sum + wide_product;
+        else if (add) group_sum <= group_sum + product(bus, code);
         else if (scale) group_sum <= group_sum << 1;
         if (shift) sum <= sum_in;
         else if (scale & latest) sum <= sum + wide_group;
