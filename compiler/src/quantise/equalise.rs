@@ -140,14 +140,15 @@ fn sizes(
 }
 
 /// Factors of the channels from their mean squares: 2 to the nearest whole of [`SHARE`] times the
-/// binary logarithm of the size relative to the geometric mean. Channels of size 0, and all if one is not finite, have 1.
+/// binary logarithm of the size relative to the geometric mean. Channels of size 0, and sizes that are not
+/// finite, have 1.
 fn factors(squares: &[f64]) -> Vec<f32> {
     let logs: Vec<f64> = squares.iter().map(|s| 0.5 * s.log2()).collect();
     let known: Vec<f64> = logs.iter().copied().filter(|l| l.is_finite()).collect();
     let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
     let factor = |log: f64| {
         let exponent = (SHARE * (log - mean)).round().clamp(-EXPONENT_MAX, EXPONENT_MAX);
-        if exponent.is_finite() { exponent.exp2() as f32 } else { 1.0 }
+        if log.is_finite() { exponent.exp2() as f32 } else { 1.0 }
     };
     logs.into_iter().map(factor).collect()
 }
