@@ -32,12 +32,13 @@ use pfmc_ir::tile::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::codes::{E0405, E0704};
+use crate::codes::{E0405, E0704, E0901};
 use crate::compile::find;
 use crate::contents::Reference;
 use crate::evaluate::{Judge, Score, of_sample};
 use crate::passes::fix::Found;
 use crate::quantise::data_free;
+use crate::quantise::plan::{self, WeightPlan};
 use crate::run::Dequantised;
 use crate::samples::{Inputs, Samples};
 use crate::verify::open;
@@ -561,6 +562,13 @@ pub fn measure(
         let message = format!("{} was not compiled from {}", folder.display(), model.display());
         return Err(Diagnostic::error(&E0704, message)
             .help("give the model of the folder's manifest first")
+            .into());
+    }
+    if WeightPlan::read(&folder.join(plan::FILE), &fixed.found)?.equalised {
+        let message = "the folder's weights are those of equalised channels, whose factors are not in it: beside the \
+                       model's own weights its layers mean nothing";
+        return Err(Diagnostic::error(&E0901, message)
+            .help("leave out --layers, or compile with --activations row")
             .into());
     }
     let wanted = Reference::open(program, folder)?;

@@ -10,10 +10,11 @@ use common::{build, codes, cosine, fixture, options, tokens};
 use onnx_protobuf::{Message, ModelProto};
 use pfmc::evaluate::{self, Given, Judge, Report, Source};
 use pfmc::layers::{self, LayerTable};
-use pfmc::quantise::options::Rounding;
+use pfmc::quantise::options::{ActivationChoice, Calibration, Rounding};
 use pfmc::run::Activations;
 use pfmc::samples::Samples;
 use pfmc_ir::backend::NoProgress;
+use pfmc_ir::diag::Diagnostics;
 
 fn compare(model: &Path, folder: &Path, given: Given<'_>, activations: Activations) -> Report {
     let sources = [model, folder].map(|p| Source::open(p, activations, &NoProgress).unwrap());
@@ -103,11 +104,30 @@ fn spoiled(dir: &Path) -> PathBuf {
     path
 }
 
-fn table(model: &Path, folder: &Path, most: usize) -> LayerTable {
+fn measure(model: &Path, folder: &Path, most: usize) -> Result<LayerTable, Diagnostics> {
     let source = Source::open(model, Activations::Int8, &NoProgress).unwrap();
     let judge = Judge::new(source.graph(), None, false).unwrap();
     let samples = Samples::new(source.graph(), vec![tokens(2, 9, true), tokens(1, 20, true)]).unwrap();
-    layers::measure(model, folder, &judge, &samples, most, &NoProgress).unwrap()
+    layers::measure(model, folder, &judge, &samples, most, &NoProgress)
+}
+
+fn table(model: &Path, folder: &Path, most: usize) -> LayerTable {
+    measure(model, folder, most).unwrap()
+}
+
+#[test]
+fn layers_of_equalised_channels_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |activations| {
+        let out = dir.path().join("out");
+        let mut o = options("llama.onnx", "asic", &out);
+        o.quantisation.calibration = Some(Calibration::Synthetic);
+        o.quantisation.activations = activations;
+        build(&o).unwrap();
+        measure(&fixture("llama.onnx"), &out, 1).err().map(|e| codes(&e))
+    };
+    assert_eq!(refused(ActivationChoice::Static), Some(vec!["E0901"]));
+    assert_eq!(refused(ActivationChoice::Row), None);
 }
 
 #[test]
