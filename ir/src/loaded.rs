@@ -1,7 +1,7 @@
 //! Fixed matrices in memory.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use rayon::prelude::*;
 
@@ -213,13 +213,45 @@ impl LoadedMatrices {
         let data = pieces.into_values().flatten().collect();
         Ok(LoadedMatrices { matrices, data })
     }
+}
+
+impl ById for LoadedMatrices {
+    type Held<'a> = &'a LoadedMatrix;
 
     fn matrix(&self, id: MatrixId) -> Result<&LoadedMatrix, Diagnostics> {
         self.matrices.get(id.index()).ok_or_else(|| fixed_error(format!("no matrix {id} here")))
     }
+
+    fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
+        let range = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
+        range
+            .and_then(|(o, l)| self.data.get(o..o.checked_add(l)?))
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| fixed_error(format!("no {len} data bytes at {offset}")))
+    }
 }
 
-impl FixedMatrices for LoadedMatrices {
+/// Loaded matrices by their ids, which is all that a program's products and look-ups need.
+pub trait ById {
+    /// How a matrix is held while it is used.
+    type Held<'a>: Deref<Target = LoadedMatrix>
+    where
+        Self: 'a;
+
+    /// One matrix.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn matrix(&self, id: MatrixId) -> Result<Self::Held<'_>, Diagnostics>;
+
+    /// Bytes of the data.
+    ///
+    /// # Errors
+    /// When they are outside of it.
+    fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics>;
+}
+
+impl<T: ById + Sync> FixedMatrices for T {
     fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
         self.matrix(matrix)?.linear(x)
     }
@@ -233,10 +265,6 @@ impl FixedMatrices for LoadedMatrices {
     }
 
     fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
-        let range = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
-        range
-            .and_then(|(o, l)| self.data.get(o..o.checked_add(l)?))
-            .map(<[u8]>::to_vec)
-            .ok_or_else(|| fixed_error(format!("no {len} data bytes at {offset}")))
+        ById::bytes(self, offset, len)
     }
 }

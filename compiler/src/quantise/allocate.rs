@@ -19,7 +19,7 @@ use pfmc_ir::tensor::Tensor;
 use pfmc_ir::tile::{CODEBOOK_BITS_MAX, Levels, MatrixId, Scheme, TileContent};
 use rayon::prelude::*;
 
-use super::calibrate::{Compiled, Exact, advance, failed};
+use super::calibrate::{Compiled, Exact, advance, failed, squares};
 use super::plan::{Block, WeightPlan};
 use super::{data_free, expected_loss};
 use crate::codes::E0406;
@@ -213,14 +213,7 @@ fn sensitivities(
         let (k, n) = (m.k as usize, m.n as usize);
         let product = !matches!(node.op, Op::FixedLookup { .. });
         let importance = if product {
-            let mut sums = vec![0f64; k];
-            for frame in &frames {
-                let x = frame.value(node.inputs[0]).ok_or_else(|| failed("an input has no value"))?;
-                for row in x.as_slice::<f32>().map_err(failed)?.chunks_exact(k.max(1)) {
-                    sums.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v).powi(2));
-                }
-            }
-            Some(sums.into_iter().map(|s| s as f32).collect())
+            Some(squares(&frames, node.inputs[0], k)?.into_iter().map(|s| s as f32).collect())
         } else {
             None
         };

@@ -19,7 +19,7 @@ use pfmc_ir::elem::Elem;
 use pfmc_ir::eval::matmul::product_f32;
 use pfmc_ir::exec::{Executor, FixedMatrices, Frame};
 use pfmc_ir::graph::{Graph, Node, ValueId};
-use pfmc_ir::loaded::LoadedMatrix;
+use pfmc_ir::loaded::{ById, LoadedMatrix};
 use pfmc_ir::numerics::{self, ACTIVATION_MAX};
 use pfmc_ir::op::{BinaryFn, Op};
 use pfmc_ir::program::TileProgram;
@@ -62,6 +62,21 @@ impl<'a> Exact<'a> {
     pub fn new(matrices: &'a [FixedMatrix], source: &'a ModelSource) -> Exact<'a> {
         Exact { source, matrices, recent: Mutex::default() }
     }
+}
+
+/// A matrix of real values.
+fn real(m: &FixedMatrix, values: Vec<f32>) -> Result<LoadedMatrix, String> {
+    let block = RealBlock { k: m.k as usize, n: m.n as usize, values };
+    let mut loaded = LoadedMatrix::new(m);
+    loaded.insert(&(0..m.k), &(0..m.n), TileContent::Real(block))?;
+    Ok(loaded)
+}
+
+impl ById for Exact<'_> {
+    type Held<'h>
+        = Arc<LoadedMatrix>
+    where
+        Self: 'h;
 
     fn matrix(&self, id: MatrixId) -> Result<Arc<LoadedMatrix>, Diagnostics> {
         // A poisoned lock holds nothing half done: entries are put in whole.
@@ -80,27 +95,8 @@ impl<'a> Exact<'a> {
         recent.push_back((id, loaded.clone()));
         Ok(loaded)
     }
-}
 
-/// A matrix of real values.
-fn real(m: &FixedMatrix, values: Vec<f32>) -> Result<LoadedMatrix, String> {
-    let block = RealBlock { k: m.k as usize, n: m.n as usize, values };
-    let mut loaded = LoadedMatrix::new(m);
-    loaded.insert(&(0..m.k), &(0..m.n), TileContent::Real(block))?;
-    Ok(loaded)
-}
-
-impl FixedMatrices for Exact<'_> {
-    fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
-        self.matrix(matrix)?.linear(x)
-    }
-    fn grouped(&self, matrix: MatrixId, groups: usize, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
-        self.matrix(matrix)?.grouped(groups, x)
-    }
-    fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
-        self.matrix(matrix)?.lookup(indices)
-    }
-    fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
+    fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
         let missing = || failed(format!("the model has no {len} data bytes at {offset}"));
         self.source.data(offset, len).ok_or_else(missing)
     }
@@ -113,14 +109,6 @@ pub(super) struct Compiled<'a> {
 }
 
 impl Compiled<'_> {
-    fn matrix(&self, id: MatrixId) -> Result<Arc<LoadedMatrix>, Diagnostics> {
-        let done = self.done.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match done.get(id.index()) {
-            Some(Some(m)) => Ok(m.clone()),
-            _ => self.exact.matrix(id),
-        }
-    }
-
     /// Uses another matrix from now on.
     pub(super) fn set(&self, id: MatrixId, matrix: LoadedMatrix) {
         let mut done = self.done.write().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -138,18 +126,22 @@ impl Compiled<'_> {
     }
 }
 
-impl FixedMatrices for Compiled<'_> {
-    fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
-        self.matrix(matrix)?.linear(x)
+impl ById for Compiled<'_> {
+    type Held<'h>
+        = Arc<LoadedMatrix>
+    where
+        Self: 'h;
+
+    fn matrix(&self, id: MatrixId) -> Result<Arc<LoadedMatrix>, Diagnostics> {
+        let done = self.done.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match done.get(id.index()) {
+            Some(Some(m)) => Ok(m.clone()),
+            _ => self.exact.matrix(id),
+        }
     }
-    fn grouped(&self, matrix: MatrixId, groups: usize, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
-        self.matrix(matrix)?.grouped(groups, x)
-    }
-    fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
-        self.matrix(matrix)?.lookup(indices)
-    }
-    fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
-        self.exact.data(offset, len)
+
+    fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
+        self.exact.bytes(offset, len)
     }
 }
 
@@ -280,6 +272,18 @@ pub(super) fn advance(
     to: usize,
 ) -> Result<(), Diagnostics> {
     frames.par_iter_mut().map(|f| executor.advance(f, to)).collect()
+}
+
+/// Sums of the squares of each of the `k` channels of a value in all frames.
+pub(super) fn squares(frames: &[Frame], value: ValueId, k: usize) -> Result<Vec<f64>, Diagnostics> {
+    let mut sums = vec![0f64; k];
+    for frame in frames {
+        let x = frame.value(value).ok_or_else(|| failed(format!("%{value} has no value")))?;
+        for row in x.as_slice::<f32>().map_err(failed)?.chunks_exact(k.max(1)) {
+            sums.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v).powi(2));
+        }
+    }
+    Ok(sums)
 }
 
 /// Replaces rows of `k` inputs by what a matrix takes them for.

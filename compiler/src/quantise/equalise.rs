@@ -7,7 +7,6 @@
 //! moments of their inputs, it changes nothing that can be measured.
 
 use std::collections::BTreeMap;
-use std::sync::RwLock;
 
 use pfmc_ir::consts::Const;
 use pfmc_ir::diag::Diagnostics;
@@ -19,7 +18,7 @@ use pfmc_ir::program::TileProgram;
 use pfmc_ir::tensor::Tensor;
 use pfmc_ir::tile::MatrixId;
 
-use super::calibrate::{Compiled, Exact, advance, failed};
+use super::calibrate::{Exact, advance, failed, squares};
 use crate::passes::fix::Found;
 use crate::passes::{Exactness, PassInfo, PassRecord};
 use crate::samples::Samples;
@@ -114,8 +113,7 @@ fn sizes(
     samples: &Samples,
 ) -> Result<BTreeMap<ValueId, Vec<f64>>, Diagnostics> {
     let exact = Exact::new(&program.matrices, source);
-    let model = Compiled { exact: &exact, done: RwLock::new(vec![None; program.matrices.len()]) };
-    let executor = Executor::new(&program.graph, &model)?;
+    let executor = Executor::new(&program.graph, &exact)?;
     let mut frames: Vec<Frame> = samples.iter().map(|s| executor.begin(s)).collect::<Result<_, _>>()?;
     let mut found = BTreeMap::new();
     for (step, id) in executor.steps().iter().enumerate() {
@@ -125,16 +123,9 @@ fn sizes(
             continue;
         }
         advance(&executor, &mut frames, step)?;
-        let mut sums: Vec<f64> = Vec::new();
-        for frame in &frames {
-            let x = frame.value(input).ok_or_else(|| failed(format!("%{input} has no value")))?;
-            let k = x.shape().last().copied().unwrap_or(1).max(1);
-            sums.resize(k, 0.0);
-            for row in x.as_slice::<f32>().map_err(failed)?.chunks_exact(k) {
-                sums.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v).powi(2));
-            }
-        }
-        found.insert(input, sums);
+        let matrix = node.op.matrix().and_then(|m| program.matrices.get(m.index()));
+        let k = matrix.ok_or_else(|| failed("no such matrix"))?.k as usize;
+        found.insert(input, squares(&frames, input, k)?);
     }
     Ok(found)
 }

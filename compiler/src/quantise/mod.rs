@@ -25,6 +25,7 @@ pub mod options;
 pub mod plan;
 mod solve;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -108,6 +109,11 @@ fn check_lengths(w: &[f32], importance: Option<&[f32]>, k: usize, n: usize) -> R
     Ok(())
 }
 
+/// The importances of `k` rows, 1 each where none are given.
+fn or_ones(importance: Option<&[f32]>, k: usize) -> Cow<'_, [f32]> {
+    importance.map_or_else(|| vec![1.0; k].into(), Cow::from)
+}
+
 /// `[n][k]` from `[k][n]`: every `step`th column.
 fn columns(values: &[f32], k: usize, n: usize, step: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(k.saturating_mul(n.div_ceil(step.max(1))));
@@ -145,14 +151,7 @@ pub fn data_free(
         let (levels, scales, codebook) = Default::default();
         return Ok(CodeBlock { k, n, bits, group, unit: 0.0, levels, scales, codebook });
     }
-    let ones;
-    let importance = match importance {
-        Some(h) => h,
-        None => {
-            ones = vec![1f32; k];
-            &ones
-        }
-    };
+    let importance = &*or_ones(importance, k);
     let groups = k.div_ceil(group);
     let mut block = CodeBlock {
         k,
@@ -203,14 +202,7 @@ pub fn expected_loss(
     if values.is_empty() {
         return Ok(0.0);
     }
-    let ones;
-    let importance = match importance {
-        Some(h) => h,
-        None => {
-            ones = vec![1f32; k];
-            &ones
-        }
-    };
+    let importance = &*or_ones(importance, k);
     let turned = columns(values, k, n, n.div_ceil(SAMPLED_COLUMNS));
     let turned: Vec<&[f32]> = turned.chunks_exact(k.max(1)).collect();
     let sum = pulp::Arch::new().dispatch(|| {

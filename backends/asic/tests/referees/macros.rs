@@ -145,16 +145,23 @@ fn taps_are_near_and_antennas_small_and_seeded_faults_are_found() {
     }
 }
 
-#[test]
-fn the_slowest_read_of_a_large_macro_is_right_and_settles() {
+/// The netlist of the slowest read of the largest macro, in a folder of its own.
+fn largest_path() -> (tempfile::TempDir, String) {
     let text = ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
     let process = Process::open(&text).unwrap();
     let rom = Macro::new(&process, MacroShape { word_lines: 512, bit_lines: 1024, mux: 16 }).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let netlist = dir.path().join("path.spice");
     std::fs::write(&netlist, rom.critical_path("path")).unwrap();
+    let netlist = netlist.to_str().unwrap().to_owned();
+    (dir, netlist)
+}
+
+#[test]
+fn the_slowest_read_of_a_large_macro_is_right_and_settles() {
+    let (_dir, netlist) = largest_path();
     let models = models();
-    let read = script("critical_path.py", &[&models, netlist.to_str().unwrap(), "tt", "1.8", "25", "12"]);
+    let read = script("critical_path.py", &[&models, &netlist, "tt", "1.8", "25", "12"]);
     let numbers: Vec<f64> = read.split_whitespace().filter_map(|w| w.parse().ok()).collect();
     let [access, recovery, high, held] = numbers[..] else { panic!("{read}") };
     assert!((1.0..10.0).contains(&access) && (0.5..10.0).contains(&recovery), "{read}");
@@ -163,17 +170,11 @@ fn the_slowest_read_of_a_large_macro_is_right_and_settles() {
 
 #[test]
 fn the_keeper_holds_a_line_of_leaking_cells_and_without_it_the_line_falls() {
-    let text = ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
-    let process = Process::open(&text).unwrap();
-    let rom = Macro::new(&process, MacroShape { word_lines: 512, bit_lines: 1024, mux: 16 }).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let netlist = dir.path().join("path.spice");
-    std::fs::write(&netlist, rom.critical_path("path")).unwrap();
+    let (_dir, netlist) = largest_path();
     let models = models();
     // 20 us; the second time the cells leak a hundred times as much.
     for (cells, falls_below) in [("1", 0.9), ("100", 0.2)] {
-        let netlist = netlist.to_str().unwrap();
-        let line = script("hold_line.py", &[&models, netlist, "ff", "1.98", "125", "20", cells]);
+        let line = script("hold_line.py", &[&models, &netlist, "ff", "1.98", "125", "20", cells]);
         let levels: Vec<f64> = line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
         assert!(levels[0] > 0.95 && levels[1] < falls_below, "{line}");
     }
