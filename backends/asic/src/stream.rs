@@ -14,7 +14,7 @@ use crate::sink::Sink;
 /// Longest cell name.
 pub const NAME_MAX: usize = 32;
 /// Most copies along a side of an array reference.
-const COPIES_MAX: i64 = 32_767;
+pub const COPIES_MAX: i64 = 32_767;
 /// 2000-01-01 00:00:00, twice.
 const DATES: [I16; 12] = {
     let (y, one, zero) = (I16::new(2000), I16::new(1), I16::new(0));
@@ -141,20 +141,37 @@ impl Cells {
         Ok(())
     }
 
-    /// Begins a cell.
-    pub fn begin(&mut self, name: &str) -> Result<(), StreamError> {
+    fn element(&mut self, element: Element<'_>) -> Result<(), StreamError> {
+        self.event(&GdsEvent::Element(element))?;
+        // The writer of this one event ends it only before the next.
+        self.bytes.extend_from_slice(&ENDEL);
+        Ok(())
+    }
+
+    fn name(&self, name: &str) -> Result<(), StreamError> {
+        if is_name(name) { Ok(()) } else { Err(StreamError::Name(name.to_owned())) }
+    }
+
+    fn at(&self, nm: Nm) -> Result<I32, StreamError> {
+        match i32::try_from(nm) {
+            Ok(v) => Ok(I32::new(v)),
+            Err(_) => Err(StreamError::Coordinate(nm, self.cell.clone())),
+        }
+    }
+}
+
+impl Sink for Cells {
+    fn begin(&mut self, name: &str) -> Result<(), StreamError> {
         self.name(name)?;
         name.clone_into(&mut self.cell);
         self.event(&GdsEvent::StructureBegin(StructureBegin { timestamps: &DATES, name }))
     }
 
-    /// Ends the cell.
-    pub fn end(&mut self) -> Result<(), StreamError> {
+    fn end(&mut self) -> Result<(), StreamError> {
         self.event(&GdsEvent::StructureEnd)
     }
 
-    /// A rectangle, `[x0, y0, x1, y1]`.
-    pub fn rectangle(&mut self, layer: Layer, area: [Nm; 4]) -> Result<(), StreamError> {
+    fn rectangle(&mut self, layer: Layer, area: [Nm; 4]) -> Result<(), StreamError> {
         let [x0, y0, x1, y1] = area;
         if x0 >= x1 || y0 >= y1 {
             return Err(StreamError::Rectangle(area, self.cell.clone()));
@@ -170,8 +187,7 @@ impl Cells {
         }))
     }
 
-    /// One copy of a cell, its origin at `at`.
-    pub fn copy(&mut self, name: &str, at: [Nm; 2]) -> Result<(), StreamError> {
+    fn copy(&mut self, name: &str, at: [Nm; 2]) -> Result<(), StreamError> {
         self.name(name)?;
         let xy = [self.at(at[0])?, self.at(at[1])?];
         self.element(Element::Sref(Sref {
@@ -183,8 +199,7 @@ impl Cells {
         }))
     }
 
-    /// `columns` x `rows` copies of a cell, the first at `at`.
-    pub fn copies(
+    fn copies(
         &mut self,
         name: &str,
         at: [Nm; 2],
@@ -210,8 +225,7 @@ impl Cells {
         }))
     }
 
-    /// A label.
-    pub fn label(&mut self, layer: Layer, at: [Nm; 2], text: &str) -> Result<(), StreamError> {
+    fn label(&mut self, layer: Layer, at: [Nm; 2], text: &str) -> Result<(), StreamError> {
         if !(1..=512).contains(&text.len()) || !text.is_ascii() {
             return Err(StreamError::Label(text.to_owned(), self.cell.clone()));
         }
@@ -228,56 +242,6 @@ impl Cells {
             xy: (&xy).into(),
             string: text,
         }))
-    }
-
-    fn element(&mut self, element: Element<'_>) -> Result<(), StreamError> {
-        self.event(&GdsEvent::Element(element))?;
-        // The writer of this one event ends it only before the next.
-        self.bytes.extend_from_slice(&ENDEL);
-        Ok(())
-    }
-
-    fn name(&self, name: &str) -> Result<(), StreamError> {
-        if is_name(name) { Ok(()) } else { Err(StreamError::Name(name.to_owned())) }
-    }
-
-    fn at(&self, nm: Nm) -> Result<I32, StreamError> {
-        match i32::try_from(nm) {
-            Ok(v) => Ok(I32::new(v)),
-            Err(_) => Err(StreamError::Coordinate(nm, self.cell.clone())),
-        }
-    }
-}
-
-impl Sink for Cells {
-    fn begin(&mut self, name: &str) -> Result<(), StreamError> {
-        self.begin(name)
-    }
-
-    fn end(&mut self) -> Result<(), StreamError> {
-        self.end()
-    }
-
-    fn rectangle(&mut self, layer: Layer, area: [Nm; 4]) -> Result<(), StreamError> {
-        self.rectangle(layer, area)
-    }
-
-    fn copy(&mut self, name: &str, at: [Nm; 2]) -> Result<(), StreamError> {
-        self.copy(name, at)
-    }
-
-    fn copies(
-        &mut self,
-        name: &str,
-        at: [Nm; 2],
-        counts: [i64; 2],
-        pitch: [Nm; 2],
-    ) -> Result<(), StreamError> {
-        self.copies(name, at, counts, pitch)
-    }
-
-    fn label(&mut self, layer: Layer, at: [Nm; 2], text: &str) -> Result<(), StreamError> {
-        self.label(layer, at, text)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::encode::{self, ArrayShape};
 use crate::macros::draw::{Kit, Sketch, about};
 use crate::macros::place::Places;
 use crate::process::Nm;
+use crate::sink::Sink;
 use crate::stream::{Cells, StreamError};
 
 /// Cell of the array without its program.

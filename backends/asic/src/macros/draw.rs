@@ -1,6 +1,7 @@
 //! Shapes of one cell, and stacks of cuts.
 
 use crate::process::{Layer, Nm, Process};
+use crate::sink::Sink;
 use crate::stream::{Cells, StreamError};
 
 /// `[x0, y0, x1, y1]`.

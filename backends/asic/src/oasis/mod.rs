@@ -30,7 +30,7 @@ use flate2::write::DeflateEncoder;
 use crate::patterns::{self, Pattern, Used};
 use crate::process::{Layer, Nm, Process};
 use crate::sink::Sink;
-use crate::stream::{StreamError, is_name};
+use crate::stream::{COPIES_MAX, StreamError, is_name};
 
 /// First bytes of the file.
 const MAGIC: &[u8] = b"%SEMI-OASIS\r\n";
@@ -250,7 +250,7 @@ impl Sink for Cells {
         pitch: [Nm; 2],
     ) -> Result<(), StreamError> {
         let [columns, rows] = counts;
-        let fits = |n: i64| (1..=i64::from(i16::MAX)).contains(&n);
+        let fits = |n: i64| (1..=COPIES_MAX).contains(&n);
         let (Some(n), true) = (columns.checked_mul(rows), fits(columns) && fits(rows)) else {
             return Err(StreamError::Copies(columns, rows, self.cell.clone()));
         };

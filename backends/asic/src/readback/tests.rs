@@ -1,6 +1,7 @@
 //! Faults put into layouts, each of which must be reported.
 
 use super::*;
+use crate::sink::Sink;
 use crate::stream::Cells;
 use crate::tests::{Model, mixed, noise, process};
 use library::Shape;
