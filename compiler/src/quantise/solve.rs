@@ -17,7 +17,7 @@ const ROUNDS: usize = 2;
 /// Sweeps over a column's codes in a round.
 const SWEEPS: usize = 3;
 /// Strips of columns that [`share`] looks at, about.
-const SHARE_STRIPS: usize = 24;
+const SHARE_STRIPS: usize = 8;
 
 /// Second moments of the inputs of a matrix of `k` rows, means over calibration rows.
 #[derive(Debug, Clone, Copy)]
