@@ -197,7 +197,7 @@ fn cells(asic: &Asic) -> Result<Option<Scene>, Diagnostics> {
                 let y = node as i64 * c.pitch_y_nm;
                 scene
                     .shapes
-                    .push(([x + span[0], y + c.cut_y_nm[0], x + span[1], y + c.cut_y_nm[1]], colour("mcon")));
+                    .push(([x + span[0], y + c.cut_y_nm[0], x + span[1], y + c.cut_y_nm[1]], colour(p.levels().cut.name)));
             });
         }
         for row in 0..rows as usize {

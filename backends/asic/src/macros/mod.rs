@@ -102,6 +102,9 @@ impl MacroShape {
     pub fn check(self, process: &Process) -> Result<(), Diagnostics> {
         let mut problems = Diagnostics::new();
         let mut refuse = |text: String| problems.push(Diagnostic::error(&E0523, text));
+        if !process.periphery {
+            refuse(format!("process `{}` describes no periphery: arrays are all it has", process.name));
+        }
         let (per_row, segment) = (process.logic.word_lines, process.strap.columns);
         if !self.word_lines.is_multiple_of(per_row) || self.word_lines < 2 * per_row || self.word_lines > 512
         {

@@ -506,7 +506,7 @@ fn met1_leaves_the_clear_area_that_its_density_rule_asks_for() {
             .sum();
         covered as f64 / ((w[2] - w[0]) * (w[3] - w[1])) as f64
     };
-    let most = process.rules.met1_density_max;
+    let most = process.rules.density_max;
     let array = [0, boundary[1] + 400, format.bit_lines as i64 * 770, boundary[3] - 800];
     assert!(share(boundary) < share(array) && share(array) < most, "{} {}", share(boundary), share(array));
     // Any window of 40 um or more, wherever it lies.
