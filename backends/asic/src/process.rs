@@ -1609,4 +1609,183 @@ mod tests {
         let got = messages(&builtin().replace("via = [68, 44]", "via = [67, 44]"));
         assert_eq!(got, ["E0502 layers.mcon and layers.via are both 67/44"]);
     }
+
+    /// The built-in files with their names.
+    fn files() -> Vec<(&'static str, String)> {
+        [("sky130", crate::SKY130), ("sky130-via1", crate::SKY130_VIA1), ("sg13g2", crate::SG13G2)]
+            .map(|(name, toml)| (name, toml.to_owned()))
+            .into()
+    }
+
+    #[test]
+    fn the_other_built_in_processes_are_consistent() {
+        // The cell's area, and what weights change: via and, in SG13G2, Via1.
+        for (toml, area, cut) in
+            [(crate::SKY130_VIA1, 870 * 430, [68, 44]), (crate::SG13G2, 820 * 510, [19, 0])]
+        {
+            let p = open(toml).unwrap();
+            let layer = p.levels().cut.layer;
+            assert_eq!((p.bit_area_nm2(), [layer.layer, layer.datatype]), (area, cut));
+            assert!(!p.periphery && p.rail_density() < 0.6 && p.pad_density() < 0.6);
+        }
+    }
+
+    #[test]
+    fn variants_of_a_process_have_its_layers_and_rules() {
+        let [a, b] = [crate::SKY130, crate::SKY130_VIA1].map(|toml| open(toml).unwrap());
+        assert!(a.layers == b.layers && a.rules == b.rules && a.reticle == b.reticle && a.tile == b.tile);
+    }
+
+    #[test]
+    fn every_key_that_a_file_lacks_is_named() {
+        for (name, toml) in files() {
+            let mut section = String::new();
+            for line in toml.lines() {
+                if let Some(head) = line.strip_prefix('[') {
+                    section = head.trim_end_matches(']').to_owned();
+                }
+                let Some((key, _)) = line.split_once(" = ") else { continue };
+                // Once a layer is not there, what is said of it may be left out.
+                let table: Table = toml.parse().unwrap();
+                let mut lacking = table.clone();
+                match lacking.get_mut(&section) {
+                    None => {
+                        lacking.remove(key).unwrap();
+                    }
+                    Some(inner) => {
+                        inner.as_table_mut().unwrap().remove(key).unwrap();
+                    }
+                }
+                let full = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+                let got = messages(&lacking.to_string());
+                let missing = format!("E0501 `{full}` is missing");
+                assert!(got.contains(&missing), "{name} {full}: {got:#?}");
+            }
+        }
+    }
+
+    /// Rules of a file that no number of the array contradicts, however much they ask for.
+    fn idle_rules(toml: &str) -> Vec<String> {
+        let table: Table = toml.parse().unwrap();
+        let rules = table["rules"].as_table().unwrap();
+        let idle = rules.iter().filter(|(key, _)| {
+            let hard = match key.as_str() {
+                "density_max" => Value::Float(0.01),
+                "tap_distance_nm" => Value::Integer(1000),
+                key if key.ends_with("_nm2") => Value::Integer(1_000_000_000),
+                _ => Value::Integer(500_000),
+            };
+            let mut changed = table.clone();
+            changed["rules"].as_table_mut().unwrap().insert((*key).clone(), hard);
+            open(&changed.to_string()).is_ok()
+        });
+        idle.map(|(key, _)| key.clone()).collect()
+    }
+
+    #[test]
+    fn a_rule_that_the_array_breaks_is_a_contradiction() {
+        // Without a stack, met3 and the cuts to it are drawn in macros alone.
+        let upper = [
+            "met2_enclose_via2_ends_nm",
+            "met2_enclose_via2_nm",
+            "met34_space_nm",
+            "met3_area_nm2",
+            "met3_enclose_via2_ends_nm",
+            "met3_enclose_via2_nm",
+            "met3_width_nm",
+            "via23_space_nm",
+            "via2_size_nm",
+            "via3_size_nm",
+            "via_array_space_nm",
+        ];
+        for (name, toml) in files() {
+            let mut idle = idle_rules(&toml);
+            idle.sort_unstable();
+            let want: &[&str] =
+                if name == "sky130-via1" { &["met34_space_nm", "via3_size_nm"] } else { &upper };
+            assert_eq!(idle, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn sections_of_the_periphery_are_all_there_or_none() {
+        let whole: Table = builtin().parse().unwrap();
+        let parts = ["logic", "strap", "column", "wire", "device"];
+        for part in parts {
+            let mut lacking = whole.clone();
+            lacking.remove(part).unwrap();
+            let got = messages(&lacking.to_string());
+            assert!(
+                !got.is_empty() && got.iter().all(|m| m.starts_with(&format!("E0501 `{part}."))),
+                "{got:#?}"
+            );
+        }
+        let mut none = whole;
+        parts.iter().for_each(|part| drop(none.remove(*part)));
+        let process = open(&none.to_string()).unwrap();
+        assert!(!process.periphery);
+        // A macro cannot be built of it.
+        let shape = crate::macros::MacroShape { word_lines: 64, bit_lines: 64, mux: 16 };
+        let refused = crate::macros::Macro::new(&process, shape).err().unwrap();
+        assert_eq!(refused.0[0].code.id, "E0523");
+        assert!(refused.0[0].message.contains("describes no periphery"), "{refused}");
+    }
+
+    #[test]
+    fn a_stack_that_misses_its_contact_or_pad_is_a_contradiction() {
+        for (change, to, expected) in [
+            ("li1_x_nm = [165, 495]", "li1_x_nm = [265, 595]", "li1 around the contact is -20 along x"),
+            ("mcon_x_nm = [245, 415]", "mcon_x_nm = [245, 405]", "cut of a stack is 160, rules.mcon_size_nm"),
+            (
+                "pad_x_nm = [-30, 690]",
+                "pad_x_nm = [-30, 650]",
+                "node pad around the cut under the ground rail",
+            ),
+            (
+                "pad_x_nm = [-30, 690]",
+                "pad_x_nm = [-30, 705]",
+                "space of node pads is 135, rules.met1_space_nm",
+            ),
+            ("pitch_x_nm = 870", "pitch_x_nm = 860", "met2 covers 60.47 % of the array"),
+            ("via_offset_nm = 205", "via_offset_nm = 195", "space of the via2s of a ground pad is 190"),
+            ("mcon_y_nm = [-85, 85]", "mcon_y_nm = [-80, 90]", "must be centred on the node"),
+        ] {
+            assert!(crate::SKY130_VIA1.contains(change), "{change}");
+            let got = messages(&crate::SKY130_VIA1.replace(change, to));
+            assert!(got.iter().any(|m| m.contains(expected)), "{expected}: {got:#?}");
+        }
+    }
+
+    #[test]
+    fn rules_that_sg13g2_alone_has_are_checked() {
+        for (change, to, expected) in [
+            ("pitch_y_nm = 510", "pitch_y_nm = 470", "rules.mcon_array_space_nm asks for at least 290"),
+            (
+                "implant_to_gate_nm = 300",
+                "implant_to_gate_nm = 700",
+                "implant of the taps to the nearest gate is 540",
+            ),
+            (
+                "contact_x_nm = [-700, -1250]",
+                "contact_x_nm = [-100, -650]",
+                "word-line contact to the first diffusion is 120",
+            ),
+        ] {
+            assert!(crate::SG13G2.contains(change), "{change}");
+            let got = messages(&crate::SG13G2.replace(change, to));
+            assert!(got.iter().any(|m| m.contains(expected)), "{expected}: {got:#?}");
+        }
+    }
+
+    #[test]
+    fn layers_may_be_absent_by_name_alone() {
+        // Diffusion and taps may share a layer, no others; a layer that every process needs cannot be absent.
+        let got = messages(&crate::SG13G2.replace("psdm = [14, 0]", "psdm = \"none\""));
+        assert!(got[0].starts_with("E0501 `layers.psdm` is \"none\""), "{got:#?}");
+        let got = messages(&crate::SG13G2.replace("poly = [5, 0]", "poly = [1, 0]"));
+        assert_eq!(got, ["E0502 layers.diff and layers.poly are both 1/0"]);
+        // With the layer its rules are asked for.
+        let got = messages(&crate::SG13G2.replace("npc = \"none\"", "npc = [95, 20]"));
+        assert!(got.iter().any(|m| m == "E0501 `rules.npc_width_nm` is missing"), "{got:#?}");
+    }
 }
