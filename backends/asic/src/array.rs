@@ -15,6 +15,10 @@
 //!  =============  |---|---tap row---|---|  ====
 //! ```
 //!
+//! What is drawn on which layer follows the process file's [levels](crate::process::Levels): where it has a `[stack]`, pads
+//! are on met1, bit lines on met2 and straps on met3, and the via between pad and rail is the programmed cut.
+//! Otherwise each is a level lower, and the cut is mcon.
+//!
 //! One base cell serves every tile of a shape: `base_<word lines>x<bit lines>`. It is built of
 //! arrays of a node, a strip, a pair of word-line ends and a tap, so it stays small.
 
@@ -120,16 +124,16 @@ impl<'a> Array<'a> {
             self.write_group(cells, written, group.word_lines)?;
         }
         let (p, r) = (self.process, &self.process.rail);
-        let l = &p.layers;
+        let (l, levels) = (&p.layers, p.levels());
         let [bottom, top] = self.rails();
         let pins_top = top + r.pin_extension_nm;
         let [b0, b1] = p.cell.bit_line_x_nm;
         let [g0, g1] = p.cell.ground_x_nm;
         let rails = format!("base_rails_{}", self.shape.word_lines);
         cell(cells, written, &rails, |c| {
-            c.rectangle(l.met1, [b0, bottom, b1, pins_top])?;
-            c.rectangle(l.met1_pin, [b0, pins_top - r.pin_nm, b1, pins_top])?;
-            c.rectangle(l.met1, [g0, bottom, g1, top])
+            c.rectangle(levels.rail.layer, [b0, bottom, b1, pins_top])?;
+            c.rectangle(levels.rail.pin, [b0, pins_top - r.pin_nm, b1, pins_top])?;
+            c.rectangle(levels.rail.layer, [g0, bottom, g1, top])
         })?;
         let columns = i64::from(self.shape.bit_lines);
         cell(cells, written, &self.base_name(), |c| {
@@ -143,16 +147,16 @@ impl<'a> Array<'a> {
             }
             let (s, half) = (&p.ground_strap, p.ground_strap.half_width_nm);
             for x in [s.left_x_nm, self.width() + s.right_x_nm] {
-                c.rectangle(l.met2, [x - half, bottom, x + half, top])?;
+                c.rectangle(levels.strap.layer, [x - half, bottom, x + half, top])?;
                 for [y0, y1] in [[bottom, bottom + r.pin_nm], [top - r.pin_nm, top]] {
-                    c.rectangle(l.met2_pin, [x - half, y0, x + half, y1])?;
-                    c.label(l.met2_label, [x, (y0 + y1) / 2], "VGND")?;
+                    c.rectangle(levels.strap.pin, [x - half, y0, x + half, y1])?;
+                    c.label(levels.strap.label, [x, (y0 + y1) / 2], "VGND")?;
                 }
             }
             let bit_line = (b0 + b1) / 2;
             for i in 0..columns {
                 let at = [i * p.cell.pitch_x_nm + bit_line, pins_top - r.pin_nm / 2];
-                c.label(l.met1_label, at, &format!("BL{i}"))?;
+                c.label(levels.rail.label, at, &format!("BL{i}"))?;
             }
             for group in self.row_groups() {
                 for i in 0..group.word_lines {
@@ -182,7 +186,7 @@ impl<'a> Array<'a> {
         format!("base_wl{}_{}", u8::from(odd), self.shape.bit_lines)
     }
 
-    /// A contact and its li1 pad; origin at the node.
+    /// A contact and its pad; origin at the node.
     pub(crate) fn write_node(
         &self,
         cells: &mut impl Sink,
@@ -191,7 +195,11 @@ impl<'a> Array<'a> {
         let (l, g) = (&self.process.layers, &self.process.cell);
         cell(cells, written, "base_node", |c| {
             c.rectangle(l.licon, span([g.licon_x_nm, g.licon_y_nm]))?;
-            c.rectangle(l.li1, span([g.pad_x_nm, g.pad_y_nm]))
+            if let Some(stack) = &self.process.stack {
+                c.rectangle(l.li1, span([stack.li1_x_nm, stack.li1_y_nm]))?;
+                c.rectangle(l.mcon, span([stack.mcon_x_nm, stack.mcon_y_nm]))?;
+            }
+            c.rectangle(self.process.levels().pad.layer, span([g.pad_x_nm, g.pad_y_nm]))
         })
     }
 
@@ -204,7 +212,12 @@ impl<'a> Array<'a> {
         let (l, g) = (&self.process.layers, &self.process.cell);
         cell(cells, written, "base_tap", |c| {
             c.rectangle(l.licon, span([g.licon_x_nm, g.licon_y_nm]))?;
-            c.rectangle(l.mcon, span([g.cut_ground_x_nm, g.cut_y_nm]))
+            let levels = self.process.levels();
+            if let Some(stack) = &self.process.stack {
+                c.rectangle(l.mcon, span([stack.mcon_x_nm, stack.mcon_y_nm]))?;
+                c.rectangle(levels.pad.layer, span([g.pad_x_nm, g.pad_y_nm]))?;
+            }
+            c.rectangle(levels.cut.layer, span([g.cut_ground_x_nm, g.cut_y_nm]))
         })
     }
 
@@ -270,22 +283,20 @@ impl<'a> Array<'a> {
             }
             let over = g.diff_overhang_nm + g.implant_enclosure_nm;
             let last = self.width() - g.pitch_x_nm + g.diff_x_nm[1];
-            c.rectangle(
-                l.nsdm,
-                [
-                    g.diff_x_nm[0] - g.implant_enclosure_nm,
-                    -over,
-                    last + g.implant_enclosure_nm,
-                    height + over,
-                ],
-            )?;
-            let over = w.npc_overhang_nm;
-            c.rectangle(l.npc, [w.npc_x_nm[0], -over, w.npc_x_nm[1], height + over])
+            if let Some(nsdm) = l.nsdm {
+                let x = [g.diff_x_nm[0] - g.implant_enclosure_nm, last + g.implant_enclosure_nm];
+                c.rectangle(nsdm, [x[0], -over, x[1], height + over])?;
+            }
+            if let Some(npc) = l.npc {
+                let over = w.npc_overhang_nm;
+                c.rectangle(npc, [w.npc_x_nm[0], -over, w.npc_x_nm[1], height + over])?;
+            }
+            Ok(())
         })
     }
 
-    /// Tap, li1 strap, ground cuts and the met1 pads under the met2 straps; origin at the array's left
-    /// edge and the row's centre.
+    /// Tap, li1 strap, ground cuts, and what joins that strap to those beside the array; origin at the array's
+    /// left edge and the row's centre.
     fn write_tap_row(
         &self,
         cells: &mut impl Sink,
@@ -304,14 +315,18 @@ impl<'a> Array<'a> {
             let half = t.strap_half_height_nm;
             c.rectangle(l.li1, [straps[0] - s.half_width_nm, -half, straps[1] + s.half_width_nm, half])?;
             c.copies("base_tap", [0, 0], [columns, 1], [p.cell.pitch_x_nm, 0])?;
+            let levels = p.levels();
             for x in straps {
                 let half = s.pad_half_height_nm;
-                c.rectangle(l.met1, [x - s.half_width_nm, -half, x + s.half_width_nm, half])?;
+                let pads = levels.lower_cut.map(|_| levels.pad).into_iter().chain([levels.rail]);
+                for pad in pads {
+                    c.rectangle(pad.layer, [x - s.half_width_nm, -half, x + s.half_width_nm, half])?;
+                }
                 for x in [x - s.via_offset_nm, x + s.via_offset_nm] {
-                    let half = p.rules.mcon_size_nm / 2;
-                    c.rectangle(l.mcon, [x - half, -half, x + half, half])?;
-                    let half = p.rules.via_size_nm / 2;
-                    c.rectangle(l.via, [x - half, -half, x + half, half])?;
+                    for cut in levels.lower_cut.into_iter().chain([levels.cut, levels.strap_cut]) {
+                        let half = cut.size_nm / 2;
+                        c.rectangle(cut.layer, [x - half, -half, x + half, half])?;
+                    }
                 }
             }
             Ok(())

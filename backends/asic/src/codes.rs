@@ -10,7 +10,7 @@ pfmc_ir::codes! {
     E0502 "the process file contradicts itself"
         "The numbers of the process file are checked against each other before anything is drawn: \
          coordinates must lie on the grid, the cell must obey the file's own rules (widths, spacings, \
-         enclosures, areas, met1 density), each programmed cut must land on its rail and on the \
+         enclosures, areas, density), each programmed cut must land on its rail and on the \
          node's pad, and no diffusion may be farther from a tap than allowed. The message names the \
          rule, the number drawn and the number needed. Change the cell or correct the rule."
     E0503 "the scheme cannot be realised in a ROM array"
@@ -89,7 +89,8 @@ pfmc_ir::codes! {
     E0523 "a macro of this size cannot be built"
         "A ROM macro has a periphery that fits certain sizes alone: whole rows of the decoder, whole \
          segments between the straps of its word lines, and 8 or 16 bit lines to an output. The message \
-         names the number and what is possible. Choose a size near it."
+         names the number and what is possible. Choose a size near it. Of a process file without the sections of a \
+         periphery (logic, strap, column, wire, device) no macro can be built: it describes arrays alone."
     E0525 "the measured timing of macros cannot be used"
         "Liberty files are written from a file of measurements beside the process file. The message names what \
          is missing in it, or the size or corner that was not measured. Measure it with \

@@ -35,6 +35,12 @@ use crate::process::Process;
 /// The built-in process file.
 pub const SKY130: &str = include_str!("../process/sky130.toml");
 
+/// The built-in process file whose programmed cut is a level higher.
+pub const SKY130_VIA1: &str = include_str!("../process/sky130-via1.toml");
+
+/// The built-in process file of IHP SG13G2.
+pub const SG13G2: &str = include_str!("../process/sg13g2.toml");
+
 /// Measured timing of macros of the built-in process.
 pub const SKY130_TIMING: &str = include_str!("../process/sky130-timing.toml");
 
@@ -52,7 +58,9 @@ impl Backend for Asic {
     }
 
     fn processes(&self) -> Vec<ProcessText> {
-        vec![ProcessText { name: "sky130".to_owned(), toml: SKY130.to_owned() }]
+        [("sky130", SKY130), ("sky130-via1", SKY130_VIA1), ("sg13g2", SG13G2)]
+            .map(|(name, toml)| ProcessText { name: name.to_owned(), toml: toml.to_owned() })
+            .into()
     }
 
     fn codes(&self) -> &'static [&'static Code] {

@@ -182,10 +182,11 @@ pub fn draw<S: Sink>(
         copy(sink, low, 0)?;
         return copy(sink, high, low.width as Nm * g.pitch_x_nm);
     }
+    let cut = process.levels().cut.layer;
     for i in 0..p.width {
         let [x0, x1] = if p.value >> i & 1 == 1 { g.cut_bit_line_x_nm } else { g.cut_ground_x_nm };
         let x = i as Nm * g.pitch_x_nm;
-        sink.rectangle(process.layers.mcon, [x + x0, g.cut_y_nm[0], x + x1, g.cut_y_nm[1]])?;
+        sink.rectangle(cut, [x + x0, g.cut_y_nm[0], x + x1, g.cut_y_nm[1]])?;
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ pub type Span = [Nm; 2];
 /// Largest magnitude of a length in a process file: sums of a few stay within 32-bit coordinates
 /// checks done in 64 bits.
 const NM_MAX: Nm = 1_000_000_000;
+/// Stands for a layer that the process does not have.
+const NONE: &str = "none";
 /// Most copies along a side of an array reference.
 const COPIES_MAX: u32 = 32_767;
 
@@ -86,6 +88,16 @@ impl Fact for Layer {
     }
 }
 
+impl Fact for Option<Layer> {
+    const WHAT: &'static str = "[layer, datatype], two integers from 0 to 255, or \"none\"";
+    fn parse(value: &Value) -> Option<Self> {
+        if value.as_str() == Some(NONE) { Some(None) } else { Layer::parse(value).map(Some) }
+    }
+    fn blank() -> Self {
+        None
+    }
+}
+
 impl Fact for u32 {
     const WHAT: &'static str = "an integer from 1 to 32767";
     fn parse(value: &Value) -> Option<Self> {
@@ -123,6 +135,8 @@ struct Section<'a> {
     path: &'a str,
     table: Table,
     grid: Nm,
+    /// Keys that begin so may be left out: they are about a layer that the process does not have.
+    without: Option<&'static str>,
     problems: &'a mut Diagnostics,
 }
 
@@ -134,6 +148,9 @@ impl Section<'_> {
     fn take<T: Fact>(&mut self, key: &str) -> T {
         let name = self.name(key);
         let Some(value) = self.table.remove(key) else {
+            if self.without.is_some_and(|layer| key.starts_with(layer)) {
+                return T::blank();
+            }
             self.problems.push(
                 Diagnostic::error(&E0501, format!("`{name}` is missing")).help(format!("it is {}", T::WHAT)),
             );
@@ -164,20 +181,30 @@ impl Section<'_> {
 }
 
 macro_rules! sections {
-    ($($(#[$doc:meta])* $section:ident $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
-        $(
-            $(#[$doc])*
-            #[derive(Debug, Clone, PartialEq)]
-            pub struct $name {
-                $($(#[$field_doc])* pub $field: $type,)*
-            }
+    (@struct $(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
 
-            impl $name {
-                fn read(section: &mut Section<'_>) -> Self {
-                    $name { $($field: section.take(stringify!($field)),)* }
-                }
+        impl $name {
+            fn read(section: &mut Section<'_>) -> Self {
+                $name { $($field: section.take(stringify!($field)),)* }
             }
-        )*
+        }
+    };
+    (@blank $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $name { $($field: <$type as Fact>::blank(),)* }
+    };
+    (
+        required { $($(#[$doc:meta])* $section:ident $name:ident { $($fields:tt)* })* }
+        optional { $($(#[$opt_doc:meta])* $opt:ident $opt_name:ident { $($opt_fields:tt)* })* }
+        periphery { $($(#[$per_doc:meta])* $per:ident $per_name:ident { $($per_fields:tt)* })* }
+    ) => {
+        $(sections! { @struct $(#[$doc])* $name { $($fields)* } })*
+        $(sections! { @struct $(#[$opt_doc])* $opt_name { $($opt_fields)* } })*
+        $(sections! { @struct $(#[$per_doc])* $per_name { $($per_fields)* } })*
 
         /// A validated process.
         #[derive(Debug, Clone, PartialEq)]
@@ -186,41 +213,44 @@ macro_rules! sections {
             pub name: String,
             /// Every coordinate is a multiple of this.
             pub grid_nm: Nm,
+            /// Whether the file has the sections of a macro's periphery. A file has all of them or none;
+            /// without them they are blank, and arrays are all that can be drawn.
+            pub periphery: bool,
             $($(#[$doc])* pub $section: $name,)*
+            $($(#[$opt_doc])* pub $opt: Option<$opt_name>,)*
+            $($(#[$per_doc])* pub $per: $per_name,)*
         }
 
         impl Process {
             fn read(mut root: Table, problems: &mut Diagnostics) -> Process {
-                let mut subtables = Table::new();
-                $(
-                    if let Some(value) = root.remove(stringify!($section)) {
-                        subtables.insert(stringify!($section).to_owned(), value);
+                let mut tables = Table::new();
+                let paths = [$(stringify!($section),)* $(stringify!($opt),)* $(stringify!($per),)*];
+                for path in paths {
+                    if let Some(value) = root.remove(path) {
+                        tables.insert(path.to_owned(), value);
                     }
-                )*
-                let mut top = Section { path: "", table: root, grid: 0, problems };
+                }
+                let mut top = Section { path: "", table: root, grid: 0, without: None, problems };
                 let name = top.take("name");
-                let grid_nm: Nm = top.take("grid_nm");
+                let grid = top.take("grid_nm");
                 top.finish();
-                if grid_nm <= 0 {
+                if grid <= 0 {
                     problems.push(Diagnostic::error(&E0502, "`grid_nm` must be above 0"));
                 }
+                let npc = tables.get("layers").and_then(|l| l.get("npc")).and_then(Value::as_str);
+                let without = (npc == Some(NONE)).then_some("npc_");
+                let periphery = [$(stringify!($per)),*].iter().any(|path| tables.contains_key(*path));
+                let mut file = File { tables, grid, without, problems };
                 Process {
                     name,
-                    grid_nm,
-                    $($section: {
-                        let path = stringify!($section);
-                        let table = match subtables.remove(path) {
-                            Some(Value::Table(table)) => table,
-                            Some(_) => {
-                                problems.push(Diagnostic::error(&E0501, format!("`{path}` is not a table")));
-                                Table::new()
-                            }
-                            None => Table::new(),
-                        };
-                        let mut section = Section { path, table, grid: grid_nm, problems };
-                        let value = $name::read(&mut section);
-                        section.finish();
-                        value
+                    grid_nm: grid,
+                    periphery,
+                    $($section: file.section(stringify!($section), $name::read),)*
+                    $($opt: file.has(stringify!($opt)).then(|| file.section(stringify!($opt), $opt_name::read)),)*
+                    $($per: if periphery {
+                        file.section(stringify!($per), $per_name::read)
+                    } else {
+                        sections! { @blank $per_name { $($per_fields)* } }
                     },)*
                 }
             }
@@ -228,7 +258,38 @@ macro_rules! sections {
     };
 }
 
+/// The tables of a file while they are read.
+struct File<'a> {
+    tables: Table,
+    grid: Nm,
+    without: Option<&'static str>,
+    problems: &'a mut Diagnostics,
+}
+
+impl File<'_> {
+    fn has(&self, path: &str) -> bool {
+        self.tables.contains_key(path)
+    }
+
+    fn section<T>(&mut self, path: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let table = match self.tables.remove(path) {
+            Some(Value::Table(table)) => table,
+            Some(_) => {
+                self.problems.push(Diagnostic::error(&E0501, format!("`{path}` is not a table")));
+                Table::new()
+            }
+            None => Table::new(),
+        };
+        let mut section =
+            Section { path, table, grid: self.grid, without: self.without, problems: self.problems };
+        let value = read(&mut section);
+        section.finish();
+        value
+    }
+}
+
 sections! {
+required {
     /// Largest die.
     reticle Reticle {
         /// Along x.
@@ -247,7 +308,8 @@ sections! {
         /// From the outermost shape of a tile to its boundary.
         margin_nm: Nm,
     }
-    /// GDS layers by role.
+    /// GDS layers by role. The roles have the names of SKY130's layers: li1 is the conductor that contacts
+    /// reach, met1 to met4 are those above it. Diffusion and taps may be one layer, where implants tell them apart.
     layers Layers {
         /// Diffusion.
         diff: Layer,
@@ -257,10 +319,10 @@ sections! {
         poly: Layer,
         /// Contact from diffusion, tap or poly to li1.
         licon: Layer,
-        /// Nitride poly cut, around contacts to poly.
-        npc: Layer,
-        /// n+ implant.
-        nsdm: Layer,
+        /// Nitride poly cut, around contacts to poly; not every process has it.
+        npc: Option<Layer>,
+        /// n+ implant; not every process draws it.
+        nsdm: Option<Layer>,
         /// p+ implant.
         psdm: Layer,
         /// Local interconnect.
@@ -269,7 +331,7 @@ sections! {
         li1_pin: Layer,
         /// Labels on li1.
         li1_label: Layer,
-        /// Contact from li1 to met1: the programmed cut.
+        /// Cut from li1 to met1.
         mcon: Layer,
         /// First metal.
         met1: Layer,
@@ -277,7 +339,7 @@ sections! {
         met1_pin: Layer,
         /// Labels on met1.
         met1_label: Layer,
-        /// Via from met1 to met2.
+        /// Cut from met1 to met2.
         via: Layer,
         /// Second metal.
         met2: Layer,
@@ -340,6 +402,8 @@ sections! {
         licon_space_nm: Nm,
         /// Contact to gate.
         licon_to_gate_nm: Nm,
+        /// Contact of poly to diffusion.
+        poly_licon_to_diff_nm: Nm,
         /// Smallest width of npc.
         npc_width_nm: Nm,
         /// Between npcs.
@@ -354,6 +418,8 @@ sections! {
         implant_enclose_nm: Nm,
         /// Implant to the opposite diffusion or tap.
         implant_to_opposite_nm: Nm,
+        /// Implant of taps to the gates of n-channel transistors.
+        implant_to_gate_nm: Nm,
         /// Smallest width of li1.
         li1_width_nm: Nm,
         /// Between li1 shapes.
@@ -362,10 +428,18 @@ sections! {
         li1_enclose_licon_ends_nm: Nm,
         /// Smallest area of li1, square nanometres.
         li1_area_nm2: Nm,
+        /// Largest share of a density window that any of li1 to met4 may cover.
+        density_max: f64,
         /// Side of a cut between li1 and met1, exactly.
         mcon_size_nm: Nm,
         /// Between cuts.
         mcon_space_nm: Nm,
+        /// Between rows of cuts, of which many stand side by side in a row.
+        mcon_array_space_nm: Nm,
+        /// li1 around a cut.
+        li1_enclose_mcon_nm: Nm,
+        /// The same on one pair of sides.
+        li1_enclose_mcon_ends_nm: Nm,
         /// Smallest width of met1.
         met1_width_nm: Nm,
         /// Between met1 shapes.
@@ -376,12 +450,12 @@ sections! {
         met1_enclose_mcon_ends_nm: Nm,
         /// Smallest area of met1, square nanometres.
         met1_area_nm2: Nm,
-        /// Largest share of a density window that met1 may cover.
-        met1_density_max: f64,
         /// Side of a via, exactly.
         via_size_nm: Nm,
         /// Between vias.
         via_space_nm: Nm,
+        /// Between rows of vias, of which many stand side by side in a row.
+        via_array_space_nm: Nm,
         /// met1 around a via.
         met1_enclose_via_nm: Nm,
         /// The same on one pair of sides.
@@ -398,6 +472,18 @@ sections! {
         met2_area_nm2: Nm,
         /// Side of a cut between met2 and met3, exactly.
         via2_size_nm: Nm,
+        /// met2 around such a cut.
+        met2_enclose_via2_nm: Nm,
+        /// The same on one pair of sides.
+        met2_enclose_via2_ends_nm: Nm,
+        /// Smallest width of met3.
+        met3_width_nm: Nm,
+        /// met3 around such a cut.
+        met3_enclose_via2_nm: Nm,
+        /// The same on one pair of sides.
+        met3_enclose_via2_ends_nm: Nm,
+        /// Smallest area of met3, square nanometres.
+        met3_area_nm2: Nm,
         /// Side of a cut between met3 and met4, exactly.
         via3_size_nm: Nm,
         /// Between cuts of met2 and met3, and of met3 and met4.
@@ -421,13 +507,13 @@ sections! {
         licon_x_nm: Span,
         /// The node's contact.
         licon_y_nm: Span,
-        /// The node's li1 pad.
+        /// The node's pad.
         pad_x_nm: Span,
-        /// The node's li1 pad.
+        /// The node's pad.
         pad_y_nm: Span,
-        /// The met1 bit line.
+        /// The bit line.
         bit_line_x_nm: Span,
-        /// The met1 ground rail.
+        /// The ground rail.
         ground_x_nm: Span,
         /// The cut site under the bit line.
         cut_bit_line_x_nm: Span,
@@ -466,20 +552,20 @@ sections! {
         /// Half the height of the li1 ground strap.
         strap_half_height_nm: Nm,
     }
-    /// The met2 ground straps left and right of the array.
+    /// The ground straps left and right of the array, on the conductor above the rails.
     ground_strap GroundStrap {
         /// Centre of the left strap from the array's left edge.
         left_x_nm: Nm,
         /// Centre of the right strap from the array's right edge.
         right_x_nm: Nm,
-        /// Half the width of the straps and of their met1 pads.
+        /// Half the width of the straps and of the pads under them.
         half_width_nm: Nm,
-        /// Half the height of the met1 pads.
+        /// Half the height of the pads.
         pad_half_height_nm: Nm,
-        /// Of each of the two cuts and vias of a pad from its centre, along x.
+        /// Of each of the two cuts a level from the pads' centre, along x.
         via_offset_nm: Nm,
     }
-    /// Vertical extent of met1 rails and met2 straps.
+    /// Vertical extent of rails and straps.
     rail Rail {
         /// Past the centre of the outermost tap rows.
         overhang_nm: Nm,
@@ -488,6 +574,22 @@ sections! {
         /// Height of the pin shapes at the ends of rails and straps.
         pin_nm: Nm,
     }
+}
+optional {
+    /// From the node's contact up to its pad, where the pad is on met1 and the programmed cut is the via above
+    /// it. Without this section the pad is on li1 and the programmed cut is mcon.
+    stack Stack {
+        /// The li1 square over the contact.
+        li1_x_nm: Span,
+        /// The li1 square over the contact.
+        li1_y_nm: Span,
+        /// The cut from it to the pad.
+        mcon_x_nm: Span,
+        /// The cut from it to the pad.
+        mcon_y_nm: Span,
+    }
+}
+periphery {
     /// Rows of logic around an array; y from the centre of a row's ground rail.
     logic Logic {
         /// Word lines a row of the decoder serves.
@@ -622,6 +724,83 @@ sections! {
         pfet: String,
     }
 }
+}
+
+/// A conductor: its role, layers and rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conductor {
+    /// Role, as the process file names it.
+    pub name: &'static str,
+    /// Shapes.
+    pub layer: Layer,
+    /// Pins.
+    pub pin: Layer,
+    /// Labels.
+    pub label: Layer,
+    /// Smallest width.
+    pub width_nm: Nm,
+    /// Between shapes.
+    pub space_nm: Nm,
+    /// Smallest area, square nanometres.
+    pub area_nm2: Nm,
+}
+
+/// The cuts between two conductors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Role, as the process file names it.
+    pub name: &'static str,
+    /// Shapes.
+    pub layer: Layer,
+    /// Side, exactly.
+    pub size_nm: Nm,
+    /// Between cuts.
+    pub space_nm: Nm,
+    /// Between rows of cuts, of which many stand side by side in a row.
+    pub array_space_nm: Nm,
+    /// Of the conductor below around a cut: on all sides, and on one pair of sides.
+    pub below_nm: [Nm; 2],
+    /// The same of the conductor above.
+    pub above_nm: [Nm; 2],
+}
+
+/// The conductors and cuts of an array by what they do in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Levels {
+    /// Pads of the nodes.
+    pub pad: Conductor,
+    /// Programmed cuts, from pads to rails. Weights change this layer alone.
+    pub cut: Cut,
+    /// Bit lines and ground rails.
+    pub rail: Conductor,
+    /// From rails' conductor to straps'.
+    pub strap_cut: Cut,
+    /// Vertical ground straps beside the array.
+    pub strap: Conductor,
+    /// From li1 to the pads, where they are not on li1.
+    pub lower_cut: Option<Cut>,
+}
+
+impl Conductor {
+    /// Key of a rule about it.
+    fn rule(&self, what: &str) -> String {
+        match (self.name, what) {
+            ("met3", "space") => "rules.met34_space_nm".to_owned(),
+            (name, "area") => format!("rules.{name}_area_nm2"),
+            (name, what) => format!("rules.{name}_{what}_nm"),
+        }
+    }
+}
+
+impl Cut {
+    /// Key of a rule about them.
+    fn rule(&self, what: &str) -> String {
+        match (self.name, what) {
+            ("via2", "space" | "array_space") => "rules.via23_space_nm".to_owned(),
+            (name, what) => format!("rules.{name}_{what}_nm"),
+        }
+    }
+}
 
 impl Process {
     /// Reads and validates a process file.
@@ -645,10 +824,102 @@ impl Process {
         problems.into_result(process).map(|(process, _)| process)
     }
 
-    /// Covered share of met1 inside the array, where rails are the only met1.
-    pub fn met1_density(&self) -> f64 {
+    /// Covered share of the rails' conductor inside the array, where rails are all there is on it.
+    pub fn rail_density(&self) -> f64 {
         let c = &self.cell;
         (width(c.bit_line_x_nm) + width(c.ground_x_nm)) as f64 / c.pitch_x_nm as f64
+    }
+
+    /// Covered share of the pads' conductor inside a row group.
+    pub fn pad_density(&self) -> f64 {
+        let c = &self.cell;
+        (width(c.pad_x_nm) * width(c.pad_y_nm)) as f64 / self.bit_area_nm2() as f64
+    }
+
+    /// What the conductors and cuts of the array do in it.
+    pub fn levels(&self) -> Levels {
+        let [li1, met1, met2, met3] = self.conductors();
+        let [mcon, via, via2] = self.cuts();
+        if self.stack.is_some() {
+            Levels { pad: met1, cut: via, rail: met2, strap_cut: via2, strap: met3, lower_cut: Some(mcon) }
+        } else {
+            Levels { pad: li1, cut: mcon, rail: met1, strap_cut: via, strap: met2, lower_cut: None }
+        }
+    }
+
+    fn conductors(&self) -> [Conductor; 4] {
+        let (l, r) = (&self.layers, &self.rules);
+        [
+            Conductor {
+                name: "li1",
+                layer: l.li1,
+                pin: l.li1_pin,
+                label: l.li1_label,
+                width_nm: r.li1_width_nm,
+                space_nm: r.li1_space_nm,
+                area_nm2: r.li1_area_nm2,
+            },
+            Conductor {
+                name: "met1",
+                layer: l.met1,
+                pin: l.met1_pin,
+                label: l.met1_label,
+                width_nm: r.met1_width_nm,
+                space_nm: r.met1_space_nm,
+                area_nm2: r.met1_area_nm2,
+            },
+            Conductor {
+                name: "met2",
+                layer: l.met2,
+                pin: l.met2_pin,
+                label: l.met2_label,
+                width_nm: r.met2_width_nm,
+                space_nm: r.met2_space_nm,
+                area_nm2: r.met2_area_nm2,
+            },
+            Conductor {
+                name: "met3",
+                layer: l.met3,
+                pin: l.met3_pin,
+                label: l.met3_label,
+                width_nm: r.met3_width_nm,
+                space_nm: r.met34_space_nm,
+                area_nm2: r.met3_area_nm2,
+            },
+        ]
+    }
+
+    fn cuts(&self) -> [Cut; 3] {
+        let (l, r) = (&self.layers, &self.rules);
+        [
+            Cut {
+                name: "mcon",
+                layer: l.mcon,
+                size_nm: r.mcon_size_nm,
+                space_nm: r.mcon_space_nm,
+                array_space_nm: r.mcon_array_space_nm,
+                below_nm: [r.li1_enclose_mcon_nm, r.li1_enclose_mcon_ends_nm],
+                above_nm: [r.met1_enclose_mcon_nm, r.met1_enclose_mcon_ends_nm],
+            },
+            Cut {
+                name: "via",
+                layer: l.via,
+                size_nm: r.via_size_nm,
+                space_nm: r.via_space_nm,
+                array_space_nm: r.via_array_space_nm,
+                below_nm: [r.met1_enclose_via_nm, r.met1_enclose_via_ends_nm],
+                above_nm: [r.met2_enclose_via_nm, r.met2_enclose_via_ends_nm],
+            },
+            Cut {
+                name: "via2",
+                layer: l.via2,
+                size_nm: r.via2_size_nm,
+                space_nm: r.via23_space_nm,
+                array_space_nm: r.via23_space_nm,
+                below_nm: [r.met2_enclose_via2_nm, r.met2_enclose_via2_ends_nm],
+                above_nm: [r.met3_enclose_via2_nm, r.met3_enclose_via2_ends_nm],
+            },
+        ]
     }
 
     /// Array area a bit takes, in square nanometres.
@@ -672,9 +943,21 @@ impl Process {
             ("cell.cut_bit_line_x_nm", c.cut_bit_line_x_nm),
             ("cell.cut_ground_x_nm", c.cut_ground_x_nm),
             ("cell.cut_y_nm", c.cut_y_nm),
-            ("word_line.npc_x_nm", w.npc_x_nm),
         ] {
-            check.holds(span[0] < span[1], || format!("`{name}` is {span:?}: low must be below high"));
+            check.ordered(name, span);
+        }
+        if self.layers.npc.is_some() {
+            check.ordered("word_line.npc_x_nm", w.npc_x_nm);
+        }
+        if let Some(stack) = &self.stack {
+            for (name, span) in [
+                ("stack.li1_x_nm", stack.li1_x_nm),
+                ("stack.li1_y_nm", stack.li1_y_nm),
+                ("stack.mcon_x_nm", stack.mcon_x_nm),
+                ("stack.mcon_y_nm", stack.mcon_y_nm),
+            ] {
+                check.ordered(name, span);
+            }
         }
         for (name, size) in [
             ("cell.pitch_x_nm", c.pitch_x_nm),
@@ -707,6 +990,7 @@ impl Process {
             r.licon_size_nm,
             r.mcon_size_nm,
             r.via_size_nm,
+            r.via2_size_nm,
             w.poly_pad_nm[0],
             w.poly_pad_nm[1],
             w.li1_pad_nm[0],
@@ -776,8 +1060,7 @@ impl Process {
             "diffusion around the contact",
             [c.diff_x_nm, [-c.diff_overhang_nm, c.diff_overhang_nm]],
             [c.licon_x_nm, c.licon_y_nm],
-            r.diff_enclose_licon_nm,
-            r.diff_enclose_licon_ends_nm,
+            [r.diff_enclose_licon_nm, r.diff_enclose_licon_ends_nm],
         );
         check.at_least(
             "implant enclosure",
@@ -801,7 +1084,17 @@ impl Process {
             r.implant_to_opposite_nm,
             "rules.implant_to_opposite_nm",
         );
-        check.at_least("n+ to p+ implant", gap - 2 * c.implant_enclosure_nm, 0, "no overlap");
+        check.at_least(
+            "implant of the taps to the nearest gate",
+            gap - c.implant_enclosure_nm
+                + c.diff_overhang_nm
+                + c.gate_y_nm[0].min(c.pitch_y_nm - c.gate_y_nm[1]),
+            r.implant_to_gate_nm,
+            "rules.implant_to_gate_nm",
+        );
+        if self.layers.nsdm.is_some() {
+            check.at_least("n+ to p+ implant", gap - 2 * c.implant_enclosure_nm, 0, "no overlap");
+        }
         check.at_least(
             "tap implant height",
             2 * (t.tap_half_height_nm + c.implant_enclosure_nm),
@@ -827,109 +1120,155 @@ impl Process {
     /// Node pads, cut sites and rails.
     fn metal_rules(&self, check: &mut Check<'_>) {
         let (r, c, t, rail) = (&self.rules, &self.cell, &self.tap_row, &self.rail);
-        check.encloses(
-            "node pad around the contact",
-            [c.pad_x_nm, c.pad_y_nm],
-            [c.licon_x_nm, c.licon_y_nm],
-            0,
-            r.li1_enclose_licon_ends_nm,
-        );
+        let levels = self.levels();
+        let (pad, cut) = (levels.pad, levels.cut);
+        match (&self.stack, levels.lower_cut) {
+            (Some(stack), Some(lower)) => self.stack_rules(check, stack, lower),
+            _ => {
+                check.encloses(
+                    "node pad around the contact",
+                    [c.pad_x_nm, c.pad_y_nm],
+                    [c.licon_x_nm, c.licon_y_nm],
+                    [0, r.li1_enclose_licon_ends_nm],
+                );
+            }
+        }
+        self.pads(check, "node pad", [c.pad_x_nm, c.pad_y_nm], pad);
         check.at_least(
-            "node pad",
-            width(c.pad_x_nm).min(width(c.pad_y_nm)),
-            r.li1_width_nm,
-            "rules.li1_width_nm",
-        );
-        check.at_least(
-            "area of a node pad",
-            width(c.pad_x_nm) * width(c.pad_y_nm),
-            r.li1_area_nm2,
-            "rules.li1_area_nm2",
-        );
-        check.at_least(
-            "space of node pads",
-            (c.pitch_x_nm - width(c.pad_x_nm)).min(c.pitch_y_nm - width(c.pad_y_nm)),
-            r.li1_space_nm,
-            "rules.li1_space_nm",
-        );
-        check.at_least(
-            "space of a node pad and the ground strap",
-            t.offset_nm - t.strap_half_height_nm - c.pad_y_nm[1].max(-c.pad_y_nm[0]),
-            r.li1_space_nm,
-            "rules.li1_space_nm",
+            "space of a node pad and what lies in a tap row",
+            t.offset_nm
+                - if self.stack.is_some() { width(c.pad_y_nm) / 2 } else { t.strap_half_height_nm }
+                - c.pad_y_nm[1].max(-c.pad_y_nm[0]),
+            pad.space_nm,
+            &pad.rule("space"),
         );
         let far: Span = [-NM_MAX, NM_MAX];
-        for (name, cut, rail) in [
+        for (name, site, line) in [
             ("bit line", c.cut_bit_line_x_nm, c.bit_line_x_nm),
             ("ground rail", c.cut_ground_x_nm, c.ground_x_nm),
         ] {
-            check.exactly(&format!("cut under the {name}"), width(cut), r.mcon_size_nm, "rules.mcon_size_nm");
-            check.encloses(
-                &format!("{name} around its cut"),
-                [rail, far],
-                [cut, c.cut_y_nm],
-                r.met1_enclose_mcon_nm,
-                r.met1_enclose_mcon_ends_nm,
-            );
+            check.exactly(&format!("cut under the {name}"), width(site), cut.size_nm, &cut.rule("size"));
+            check.encloses(&format!("{name} around its cut"), [line, far], [site, c.cut_y_nm], cut.above_nm);
             check.encloses(
                 &format!("node pad around the cut under the {name}"),
                 [c.pad_x_nm, c.pad_y_nm],
-                [cut, c.cut_y_nm],
-                0,
-                0,
+                [site, c.cut_y_nm],
+                cut.below_nm,
             );
-            check.at_least(&format!("{name} width"), width(rail), r.met1_width_nm, "rules.met1_width_nm");
-            check.holds(cut[0] >= 0 && cut[1] <= c.pitch_x_nm, || {
+            check.at_least(
+                &format!("{name} width"),
+                width(line),
+                levels.rail.width_nm,
+                &levels.rail.rule("width"),
+            );
+            check.holds(site[0] >= 0 && site[1] <= c.pitch_x_nm, || {
                 format!("the cut under the {name} leaves its column")
             });
         }
-        check.exactly("cut height", width(c.cut_y_nm), r.mcon_size_nm, "rules.mcon_size_nm");
+        check.exactly("cut height", width(c.cut_y_nm), cut.size_nm, &cut.rule("size"));
         check.holds(c.cut_y_nm[0] == -c.cut_y_nm[1], || {
             "`cell.cut_y_nm` must be centred on the node".to_owned()
         });
         check.at_least(
+            "space of cuts on neighbouring columns",
+            c.pitch_x_nm + c.cut_bit_line_x_nm[0] - c.cut_ground_x_nm[1],
+            cut.space_nm,
+            &cut.rule("space"),
+        );
+        check.at_least(
             "space of cuts on neighbouring nodes",
-            (c.pitch_y_nm - width(c.cut_y_nm))
-                .min(c.pitch_x_nm + c.cut_bit_line_x_nm[0] - c.cut_ground_x_nm[1]),
-            r.mcon_space_nm,
-            "rules.mcon_space_nm",
+            (c.pitch_y_nm - width(c.cut_y_nm)).min(t.offset_nm - width(c.cut_y_nm)),
+            cut.space_nm.max(cut.array_space_nm),
+            &cut.rule("array_space"),
         );
         check.at_least(
             "space of bit line and ground rail",
             (c.ground_x_nm[0] - c.bit_line_x_nm[1]).min(c.pitch_x_nm + c.bit_line_x_nm[0] - c.ground_x_nm[1]),
-            r.met1_space_nm,
-            "rules.met1_space_nm",
+            levels.rail.space_nm,
+            &levels.rail.rule("space"),
         );
-        check.holds(self.met1_density() <= r.met1_density_max, || {
-            format!(
-                "met1 covers {:.2} % of the array, over `rules.met1_density_max` = {} %",
-                100.0 * self.met1_density(),
-                100.0 * r.met1_density_max
-            )
-        });
+        for (name, share) in [(levels.rail.name, self.rail_density()), (pad.name, self.pad_density())] {
+            check.holds(share <= r.density_max, || {
+                format!(
+                    "{name} covers {:.2} % of the array, over `rules.density_max` = {} %",
+                    100.0 * share,
+                    100.0 * r.density_max
+                )
+            });
+        }
         check.at_least(
             "rail past the ground cut",
-            rail.overhang_nm - r.mcon_size_nm / 2,
-            r.met1_enclose_mcon_ends_nm,
-            "rules.met1_enclose_mcon_ends_nm",
+            rail.overhang_nm - cut.size_nm / 2,
+            cut.above_nm[1],
+            &format!("the enclosure of {}", cut.name),
         );
         check.at_least(
             "area of a rail",
-            2 * (t.offset_nm + rail.overhang_nm) * width(c.ground_x_nm),
-            r.met1_area_nm2,
-            "rules.met1_area_nm2",
+            2 * (t.offset_nm + rail.overhang_nm) * width(c.ground_x_nm).min(width(c.bit_line_x_nm)),
+            levels.rail.area_nm2,
+            &levels.rail.rule("area"),
         );
+        let lowest = self.cuts()[0];
         check.at_least(
             "strap height over the ground cut",
-            t.strap_half_height_nm - r.mcon_size_nm.max(r.licon_size_nm) / 2,
-            r.li1_enclose_licon_ends_nm,
+            t.strap_half_height_nm - lowest.size_nm.max(r.licon_size_nm) / 2,
+            r.li1_enclose_licon_ends_nm.max(lowest.below_nm[1]),
             "rules.li1_enclose_licon_ends_nm",
+        );
+    }
+
+    /// What joins a contact to its pad.
+    fn stack_rules(&self, check: &mut Check<'_>, stack: &Stack, lower: Cut) {
+        let (r, c, t) = (&self.rules, &self.cell, &self.tap_row);
+        let [li1, ..] = self.conductors();
+        let square = [stack.li1_x_nm, stack.li1_y_nm];
+        let cut = [stack.mcon_x_nm, stack.mcon_y_nm];
+        check.encloses(
+            "li1 around the contact",
+            square,
+            [c.licon_x_nm, c.licon_y_nm],
+            [0, r.li1_enclose_licon_ends_nm],
+        );
+        self.pads(check, "li1 of a node", square, li1);
+        check.at_least(
+            "space of li1 of a node and the ground strap",
+            t.offset_nm - t.strap_half_height_nm - stack.li1_y_nm[1].max(-stack.li1_y_nm[0]),
+            li1.space_nm,
+            &li1.rule("space"),
+        );
+        for span in cut {
+            check.exactly("cut of a stack", width(span), lower.size_nm, &lower.rule("size"));
+        }
+        check.encloses("li1 around the cut of a stack", square, cut, lower.below_nm);
+        check.encloses("node pad around the cut of a stack", [c.pad_x_nm, c.pad_y_nm], cut, lower.above_nm);
+        check.at_least(
+            "space of the cuts of stacks",
+            (c.pitch_y_nm - lower.size_nm).min(c.pitch_x_nm - lower.size_nm),
+            lower.space_nm.max(lower.array_space_nm),
+            &lower.rule("array_space"),
+        );
+        check.holds(stack.mcon_y_nm[0] == -stack.mcon_y_nm[1] && c.pad_y_nm[0] == -c.pad_y_nm[1], || {
+            "`stack.mcon_y_nm` and `cell.pad_y_nm` must be centred on the node, as tap rows repeat them"
+                .to_owned()
+        });
+    }
+
+    /// Size of a square that each node has, and between such squares.
+    fn pads(&self, check: &mut Check<'_>, what: &str, [x, y]: [Span; 2], on: Conductor) {
+        let c = &self.cell;
+        check.at_least(what, width(x).min(width(y)), on.width_nm, &on.rule("width"));
+        check.at_least(&format!("area of a {what}"), width(x) * width(y), on.area_nm2, &on.rule("area"));
+        check.at_least(
+            &format!("space of {what}s"),
+            (c.pitch_x_nm - width(x)).min(c.pitch_y_nm - width(y)),
+            on.space_nm,
+            &on.rule("space"),
         );
     }
 
     /// Word-line contacts and ground straps.
     fn end_rules(&self, check: &mut Check<'_>) {
-        let (r, c, w, t, g) = (&self.rules, &self.cell, &self.word_line, &self.tap_row, &self.ground_strap);
+        let (r, c, w, t) = (&self.rules, &self.cell, &self.word_line, &self.tap_row);
         let gate = (c.gate_y_nm[0] + c.gate_y_nm[1]) / 2;
         let half_licon = r.licon_size_nm / 2;
         let [pad_x, pad_y] = w.poly_pad_nm;
@@ -938,16 +1277,14 @@ impl Process {
             "word-line pad around its contact",
             [[-pad_x / 2, pad_x / 2], [-pad_y / 2, pad_y / 2]],
             licon,
-            r.poly_enclose_licon_nm,
-            r.poly_enclose_licon_ends_nm,
+            [r.poly_enclose_licon_nm, r.poly_enclose_licon_ends_nm],
         );
         let [li_x, li_y] = w.li1_pad_nm;
         check.encloses(
             "word-line li1 pad around its contact",
             [[-li_x / 2, li_x / 2], [-li_y / 2, li_y / 2]],
             licon,
-            0,
-            r.li1_enclose_licon_ends_nm,
+            [0, r.li1_enclose_licon_ends_nm],
         );
         check.at_least("area of a word-line li1 pad", li_x * li_y, r.li1_area_nm2, "rules.li1_area_nm2");
         check.at_least("word-line li1 pad", li_x.min(li_y), r.li1_width_nm, "rules.li1_width_nm");
@@ -978,8 +1315,15 @@ impl Process {
             "rules.poly_endcap_nm",
         );
         check.at_least(
-            "word-line li1 pad to the first node pad",
-            c.pad_x_nm[0] - right - li_x / 2,
+            "word-line contact to the first diffusion",
+            c.diff_x_nm[0] - right - half_licon,
+            r.poly_licon_to_diff_nm,
+            "rules.poly_licon_to_diff_nm",
+        );
+        let first_li1 = self.stack.as_ref().map_or(c.pad_x_nm[0], |s| s.li1_x_nm[0]);
+        check.at_least(
+            "word-line li1 pad to the first li1 of a node",
+            first_li1 - right - li_x / 2,
             r.li1_space_nm,
             "rules.li1_space_nm",
         );
@@ -989,84 +1333,88 @@ impl Process {
             r.poly_endcap_nm,
             "rules.poly_endcap_nm",
         );
-        for x in w.contact_x_nm {
-            check.encloses(
-                "npc around a word-line contact",
-                [w.npc_x_nm, [-w.npc_overhang_nm, c.pitch_y_nm + w.npc_overhang_nm]],
-                [[x - half_licon, x + half_licon], [gate - half_licon, gate + half_licon]],
-                r.npc_enclose_licon_nm,
-                r.npc_enclose_licon_nm,
+        if self.layers.npc.is_some() {
+            for x in w.contact_x_nm {
+                check.encloses(
+                    "npc around a word-line contact",
+                    [w.npc_x_nm, [-w.npc_overhang_nm, c.pitch_y_nm + w.npc_overhang_nm]],
+                    [[x - half_licon, x + half_licon], [gate - half_licon, gate + half_licon]],
+                    [r.npc_enclose_licon_nm; 2],
+                );
+            }
+            check.at_least("npc width", width(w.npc_x_nm), r.npc_width_nm, "rules.npc_width_nm");
+            check.at_least(
+                "space of npc",
+                2 * (t.offset_nm - w.npc_overhang_nm),
+                r.npc_space_nm,
+                "rules.npc_space_nm",
+            );
+            check.at_least(
+                "npc to the first gate",
+                c.diff_x_nm[0] - w.npc_x_nm[1],
+                r.npc_to_gate_nm,
+                "rules.npc_to_gate_nm",
             );
         }
-        check.at_least("npc width", width(w.npc_x_nm), r.npc_width_nm, "rules.npc_width_nm");
-        check.at_least(
-            "space of npc",
-            2 * (t.offset_nm - w.npc_overhang_nm),
-            r.npc_space_nm,
-            "rules.npc_space_nm",
-        );
-        check.at_least(
-            "npc to the first gate",
-            c.diff_x_nm[0] - w.npc_x_nm[1],
-            r.npc_to_gate_nm,
-            "rules.npc_to_gate_nm",
-        );
-        let half = r.via_size_nm / 2;
-        let half_cut = r.mcon_size_nm / 2;
-        let pad = [[-g.half_width_nm, g.half_width_nm], [-g.pad_half_height_nm, g.pad_half_height_nm]];
-        let at = |half: Nm| [[g.via_offset_nm - half, g.via_offset_nm + half], [-half, half]];
-        for (name, (inner, outer, ends)) in [
-            ("ground pad around its via", (at(half), r.met1_enclose_via_nm, r.met1_enclose_via_ends_nm)),
-            ("ground strap around its via", (at(half), r.met2_enclose_via_nm, r.met2_enclose_via_ends_nm)),
-            (
-                "ground pad around its cut",
-                (at(half_cut), r.met1_enclose_mcon_nm, r.met1_enclose_mcon_ends_nm),
-            ),
-        ] {
-            check.encloses(name, pad, inner, outer, ends);
-        }
-        check.at_least(
-            "space of the vias of a pad",
-            2 * (g.via_offset_nm - half),
-            r.via_space_nm,
-            "rules.via_space_nm",
-        );
-        check.at_least(
-            "space of the cuts of a pad",
-            2 * (g.via_offset_nm - half_cut),
-            r.mcon_space_nm,
-            "rules.mcon_space_nm",
-        );
-        check.at_least(
-            "area of a ground pad",
-            4 * g.half_width_nm * g.pad_half_height_nm,
-            r.met1_area_nm2,
-            "rules.met1_area_nm2",
-        );
-        check.at_least("ground strap width", 2 * g.half_width_nm, r.met2_width_nm, "rules.met2_width_nm");
-        check.at_least(
-            "ground strap area",
-            4 * g.half_width_nm * (t.offset_nm + self.rail.overhang_nm),
-            r.met2_area_nm2,
-            "rules.met2_area_nm2",
-        );
-        check.at_least(
-            "space of the left ground pad and the first rail",
-            c.bit_line_x_nm[0] - g.left_x_nm - g.half_width_nm,
-            r.met1_space_nm,
-            "rules.met1_space_nm",
-        );
-        check.at_least(
-            "space of the right ground pad and the last rail",
-            g.right_x_nm - g.half_width_nm + c.pitch_x_nm - c.ground_x_nm[1],
-            r.met1_space_nm,
-            "rules.met1_space_nm",
-        );
+        self.ground_straps(check);
         check.at_least(
             "space of a word-line li1 pad and the ground strap",
             t.offset_nm - t.strap_half_height_nm + gate.min(c.pitch_y_nm - gate) - li_y / 2,
             r.li1_space_nm,
             "rules.li1_space_nm",
+        );
+    }
+
+    /// The straps beside the array, with the pads and cuts that join them to the tap rows.
+    fn ground_straps(&self, check: &mut Check<'_>) {
+        let (c, t, g) = (&self.cell, &self.tap_row, &self.ground_strap);
+        let levels = self.levels();
+        let pad = [[-g.half_width_nm, g.half_width_nm], [-g.pad_half_height_nm, g.pad_half_height_nm]];
+        for cut in levels.lower_cut.into_iter().chain([levels.cut, levels.strap_cut]) {
+            let half = cut.size_nm / 2;
+            let at = [[g.via_offset_nm - half, g.via_offset_nm + half], [-half, half]];
+            check.encloses(&format!("ground pad below its {}", cut.name), pad, at, cut.below_nm);
+            check.encloses(&format!("ground pad or strap above its {}", cut.name), pad, at, cut.above_nm);
+            check.at_least(
+                &format!("space of the {}s of a ground pad", cut.name),
+                2 * (g.via_offset_nm - half),
+                cut.space_nm,
+                &cut.rule("space"),
+            );
+        }
+        for on in [levels.pad, levels.rail] {
+            let area = 4 * g.half_width_nm * g.pad_half_height_nm;
+            check.at_least("area of a ground pad", area, on.area_nm2, &on.rule("area"));
+        }
+        let strap = levels.strap;
+        check.at_least("ground strap width", 2 * g.half_width_nm, strap.width_nm, &strap.rule("width"));
+        // The narrowest array has the bits of a byte.
+        check.at_least(
+            "space of the two ground straps",
+            8 * c.pitch_x_nm + g.right_x_nm - g.left_x_nm - 2 * g.half_width_nm,
+            strap.space_nm,
+            &strap.rule("space"),
+        );
+        check.at_least(
+            "ground strap area",
+            4 * g.half_width_nm * (t.offset_nm + self.rail.overhang_nm),
+            strap.area_nm2,
+            &strap.rule("area"),
+        );
+        let left = c.bit_line_x_nm[0].min(c.pad_x_nm[0]);
+        let right = c.ground_x_nm[1].max(c.pad_x_nm[1]);
+        let space = levels.pad.space_nm.max(levels.rail.space_nm);
+        check.at_least(
+            "space of the left ground pad and the first column",
+            left - g.left_x_nm - g.half_width_nm,
+            space,
+            &levels.rail.rule("space"),
+        );
+        check.at_least(
+            "space of the right ground pad and the last column",
+            g.right_x_nm - g.half_width_nm + c.pitch_x_nm - right,
+            space,
+            &levels.rail.rule("space"),
         );
         check.at_least(
             "ground strap around its pad",
@@ -1088,6 +1436,10 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    fn ordered(&mut self, name: &str, span: Span) {
+        self.holds(span[0] < span[1], || format!("`{name}` is {span:?}: low must be below high"));
+    }
+
     fn holds(&mut self, good: bool, message: impl FnOnce() -> String) {
         if !good {
             self.problems.push(Diagnostic::error(&E0502, message()));
@@ -1103,7 +1455,7 @@ impl Check<'_> {
     }
 
     /// `outer` encloses `inner` by `all` on every side and by `ends` on one pair of opposite sides.
-    fn encloses(&mut self, what: &str, outer: [Span; 2], inner: [Span; 2], all: Nm, ends: Nm) {
+    fn encloses(&mut self, what: &str, outer: [Span; 2], inner: [Span; 2], [all, ends]: [Nm; 2]) {
         let margin = |axis: usize| (inner[axis][0] - outer[axis][0]).min(outer[axis][1] - inner[axis][1]);
         let (x, y) = (margin(0), margin(1));
         self.holds(x.min(y) >= all && x.max(y) >= ends, || {
@@ -1116,8 +1468,9 @@ impl Check<'_> {
 
     fn layers(&mut self, layers: &Layers) {
         let drawn = layers.drawn();
+        let one = |a: &str, b: &str| (a, b) == ("diff", "tap");
         for (i, (name, layer)) in drawn.iter().enumerate() {
-            if let Some((other, _)) = drawn[..i].iter().find(|(_, l)| l == layer) {
+            if let Some((other, _)) = drawn[..i].iter().find(|(o, l)| l == layer && !one(o, name)) {
                 self.holds(false, || format!("layers.{other} and layers.{name} are both {layer}"));
             }
         }
@@ -1125,33 +1478,34 @@ impl Check<'_> {
 }
 
 impl Layers {
-    /// Layers with shapes, by role; labels are not among them.
-    pub fn drawn(&self) -> [(&'static str, Layer); 23] {
-        [
-            ("diff", self.diff),
-            ("tap", self.tap),
-            ("poly", self.poly),
-            ("licon", self.licon),
+    /// Layers with shapes, by role; labels are not among them, nor layers that the process does not have.
+    pub fn drawn(&self) -> Vec<(&'static str, Layer)> {
+        let all = [
+            ("diff", Some(self.diff)),
+            ("tap", Some(self.tap)),
+            ("poly", Some(self.poly)),
+            ("licon", Some(self.licon)),
             ("npc", self.npc),
             ("nsdm", self.nsdm),
-            ("psdm", self.psdm),
-            ("li1", self.li1),
-            ("li1_pin", self.li1_pin),
-            ("mcon", self.mcon),
-            ("met1", self.met1),
-            ("met1_pin", self.met1_pin),
-            ("via", self.via),
-            ("met2", self.met2),
-            ("met2_pin", self.met2_pin),
-            ("via2", self.via2),
-            ("met3", self.met3),
-            ("met3_pin", self.met3_pin),
-            ("via3", self.via3),
-            ("met4", self.met4),
-            ("met4_pin", self.met4_pin),
-            ("nwell", self.nwell),
-            ("boundary", self.boundary),
-        ]
+            ("psdm", Some(self.psdm)),
+            ("li1", Some(self.li1)),
+            ("li1_pin", Some(self.li1_pin)),
+            ("mcon", Some(self.mcon)),
+            ("met1", Some(self.met1)),
+            ("met1_pin", Some(self.met1_pin)),
+            ("via", Some(self.via)),
+            ("met2", Some(self.met2)),
+            ("met2_pin", Some(self.met2_pin)),
+            ("via2", Some(self.via2)),
+            ("met3", Some(self.met3)),
+            ("met3_pin", Some(self.met3_pin)),
+            ("via3", Some(self.via3)),
+            ("met4", Some(self.met4)),
+            ("met4_pin", Some(self.met4_pin)),
+            ("nwell", Some(self.nwell)),
+            ("boundary", Some(self.boundary)),
+        ];
+        all.into_iter().filter_map(|(name, layer)| Some((name, layer?))).collect()
     }
 }
 
@@ -1175,7 +1529,7 @@ mod tests {
     fn the_built_in_process_is_consistent() {
         let p = open(&builtin()).unwrap();
         assert_eq!((p.cell.pitch_x_nm, p.cell.pitch_y_nm, p.bit_area_nm2()), (770, 430, 331_100));
-        assert!((p.met1_density() - 0.597_4).abs() < 1e-4);
+        assert!((p.rail_density() - 0.597_4).abs() < 1e-4);
     }
 
     #[test]
@@ -1261,5 +1615,183 @@ mod tests {
     fn two_roles_on_one_layer_are_an_error() {
         let got = messages(&builtin().replace("via = [68, 44]", "via = [67, 44]"));
         assert_eq!(got, ["E0502 layers.mcon and layers.via are both 67/44"]);
+    }
+
+    /// The built-in files with their names.
+    fn files() -> Vec<(&'static str, String)> {
+        [("sky130", crate::SKY130), ("sky130-via1", crate::SKY130_VIA1), ("sg13g2", crate::SG13G2)]
+            .map(|(name, toml)| (name, toml.to_owned()))
+            .into()
+    }
+
+    #[test]
+    fn the_other_built_in_processes_are_consistent() {
+        // The cell's area, and what weights change: via and, in SG13G2, Via1.
+        for (toml, area, cut) in
+            [(crate::SKY130_VIA1, 870 * 430, [68, 44]), (crate::SG13G2, 820 * 510, [19, 0])]
+        {
+            let p = open(toml).unwrap();
+            let layer = p.levels().cut.layer;
+            assert_eq!((p.bit_area_nm2(), [layer.layer, layer.datatype]), (area, cut));
+            assert!(!p.periphery && p.rail_density() < 0.6 && p.pad_density() < 0.6);
+        }
+    }
+
+    #[test]
+    fn variants_of_a_process_have_its_layers_and_rules() {
+        let [a, b] = [crate::SKY130, crate::SKY130_VIA1].map(|toml| open(toml).unwrap());
+        assert!(a.layers == b.layers && a.rules == b.rules && a.reticle == b.reticle && a.tile == b.tile);
+    }
+
+    #[test]
+    fn every_key_that_a_file_lacks_is_named() {
+        for (name, toml) in files() {
+            let mut section = String::new();
+            for line in toml.lines() {
+                if let Some(head) = line.strip_prefix('[') {
+                    section = head.trim_end_matches(']').to_owned();
+                }
+                let Some((key, _)) = line.split_once(" = ") else { continue };
+                // Once a layer is not there, what is said of it may be left out.
+                let table: Table = toml.parse().unwrap();
+                let mut lacking = table.clone();
+                match lacking.get_mut(&section) {
+                    None => {
+                        lacking.remove(key).unwrap();
+                    }
+                    Some(inner) => {
+                        inner.as_table_mut().unwrap().remove(key).unwrap();
+                    }
+                }
+                let full = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+                let got = messages(&lacking.to_string());
+                let missing = format!("E0501 `{full}` is missing");
+                assert!(got.contains(&missing), "{name} {full}: {got:#?}");
+            }
+        }
+    }
+
+    /// Rules of a file that no number of the array contradicts, however much they ask for.
+    fn idle_rules(toml: &str) -> Vec<String> {
+        let table: Table = toml.parse().unwrap();
+        let rules = table["rules"].as_table().unwrap();
+        let idle = rules.iter().filter(|(key, _)| {
+            let hard = match key.as_str() {
+                "density_max" => Value::Float(0.01),
+                "tap_distance_nm" => Value::Integer(1000),
+                key if key.ends_with("_nm2") => Value::Integer(1_000_000_000),
+                _ => Value::Integer(500_000),
+            };
+            let mut changed = table.clone();
+            changed["rules"].as_table_mut().unwrap().insert((*key).clone(), hard);
+            open(&changed.to_string()).is_ok()
+        });
+        idle.map(|(key, _)| key.clone()).collect()
+    }
+
+    #[test]
+    fn a_rule_that_the_array_breaks_is_a_contradiction() {
+        // Without a stack, met3 and the cuts to it are drawn in macros alone.
+        let upper = [
+            "met2_enclose_via2_ends_nm",
+            "met2_enclose_via2_nm",
+            "met34_space_nm",
+            "met3_area_nm2",
+            "met3_enclose_via2_ends_nm",
+            "met3_enclose_via2_nm",
+            "met3_width_nm",
+            "via23_space_nm",
+            "via2_size_nm",
+            "via3_size_nm",
+            "via_array_space_nm",
+        ];
+        for (name, toml) in files() {
+            let mut idle = idle_rules(&toml);
+            idle.sort_unstable();
+            let want: &[&str] = if name == "sky130-via1" { &["via3_size_nm"] } else { &upper };
+            assert_eq!(idle, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn sections_of_the_periphery_are_all_there_or_none() {
+        let whole: Table = builtin().parse().unwrap();
+        let parts = ["logic", "strap", "column", "wire", "device"];
+        for part in parts {
+            let mut lacking = whole.clone();
+            lacking.remove(part).unwrap();
+            let got = messages(&lacking.to_string());
+            assert!(
+                !got.is_empty() && got.iter().all(|m| m.starts_with(&format!("E0501 `{part}."))),
+                "{got:#?}"
+            );
+        }
+        let mut none = whole;
+        parts.iter().for_each(|part| drop(none.remove(*part)));
+        let process = open(&none.to_string()).unwrap();
+        assert!(!process.periphery);
+        // A macro cannot be built of it.
+        let shape = crate::macros::MacroShape { word_lines: 64, bit_lines: 64, mux: 16 };
+        let refused = crate::macros::Macro::new(&process, shape).err().unwrap();
+        assert_eq!(refused.0[0].code.id, "E0523");
+        assert!(refused.0[0].message.contains("describes no periphery"), "{refused}");
+    }
+
+    #[test]
+    fn a_stack_that_misses_its_contact_or_pad_is_a_contradiction() {
+        for (change, to, expected) in [
+            ("li1_x_nm = [165, 495]", "li1_x_nm = [265, 595]", "li1 around the contact is -20 along x"),
+            ("mcon_x_nm = [245, 415]", "mcon_x_nm = [245, 405]", "cut of a stack is 160, rules.mcon_size_nm"),
+            (
+                "pad_x_nm = [-30, 690]",
+                "pad_x_nm = [-30, 650]",
+                "node pad around the cut under the ground rail",
+            ),
+            (
+                "pad_x_nm = [-30, 690]",
+                "pad_x_nm = [-30, 705]",
+                "space of node pads is 135, rules.met1_space_nm",
+            ),
+            ("pitch_x_nm = 870", "pitch_x_nm = 860", "met2 covers 60.47 % of the array"),
+            ("via_offset_nm = 205", "via_offset_nm = 195", "space of the via2s of a ground pad is 190"),
+            ("mcon_y_nm = [-85, 85]", "mcon_y_nm = [-80, 90]", "must be centred on the node"),
+        ] {
+            assert!(crate::SKY130_VIA1.contains(change), "{change}");
+            let got = messages(&crate::SKY130_VIA1.replace(change, to));
+            assert!(got.iter().any(|m| m.contains(expected)), "{expected}: {got:#?}");
+        }
+    }
+
+    #[test]
+    fn rules_that_sg13g2_alone_has_are_checked() {
+        for (change, to, expected) in [
+            ("pitch_y_nm = 510", "pitch_y_nm = 470", "rules.mcon_array_space_nm asks for at least 290"),
+            (
+                "implant_to_gate_nm = 300",
+                "implant_to_gate_nm = 700",
+                "implant of the taps to the nearest gate is 530",
+            ),
+            (
+                "contact_x_nm = [-700, -1250]",
+                "contact_x_nm = [-100, -650]",
+                "word-line contact to the first diffusion is 120",
+            ),
+        ] {
+            assert!(crate::SG13G2.contains(change), "{change}");
+            let got = messages(&crate::SG13G2.replace(change, to));
+            assert!(got.iter().any(|m| m.contains(expected)), "{expected}: {got:#?}");
+        }
+    }
+
+    #[test]
+    fn layers_may_be_absent_by_name_alone() {
+        // Diffusion and taps may share a layer, no others; a layer that every process needs cannot be absent.
+        let got = messages(&crate::SG13G2.replace("psdm = [14, 0]", "psdm = \"none\""));
+        assert!(got[0].starts_with("E0501 `layers.psdm` is \"none\""), "{got:#?}");
+        let got = messages(&crate::SG13G2.replace("poly = [5, 0]", "poly = [1, 0]"));
+        assert_eq!(got, ["E0502 layers.diff and layers.poly are both 1/0"]);
+        // With the layer its rules are asked for.
+        let got = messages(&crate::SG13G2.replace("npc = \"none\"", "npc = [95, 20]"));
+        assert!(got.iter().any(|m| m == "E0501 `rules.npc_width_nm` is missing"), "{got:#?}");
     }
 }

@@ -339,3 +339,53 @@ fn an_empty_program_is_an_empty_library() {
     let program = Verified::new(model.program.clone()).unwrap();
     assert!(rom.read_back(&program, dir.path(), &NoProgress).is_ok());
 }
+
+/// Every built-in process.
+pub(crate) fn built_in() -> Vec<Process> {
+    Asic.processes().iter().map(|text| Process::open(text).unwrap()).collect()
+}
+
+#[test]
+fn every_built_in_process_holds_what_was_emitted() {
+    let processes = built_in();
+    assert_eq!(processes.len(), 3);
+    for process in processes {
+        let rom = Rom { process };
+        let model = mixed();
+        let dir = tempfile::tempdir().unwrap();
+        let emission = model.emit(&rom, dir.path());
+        let program = Verified::new(model.program.clone()).unwrap();
+        let read = rom.read_back(&program, dir.path(), &NoProgress).unwrap();
+        for (i, (content, record)) in model.contents.iter().zip(&emission.tiles).enumerate() {
+            let measures = read.check(TileId(i as u32), content).unwrap();
+            assert_eq!(record.measures["bit_line_cuts"], measures["bit_line_cuts"], "{i}");
+        }
+        // The layout of one process is none of another.
+        for other in built_in().into_iter().filter(|p| p.name != rom.process.name) {
+            let other = Rom { process: other };
+            let problems = other.read_back(&program, dir.path(), &NoProgress).err().unwrap();
+            assert_eq!(problems.0[0].code.id, "E0515", "{problems}");
+        }
+    }
+}
+
+/// The codes of what keeps a program from being planned.
+fn refused(rom: &Rom, model: Model) -> Vec<&'static str> {
+    let program = Verified::new(model.program).unwrap();
+    let problems = rom.plan(&program).err().unwrap();
+    problems.0.iter().map(|d| d.code.id).collect()
+}
+
+#[test]
+fn dies_too_small_and_names_too_long_are_refused_before_anything_is_written() {
+    for process in built_in() {
+        let mut rom = Rom { process };
+        let mut model = Model::new().codes(20, 9, 4, 32, 1).codes(20, 9, 4, 32, 2).data(40, 3);
+        // With `_prog` it would be longer than a cell's name may be: no program has it, so no plan sees it.
+        model.program.tiles[1].name = "a".repeat(28);
+        assert_eq!(Verified::new(model.program).err().unwrap().0[0].code.id, "E0302");
+        // Each of three tiles is larger than the die less the spacing around it.
+        rom.process.reticle.width_nm = 2 * rom.process.tile.spacing_nm + 5;
+        assert_eq!(refused(&rom, Model::new().codes(20, 9, 4, 32, 1).data(40, 3)), ["E0504", "E0504"]);
+    }
+}

@@ -23,6 +23,8 @@ use pfmc_ir::verify::Verified;
 mod handoff;
 #[path = "referees/macros.rs"]
 mod macros;
+#[path = "referees/processes.rs"]
+mod processes;
 #[path = "referees/rtl.rs"]
 mod rtl;
 #[path = "referees/simulate.rs"]
@@ -51,8 +53,19 @@ fn block(k: u32, n: u32, seed: u32) -> CodeBlock {
     numerics::quantize_codes(&values, k as usize, n as usize, BITS, GROUP as usize)
 }
 
-/// Emits a layout whose only tile is `t`.
+/// Emits a layout in the default process, whose only tile is `t`.
 fn emit(block: &CodeBlock, dir: &Path) -> PathBuf {
+    emit_in("sky130", block, dir)
+}
+
+/// The built-in process file of a name.
+fn process_file(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("process").join(name).with_extension("toml");
+    file.display().to_string()
+}
+
+/// Emits a layout in a built-in process, whose only tile is `t`.
+fn emit_in(process: &str, block: &CodeBlock, dir: &Path) -> PathBuf {
     let (k, n) = (block.k as u32, block.n as u32);
     let origin = Origin::tensor("w");
     let scheme = Scheme::Codes { bits: BITS, group: GROUP, levels: Levels::Uniform };
@@ -62,7 +75,8 @@ fn emit(block: &CodeBlock, dir: &Path) -> PathBuf {
     program.tiles.push(Tile { name: "t".into(), kind, origin });
     let program = Verified::new(program).unwrap();
     let backend = pfmc_asic::Asic;
-    let target = backend.open(&backend.processes()[0]).unwrap();
+    let text = backend.processes().into_iter().find(|p| p.name == process).unwrap();
+    let target = backend.open(&text).unwrap();
     let plan = target.plan(&program).unwrap();
     plan.emit(&Block(block.clone()), dir, &NoProgress).unwrap();
     dir.join("layout.gds")
@@ -132,8 +146,13 @@ fn run_deck(deck: &str, layout: &Path, cell: &str, names: [&str; 2], more: &[&st
         command.args(["-rd", definition]);
     }
     output(&mut command);
+    items(&report)
+}
+
+/// The items of a report, which is removed.
+fn items(report: &Path) -> Vec<String> {
     assert!(report.is_file(), "the deck wrote no report");
-    let items = script("items.py", &[&absolute]).lines().map(str::to_owned).collect();
+    let items = script("items.py", &[report.to_str().unwrap()]).lines().map(str::to_owned).collect();
     std::fs::remove_file(report).unwrap();
     items
 }
@@ -160,20 +179,28 @@ fn the_shuttle_deck_finds_every_seeded_fault() {
     let dir = tempfile::tempdir().unwrap();
     let layout = emit(&block(5, 8, 1), dir.path());
     let faults = dir.path().join("faults.gds");
-    let list = script("faults.py", &[layout.to_str().unwrap(), "t", faults.to_str().unwrap()]);
-    let items = drc(&faults, "FAULTS");
+    let process = process_file("sky130");
+    let list = script("faults.py", &[layout.to_str().unwrap(), "t", &process, faults.to_str().unwrap()]);
+    assert_eq!(missed(&list, &drc(&faults, "FAULTS")), [""; 0]);
+    assert!(list.lines().count() > 30, "{list}");
+}
+
+/// The faults of `faults.py`'s list that have no item, and `none` if it has one.
+fn missed(list: &str, items: &[String]) -> Vec<String> {
     let numbers = |line: &str| -> Vec<i64> { line.split(' ').skip(1).map(|v| v.parse().unwrap()).collect() };
-    let mut checked = 0;
+    let mut missed = Vec::new();
     for fault in list.lines() {
         let area = numbers(fault);
-        let found = items.iter().filter(|item| {
+        let found = items.iter().any(|item| {
             let i = numbers(item);
             i[0] >= area[0] && i[1] >= area[1] && i[2] <= area[2] && i[3] <= area[3]
         });
-        assert_eq!(found.count() == 0, fault.starts_with("none "), "{fault}\n{items:#?}");
-        checked += 1;
+        let (name, _) = fault.split_once(' ').unwrap();
+        if found == (name == "none") {
+            missed.push(name.to_owned());
+        }
     }
-    assert!(checked > 30, "{list}");
+    missed
 }
 
 #[test]
@@ -182,10 +209,14 @@ fn extracted_transistors_hold_the_weights() {
     let dir = tempfile::tempdir().unwrap();
     let layout = emit(&block, dir.path());
     let layout = layout.to_str().unwrap();
-    let want = expected(&block);
-    assert_eq!(rows(&script("extract.py", &[layout, "t"])), want);
-    // One cut moved: the two bits beside its node.
-    let moved = rows(&script("extract.py", &[layout, "t", "5,9"]));
+    assert_transistors_hold(layout, &expected(&block), "sky130");
+}
+
+/// Transistors extracted from tile `t` store `want`, and a moved cut changes the two bits beside its node.
+fn assert_transistors_hold(layout: &str, want: &[Vec<u8>], process: &str) {
+    let process = process_file(process);
+    assert_eq!(rows(&script("extract.py", &[layout, "t", &process])), want);
+    let moved = rows(&script("extract.py", &[layout, "t", &process, "5,9"]));
     let differ: Vec<(usize, usize)> = (0..want.len())
         .flat_map(|w| (0..want[0].len()).map(move |b| (w, b)))
         .filter(|&(w, b)| moved[w][b] != want[w][b])
@@ -210,7 +241,7 @@ fn other_readers_find_the_same_layout_in_both_files() {
     let [gds, oasis, moved] = [&gds, &oasis, &moved].map(|p| p.to_str().unwrap());
     // KLayout: nothing differs on any layer, and one moved cut does.
     assert_eq!(script("xor.py", &[gds, oasis, "die0"]), "");
-    script("move_cut.py", &[oasis, moved, "t_prog", "67/44"]);
+    script("move_cut.py", &[oasis, moved, "t_prog", &process_file("sky130")]);
     assert_eq!(script("xor.py", &[gds, moved, "die0"]), "67/44\n");
     // gdstk: the same rectangles on every layer, and the checksum is that of the file.
     let found = script("read_oasis.py", &[gds, oasis, "die0"]);
@@ -224,7 +255,7 @@ fn other_readers_find_the_same_layout_in_both_files() {
 fn metal_leaves_the_clear_area() {
     let dir = tempfile::tempdir().unwrap();
     let layout = emit(&block(119, 64, 1), dir.path());
-    let shares = script("density.py", &[layout.to_str().unwrap(), "t"]);
+    let shares = script("density.py", &[layout.to_str().unwrap(), "t", &process_file("sky130")]);
     assert_eq!(shares.lines().count(), 3);
     for line in shares.lines() {
         let share: f64 = line.split(' ').nth(1).unwrap().parse().unwrap();

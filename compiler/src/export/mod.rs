@@ -44,7 +44,7 @@ pub struct Scene {
 /// Word lines and bit lines of the picture of cells.
 const CELLS: [u32; 2] = [8, 12];
 
-/// Writes `die<N>`, `macro` and `cells` into folder `out`; the files.
+/// Writes `die<N>`, `macro` (where the process describes macros) and `cells` into folder `out`; the files.
 ///
 /// # Errors
 /// A folder that is not of the asic target or is damaged, and input/output.
@@ -52,7 +52,8 @@ pub fn export(folder: &Path, format: Format, out: &Path) -> Result<Vec<PathBuf>,
     let asic = Asic::open(folder)?;
     let mut scenes: Vec<(String, Scene)> =
         dies(&asic).into_iter().map(|(d, s)| (format!("die{d}"), s)).collect();
-    if let Some((shape, _)) = asic.shapes()?.into_iter().next_back() {
+    let largest = if asic.process.periphery { asic.shapes()?.into_iter().next_back() } else { None };
+    if let Some((shape, _)) = largest {
         scenes.push(("macro".into(), rom(&asic.process, shape)?));
     }
     if let Some(scene) = cells(&asic)? {
@@ -195,9 +196,10 @@ fn cells(asic: &Asic) -> Result<Option<Scene>, Diagnostics> {
                 let tied = nodes.get(node, i);
                 let span = if tied { c.cut_bit_line_x_nm } else { c.cut_ground_x_nm };
                 let y = node as i64 * c.pitch_y_nm;
-                scene
-                    .shapes
-                    .push(([x + span[0], y + c.cut_y_nm[0], x + span[1], y + c.cut_y_nm[1]], colour("mcon")));
+                scene.shapes.push((
+                    [x + span[0], y + c.cut_y_nm[0], x + span[1], y + c.cut_y_nm[1]],
+                    colour(p.levels().cut.name),
+                ));
             });
         }
         for row in 0..rows as usize {

@@ -29,9 +29,9 @@ struct Copies {
 }
 
 impl Sketch {
-    /// A rectangle.
-    pub fn rectangle(&mut self, layer: Layer, area: Area) {
-        self.rectangles.push((layer, area));
+    /// A rectangle; nothing on a layer that the process does not have.
+    pub fn rectangle(&mut self, layer: impl Into<Option<Layer>>, area: Area) {
+        self.rectangles.extend(layer.into().map(|layer| (layer, area)));
     }
 
     /// A square about a centre.
@@ -160,7 +160,7 @@ impl Kit<'_> {
     /// A supply or ground rail of logic: met1, li1 and the taps under them, along x at height y.
     pub fn rail(self, s: &mut Sketch, [x0, x1]: [Nm; 2], y: Nm, supply: bool) {
         let (l, r, layers) = (&self.process.logic, &self.process.rules, &self.process.layers);
-        let implant = if supply { layers.nsdm } else { layers.psdm };
+        let implant = if supply { layers.nsdm } else { Some(layers.psdm) };
         let over = self.process.cell.implant_enclosure_nm;
         let half = l.rail_tap_half_height_nm;
         s.rectangle(layers.met1, [x0, y - l.rail_half_height_nm, x1, y + l.rail_half_height_nm]);

@@ -62,11 +62,12 @@ pub mod views;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 
 use crate::bits::BitMatrix;
-use crate::codes::{E0508, E0523};
+use crate::codes::{E0505, E0508, E0523};
 use crate::macros::build::BuildError;
 use crate::macros::netlist::Dialect;
 use crate::macros::place::Places;
 use crate::process::Process;
+use crate::stream::StreamError;
 
 /// Size of a macro.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,6 +103,9 @@ impl MacroShape {
     pub fn check(self, process: &Process) -> Result<(), Diagnostics> {
         let mut problems = Diagnostics::new();
         let mut refuse = |text: String| problems.push(Diagnostic::error(&E0523, text));
+        if !process.periphery {
+            refuse(format!("process `{}` describes no periphery: arrays are all it has", process.name));
+        }
         let (per_row, segment) = (process.logic.word_lines, process.strap.columns);
         if !self.word_lines.is_multiple_of(per_row) || self.word_lines < 2 * per_row || self.word_lines > 512
         {
@@ -196,7 +200,11 @@ impl<'a> Macro<'a> {
 }
 
 fn build_failed(e: BuildError) -> Diagnostics {
-    let code = if matches!(e, BuildError::Wires(_)) { &E0523 } else { &E0508 };
+    let code = match e {
+        BuildError::Wires(_) => &E0523,
+        BuildError::Stream(StreamError::Name(_)) => &E0505,
+        BuildError::Stream(_) => &E0508,
+    };
     Diagnostic::error(code, e.to_string()).into()
 }
 

@@ -261,7 +261,7 @@ impl<'a> Row<'a> {
             }
         }
         for (upper, implant, full) in
-            [(false, layers.nsdm, l.n_diff_y_nm), (true, layers.psdm, l.p_diff_y_nm)]
+            [(false, layers.nsdm, l.n_diff_y_nm), (true, Some(layers.psdm), l.p_diff_y_nm)]
         {
             let mut ends: Option<Span> = None;
             for strip in &self.strips {

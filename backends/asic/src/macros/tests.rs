@@ -208,4 +208,8 @@ fn sizes_that_cannot_be_built_are_refused_with_every_reason() {
     }
     let rom = Macro::new(&p, MacroShape { word_lines: 16, bit_lines: 16, mux: 16 }).unwrap();
     assert_eq!(rom.layout(&BitMatrix::new(16, 32), "rom").unwrap_err().0[0].code.id, "E0523");
+    // `_base` and `_prog` are added to the name.
+    for name in ["a name", &"a".repeat(28)] {
+        assert_eq!(rom.layout(&BitMatrix::new(16, 16), name).unwrap_err().0[0].code.id, "E0505");
+    }
 }

@@ -52,6 +52,10 @@ struct Array<'a> {
     strips: BitMatrix,
     /// `[tap row][bit line]`.
     tap_contacts: BitMatrix,
+    /// Where the pads are not on li1: li1 and the cuts above it, `[node row][bit line]`.
+    stacks: [BitMatrix; 2],
+    /// The pads and those cuts in tap rows, `[tap row][bit line]`.
+    tap_stacks: [BitMatrix; 2],
     ground_cuts: BitMatrix,
     /// `[0][bit line]`: bit line, `[1][bit line]`: ground.
     rails: BitMatrix,
@@ -66,6 +70,11 @@ struct Array<'a> {
     extent: [i64; 4],
 }
 
+/// Of a stack: the conductor.
+const PAD: usize = 0;
+/// Of a stack: the cut.
+const CUT: usize = 1;
+
 /// A shape that is where something belongs but is there already, or belongs nowhere.
 type Problem = String;
 
@@ -73,6 +82,10 @@ impl<'a> Array<'a> {
     fn new(process: &'a Process, word_lines: usize, bit_lines: usize) -> Self {
         let nodes = Nodes::new(process, word_lines, bit_lines);
         let tap_rows = nodes.groups() + 1;
+        let stacked = |rows: usize| {
+            let [rows, columns] = if process.stack.is_some() { [rows, bit_lines] } else { [0, 0] };
+            [BitMatrix::new(rows, columns), BitMatrix::new(rows, columns)]
+        };
         Array {
             process,
             nodes,
@@ -82,6 +95,8 @@ impl<'a> Array<'a> {
             pads: BitMatrix::new(nodes.rows(), bit_lines),
             strips: BitMatrix::new(nodes.groups(), bit_lines),
             tap_contacts: BitMatrix::new(tap_rows, bit_lines),
+            stacks: stacked(nodes.rows()),
+            tap_stacks: stacked(tap_rows),
             ground_cuts: BitMatrix::new(tap_rows, bit_lines),
             rails: BitMatrix::new(2, bit_lines),
             rows: BitMatrix::new(2, word_lines),
@@ -112,6 +127,11 @@ impl<'a> Array<'a> {
         let guess = (y + self.process.tap_row.offset_nm).div_euclid(self.nodes.group_pitch());
         let guess = usize::try_from(guess).ok()?.min(self.nodes.groups());
         [guess, self.nodes.groups()].into_iter().find(|&row| self.tap_y(row) == y)
+    }
+
+    /// The tap row whose span this is.
+    fn tap_row_of(&self, y: [i64; 2], span: Span) -> Option<usize> {
+        (y[1] - y[0] == span[1] - span[0]).then(|| self.tap_row_at(y[0] - span[0]))?
     }
 
     /// The column whose span this is.
@@ -167,13 +187,13 @@ impl<'a> Array<'a> {
     /// Whether the part this rectangle is was found before; `None` where it is no part.
     fn rectangle(&mut self, layer: Layer, area: [i64; 4]) -> Option<bool> {
         let p = self.process;
-        let (l, c, t) = (&p.layers, &p.cell, &p.tap_row);
+        let (l, c, t, levels) = (&p.layers, &p.cell, &p.tap_row, p.levels());
         let (x, y) = ([area[0], area[2]], [area[1], area[3]]);
-        let centre = (y[0] + y[1]) / 2;
         let last = self.width() - c.pitch_x_nm;
         let beside = x[1] <= 0 || x[0] >= self.width();
         let across = x[0] <= 0 && x[1] >= self.width();
-        if layer == l.diff {
+        // Diffusion and taps may be one layer: a strip is no tap, which reaches across.
+        if layer == l.diff && !(across && layer == l.tap) {
             let column = self.column(x, c.diff_x_nm)?;
             let row = self.nodes.row_at(y[0] + c.diff_overhang_nm)?;
             let group = row / (t.word_lines as usize + 1);
@@ -190,54 +210,64 @@ impl<'a> Array<'a> {
                 && x[0] <= c.diff_x_nm[0] - end
                 && x[1] >= last + c.diff_x_nm[1] + end;
             good.then(|| self.rows.set(0, word_line))
+        } else if [levels.strap_cut.layer, levels.strap.layer, levels.strap.pin].contains(&layer) {
+            beside.then_some(false)
+        } else if [l.npc, l.nsdm].contains(&Some(layer))
+            || [l.psdm, l.li1_pin, levels.rail.pin].contains(&layer)
+        {
+            Some(false)
+        } else if beside {
+            let conductors = [l.li1, levels.pad.layer, levels.rail.layer];
+            let cuts = [Some(l.licon), levels.lower_cut.map(|c| c.layer), Some(levels.cut.layer)];
+            (conductors.contains(&layer) || cuts.contains(&Some(layer))).then_some(false)
         } else if layer == l.licon {
-            if beside {
-                return Some(false);
-            }
             let column = self.column(x, c.licon_x_nm)?;
             if let Some(row) = self.node_row(y, c.licon_y_nm) {
                 return Some(self.contacts.set(row, column));
             }
-            let good = y[1] - y[0] == c.licon_y_nm[1] - c.licon_y_nm[0];
-            let row = self.tap_row_at(centre).filter(|_| good)?;
+            let row = self.tap_row_of(y, c.licon_y_nm)?;
             Some(self.tap_contacts.set(row, column))
-        } else if layer == l.li1 {
-            if beside {
-                return Some(false);
+        } else if layer == l.li1 && across {
+            let half = t.strap_half_height_nm;
+            let row = self.tap_row_of(y, [-half, half])?;
+            Some(self.taps.set(1, row))
+        } else if layer == levels.pad.layer {
+            let column = self.column(x, c.pad_x_nm)?;
+            if let Some(row) = self.node_row(y, c.pad_y_nm) {
+                return Some(self.pads.set(row, column));
             }
-            if across {
-                let row = self.tap_row_at(centre).filter(|_| y[1] - y[0] == 2 * t.strap_half_height_nm)?;
-                return Some(self.taps.set(1, row));
-            }
-            let (row, column) = (self.node_row(y, c.pad_y_nm)?, self.column(x, c.pad_x_nm)?);
-            Some(self.pads.set(row, column))
-        } else if layer == l.mcon {
-            if beside {
-                return Some(false);
-            }
-            let good = y[1] - y[0] == c.cut_y_nm[1] - c.cut_y_nm[0];
-            let row = self.tap_row_at(centre).filter(|_| good)?;
+            // On li1 there is nothing in a tap row but the strap.
+            let row = self.tap_row_of(y, c.pad_y_nm).filter(|_| p.stack.is_some())?;
+            Some(self.tap_stacks[PAD].set(row, column))
+        } else if layer == levels.cut.layer {
+            let row = self.tap_row_of(y, c.cut_y_nm)?;
             let column = self.column(x, c.cut_ground_x_nm)?;
             Some(self.ground_cuts.set(row, column))
-        } else if layer == l.met1 {
-            if beside {
-                return Some(false);
-            }
+        } else if layer == levels.rail.layer {
             let good = y[0] < self.tap_y(0) && y[1] > self.tap_y(self.nodes.groups());
             let spans = [(0, c.bit_line_x_nm), (1, c.ground_x_nm)];
             let (which, column) =
                 spans.into_iter().filter(|_| good).find_map(|(i, span)| Some((i, self.column(x, span)?)))?;
             Some(self.rails.set(which, column))
         } else if layer == l.tap {
-            let row =
-                self.tap_row_at(centre).filter(|_| across && y[1] - y[0] == 2 * t.tap_half_height_nm)?;
+            let half = t.tap_half_height_nm;
+            let row = self.tap_row_of(y, [-half, half]).filter(|_| across)?;
             Some(self.taps.set(0, row))
-        } else if layer == l.via || layer == l.met2 || layer == l.met2_pin {
-            beside.then_some(false)
-        } else if [l.npc, l.nsdm, l.psdm, l.li1_pin, l.met1_pin].contains(&layer) {
-            Some(false)
         } else {
-            None
+            let stack = p.stack.as_ref()?;
+            if layer == l.li1 {
+                let (row, column) = (self.node_row(y, stack.li1_y_nm)?, self.column(x, stack.li1_x_nm)?);
+                Some(self.stacks[PAD].set(row, column))
+            } else if levels.lower_cut.is_some_and(|cut| cut.layer == layer) {
+                let column = self.column(x, stack.mcon_x_nm)?;
+                if let Some(row) = self.node_row(y, stack.mcon_y_nm) {
+                    return Some(self.stacks[CUT].set(row, column));
+                }
+                let row = self.tap_row_of(y, stack.mcon_y_nm)?;
+                Some(self.tap_stacks[CUT].set(row, column))
+            } else {
+                None
+            }
         }
     }
 
@@ -251,7 +281,8 @@ impl<'a> Array<'a> {
         let misplaced = || format!("label {} at {at:?} nm is on no such line", shown());
         let again =
             |there: bool| if there { Err(format!("label {} is there twice", shown())) } else { Ok(()) };
-        if layer == l.met1_label {
+        let levels = self.process.levels();
+        if layer == levels.rail.label {
             let [x0, x1] = self.process.cell.bit_line_x_nm;
             let column = number("BL").filter(|&i| i < self.bit_lines).filter(|&i| {
                 let x = at[0] - i as i64 * self.process.cell.pitch_x_nm;
@@ -263,7 +294,7 @@ impl<'a> Array<'a> {
             let line =
                 self.word_line(at[1] - (high - low) / 2).filter(|&i| at[0] < 0 && number("WL") == Some(i));
             again(self.rows.set(1, line.ok_or_else(misplaced)?))
-        } else if layer == l.met2_label && text == b"VGND" {
+        } else if layer == levels.strap.label && text == b"VGND" {
             Ok(())
         } else {
             Err(format!("a label {} on layer {layer} that the array does not have", shown()))
@@ -277,6 +308,10 @@ impl<'a> Array<'a> {
             ("node pads", &self.pads, None),
             ("diffusion strips", &self.strips, None),
             ("tap contacts", &self.tap_contacts, None),
+            ("li1 squares of stacks", &self.stacks[PAD], None),
+            ("cuts of stacks", &self.stacks[CUT], None),
+            ("pads of tap rows", &self.tap_stacks[PAD], None),
+            ("cuts below pads of tap rows", &self.tap_stacks[CUT], None),
             ("ground cuts", &self.ground_cuts, None),
             ("rails", &self.rails, None),
             ("bit-line labels", &self.labels, None),

@@ -156,7 +156,8 @@ pub fn decode(
 ) -> Result<Decoded, Diagnostics> {
     let process = nodes.process;
     let c = &process.cell;
-    let cut_layer = [process.layers.mcon.layer, process.layers.mcon.datatype];
+    let cut_layer = process.levels().cut.layer;
+    let cut_layer = [cut_layer.layer, cut_layer.datatype];
     let height = c.cut_y_nm[1] - c.cut_y_nm[0];
     let widths = [c.cut_ground_x_nm, c.cut_bit_line_x_nm].map(|[x0, x1]| x1 - x0);
     let mut seen = BitMatrix::new(nodes.rows(), nodes.bit_lines);

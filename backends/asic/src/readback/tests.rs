@@ -506,7 +506,7 @@ fn met1_leaves_the_clear_area_that_its_density_rule_asks_for() {
             .sum();
         covered as f64 / ((w[2] - w[0]) * (w[3] - w[1])) as f64
     };
-    let most = process.rules.met1_density_max;
+    let most = process.rules.density_max;
     let array = [0, boundary[1] + 400, format.bit_lines as i64 * 770, boundary[3] - 800];
     assert!(share(boundary) < share(array) && share(array) < most, "{} {}", share(boundary), share(array));
     // Any window of 40 um or more, wherever it lies.
@@ -589,5 +589,34 @@ fn no_damage_of_the_oasis_file_goes_unnoticed() {
     assert!(harmless < 150, "{harmless}");
     for end in (0..bytes.len()).step_by(97) {
         assert!(!both(&model, gds.clone(), bytes[..end].to_vec()).is_empty(), "{end}");
+    }
+}
+
+#[test]
+fn a_moved_cut_is_found_in_every_process() {
+    for process in crate::tests::built_in() {
+        let rom = crate::Rom { process: process.clone() };
+        let model = Model::new().codes(40, 9, 4, 32, 1);
+        let dir = tempfile::tempdir().unwrap();
+        model.emit(&rom, dir.path());
+        let bytes = std::fs::read(dir.path().join("layout.gds")).unwrap();
+        let mut cuts = cuts(&bytes, "w0_prog");
+        // On node 5 of bit line 14.
+        let c = &process.cell;
+        let corner = |x: i64| [14 * c.pitch_x_nm + x, 5 * c.pitch_y_nm + c.cut_y_nm[0]];
+        let sites = [c.cut_bit_line_x_nm, c.cut_ground_x_nm].map(|site| corner(site[0]));
+        let cut = cuts.iter_mut().find(|cut| sites.contains(&[cut[0], cut[1]])).unwrap();
+        let to = if [cut[0], cut[1]] == sites[0] { sites[1] } else { sites[0] };
+        let by = to[0] - cut[0];
+        (cut[0], cut[2]) = (cut[0] + by, cut[2] + by);
+        let moved = replace(&bytes, "w0_prog", |cells| {
+            cells.begin("w0_prog").unwrap();
+            cuts.iter().for_each(|&cut| cells.rectangle(process.levels().cut.layer, cut).unwrap());
+            cells.end().unwrap();
+        });
+        let read = RomReadBack::of_bytes(&process, &model.program, Box::new(moved)).unwrap();
+        let problems = read.check(TileId(0), &model.contents[0]).unwrap_err();
+        let [problem] = problems.0.as_slice() else { panic!("{}: {problems}", process.name) };
+        assert!(problem.message.starts_with("tile w0: word lines 4 and 5, bit line 14"), "{problem}");
     }
 }

@@ -56,10 +56,11 @@ pub(super) fn models() -> String {
     std::path::absolute(root().join(models)).unwrap().display().to_string()
 }
 
-fn both_decks(layout: &Path) -> Vec<String> {
-    let mut items = drc(layout, "rom");
+/// Items of the shuttle's deck and of openram's.
+pub(super) fn both_decks(layout: &Path, cell: &str) -> Vec<String> {
+    let mut items = drc(layout, cell);
     let deck = "openram/openram/technology/sky130/tech/sky130.lydrc";
-    items.extend(run_deck(deck, layout, "rom", ["topcell", "output"], &[]));
+    items.extend(run_deck(deck, layout, cell, ["topcell", "output"], &[]));
     items
 }
 
@@ -67,7 +68,7 @@ fn both_decks(layout: &Path) -> Vec<String> {
 fn two_decks_find_nothing_in_macros() {
     for (word_lines, bit_lines, mux) in [(64, 64, 16), (72, 128, 8), (16, 16, 16)] {
         let files = Files::new(word_lines, bit_lines, mux);
-        let items = both_decks(&files.path("rom.gds"));
+        let items = both_decks(&files.path("rom.gds"), "rom");
         assert!(items.is_empty(), "{word_lines} x {bit_lines} / {mux}: {items:#?}");
     }
 }
@@ -104,18 +105,51 @@ fn extracted_macros_equal_their_netlists_in_two_comparers() {
     }
 }
 
+/// Reads addresses of a macro of 16 x 16 with all its transistors at a corner (models, volts, degrees Celsius).
+fn reads(files: &Files, netlist: &str, [models_of, volts, celsius]: [&str; 3], addresses: &[&str]) -> String {
+    let (models, netlist, bits) = (models(), files.text(netlist), files.text("bits.txt"));
+    let mut arguments = vec![models.as_str(), &netlist, &bits, "16", models_of, volts, celsius, "10"];
+    arguments.extend(addresses);
+    script("read_macro.py", &arguments)
+}
+
 #[test]
 fn reads_of_a_macro_give_its_bits() {
     let files = Files::new(16, 16, 16);
-    let models = models();
-    let [netlist, bits] = ["sim.spice", "bits.txt"].map(|n| files.text(n));
-    let read = script(
-        "read_macro.py",
-        &[&models, &netlist, &bits, "16", "tt", "1.8", "25", "10", "0", "17", "255", "34"],
-    );
+    let read = reads(&files, "sim.spice", ["tt", "1.8", "25"], &["0", "17", "255", "34"]);
     assert!(read.starts_with("wrong 0 of 8 "), "{read}");
     let access: f64 = read.split(' ').nth(5).unwrap().parse().unwrap();
     assert!((0.3..3.0).contains(&access), "{read}");
+}
+
+/// 3 to 11 minutes a corner: `cargo nextest run --release -p pfmc-asic --profile referees --run-ignored only -E 'test(extremes)'`.
+#[test]
+#[ignore = "half an hour of simulation"]
+fn reads_of_a_macro_give_its_bits_at_the_extremes() {
+    let files = Files::new(16, 16, 16);
+    let addresses = ["0", "17", "255", "34", "240", "15", "136", "119"];
+    for corner in [["ss", "1.62", "-40"], ["ss", "1.62", "125"], ["ff", "1.98", "-40"], ["ff", "1.98", "125"]]
+    {
+        let read = reads(&files, "sim.spice", corner, &addresses);
+        assert!(read.starts_with("wrong 0 of 16 "), "{corner:?}: {read}");
+    }
+}
+
+#[test]
+fn one_changed_connection_of_a_macro_reads_a_wrong_bit() {
+    let files = Files::new(16, 16, 16);
+    // Word line 1, bit line 1, which is read at address 17: its transistor joins ground to ground.
+    let text = std::fs::read_to_string(files.path("sim.spice")).unwrap();
+    let transistor = |l: &&str| l.starts_with('X') && l.contains(" WL1 ") && l.contains(" BL1 ");
+    let [line] = text.lines().filter(transistor).collect::<Vec<_>>()[..] else { panic!("not one 1 there") };
+    std::fs::write(files.path("changed.spice"), text.replace(line, &line.replace(" BL1 ", " VGND ")))
+        .unwrap();
+    let read = reads(&files, "changed.spice", ["tt", "1.8", "25"], &["17", "34"]);
+    let wrong: Vec<&str> = read.lines().collect();
+    assert!(
+        wrong[0].starts_with("wrong 2 of 4 ") && wrong[1..].iter().all(|l| l.starts_with("17 ")),
+        "{read}"
+    );
 }
 
 #[test]

@@ -231,6 +231,20 @@ fn the_netlist_of_standard_cells_gives_the_interpreters_sums() {
 }
 
 #[test]
+fn columns_outside_take_less_energy_with_either_kind_of_macro() {
+    let root = std::path::absolute(root()).unwrap();
+    let timing = Path::new(env!("CARGO_MANIFEST_DIR")).join("process/sky130-timing.toml");
+    let table = script("phase_energy.py", &[root.to_str().unwrap(), timing.to_str().unwrap()]);
+    let sums = |order: &str| -> [f64; 2] {
+        let row = table.lines().find(|l| l.starts_with(&format!("| {order}"))).unwrap();
+        let numbers: Vec<f64> = row.split('|').filter_map(|cell| cell.trim().parse().ok()).collect();
+        [numbers[5], numbers[6]]
+    };
+    let (columns, rows) = (sums("columns outside"), sums("rows outside"));
+    assert!(columns[0] < rows[0] && columns[1] < rows[1] && columns[1] < columns[0], "{table}");
+}
+
+#[test]
 fn sums_over_tiles_are_requantised_in_the_strip() {
     // Rows 0..20, 20..40 and 40..47 of one matrix, in one strip.
     let scheme: Scheme = "codebook4/8".parse().unwrap();

@@ -14,7 +14,7 @@ pub fn colour(role: &str) -> [u8; 3] {
         "poly" => [0xd0, 0x3c, 0x3c],
         "li1" => [0x9c, 0x7c, 0xc8],
         "licon" | "npc" => [0x60, 0x60, 0x60],
-        "mcon" => [0x20, 0x20, 0x20],
+        "mcon" | "via" => [0x20, 0x20, 0x20],
         "met1" => [0x4c, 0x84, 0xe0],
         "met2" => [0xe0, 0x94, 0x3c],
         "met3" => [0x3c, 0xb4, 0xb4],
@@ -92,6 +92,6 @@ pub fn layer_properties(process: &Process) -> String {
 
 /// The layers that a retrained model changes, a line each: role, GDS layer, GDS datatype.
 pub fn weight_layers(process: &Process) -> String {
-    let layer = process.layers.mcon;
-    format!("mcon {} {}\n", layer.layer, layer.datatype)
+    let cut = process.levels().cut;
+    format!("{} {} {}\n", cut.name, cut.layer.layer, cut.layer.datatype)
 }
