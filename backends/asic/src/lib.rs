@@ -7,8 +7,10 @@
 //! is in [`plan`]; how the file is read and compared is in [`readback`].
 
 pub mod array;
+pub mod base;
 pub mod bits;
 pub mod codes;
+pub mod columns;
 pub mod encode;
 pub mod handoff;
 pub mod macros;

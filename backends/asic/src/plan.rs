@@ -4,7 +4,7 @@
 //!
 //! | cell | holds |
 //! |---|---|
-//! | `base_...` | arrays without weights, see [`crate::array`] |
+//! | `base_...` | macros, or arrays alone, without weights, see [`crate::base`] |
 //! | `<tile>_prog` | one reference to a pattern cell for each part of a node row |
 //! | `<tile>` | its base and its program, both at the origin |
 //! | two or four characters, the first a digit | patterns: cuts of some columns, see [`crate::patterns`] |
@@ -27,7 +27,7 @@ use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{TileId, TileSource};
 use rayon::prelude::*;
 
-use crate::array::Array;
+use crate::base::{self, Base};
 use crate::bits::BitMatrix;
 use crate::codes::{E0504, E0505, E0508};
 use crate::encode::{self, ArrayShape, Contents};
@@ -53,6 +53,9 @@ const TILES_A_THREAD: usize = 4;
 struct Placed {
     tile: TileId,
     contents: Contents,
+    /// What the contents take.
+    used: ArrayShape,
+    /// The array's size, that of its base.
     shape: ArrayShape,
     /// Index of the die.
     die: usize,
@@ -70,6 +73,7 @@ pub struct RomPlan<'a> {
     placed: Vec<Placed>,
     /// Width and height of each die.
     dies: Vec<[Nm; 2]>,
+    bases: BTreeMap<ArrayShape, Base>,
     /// Pattern cells of the GDSII file.
     split: Split,
     /// Upper bound of the GDSII file's size.
@@ -86,17 +90,32 @@ impl<'a> RomPlan<'a> {
         let mut placed = Vec::with_capacity(program.tiles.len());
         for (tile, _) in program.tiles() {
             match encode::contents(process, program, tile) {
-                Ok((contents, shape)) => {
-                    placed.push(Placed { tile, contents, shape, die: 0, at: [0; 2], area: [0; 4] });
+                Ok((contents, used)) => {
+                    let shape = base::shape(process, used);
+                    placed.push(Placed { tile, contents, used, shape, die: 0, at: [0; 2], area: [0; 4] });
                 }
                 Err(more) => problems.extend(more),
             }
         }
         check_names(program, &mut problems);
         problems.check()?;
-        let dies = place(process, program, &mut placed)?;
+        let shapes: BTreeSet<ArrayShape> = placed.iter().map(|p: &Placed| p.shape).collect();
+        let drawn: Vec<_> =
+            shapes.into_par_iter().map(|shape| (shape, Base::new(process, shape))).collect();
+        let mut bases = BTreeMap::new();
+        let mut problems = Diagnostics::new();
+        for (shape, base) in drawn {
+            match base {
+                Ok(base) => {
+                    bases.insert(shape, base);
+                }
+                Err(more) => problems.extend(more),
+            }
+        }
+        problems.check()?;
+        let dies = place(process, program, &bases, &mut placed)?;
         let split = Split { full: WIDEST, leaf: WIDEST / 2, tail: WIDEST / 2 };
-        let mut plan = RomPlan { process, program, placed, dies, split, bytes_at_most: 0 };
+        let mut plan = RomPlan { process, program, placed, dies, bases, split, bytes_at_most: 0 };
         plan.split = plan.best_split();
         plan.bytes_at_most = plan.bound().map_err(limit)?;
         // What the formats cannot hold comes to light here.
@@ -106,12 +125,8 @@ impl<'a> RomPlan<'a> {
 
     /// The base cells, in order of shape.
     fn write_bases(&self, sink: &mut impl Sink) -> Result<(), StreamError> {
-        let shapes: BTreeSet<ArrayShape> = self.placed.iter().map(|p| p.shape).collect();
         let mut written = BTreeSet::new();
-        for shape in shapes {
-            Array::new(self.process, shape).write_base(sink, &mut written)?;
-        }
-        Ok(())
+        self.bases.values().try_for_each(|base| base.write(sink, &mut written))
     }
 
     /// The width of pattern cells with which the GDSII file is smallest: what references cost against what
@@ -128,8 +143,9 @@ impl<'a> RomPlan<'a> {
         let mut references = [0u64; WIDEST + 1];
         for p in &self.placed {
             let rows: u64 = p.shape.row_groups(self.process).map(|g| u64::from(g) + 1).sum();
-            for (_, width) in split.parts(p.shape.bit_lines as usize) {
-                references[width] += rows;
+            let Some(base) = self.bases.get(&p.shape) else { continue };
+            for part in base.columns().parts(split) {
+                references[part.width] += rows;
             }
         }
         // The longest name of a width.
@@ -161,7 +177,7 @@ impl<'a> RomPlan<'a> {
             (stream::head(LIBRARY)?.len() + bases.into_bytes().len() + stream::tail()?.len()) as u64;
         for p in &self.placed {
             let name = self.program.tiles[p.tile.index()].name.len();
-            let base = Array::new(self.process, p.shape).base_name().len();
+            let base = self.bases.get(&p.shape).map_or(0, |b| b.name().len());
             bytes += stream::cell_bytes(name + PROG.len()) + stream::cell_bytes(name);
             bytes +=
                 stream::sref_bytes(name + PROG.len()) + stream::sref_bytes(base) + stream::sref_bytes(name);
@@ -173,7 +189,7 @@ impl<'a> RomPlan<'a> {
     }
 
     fn array_bits(&self) -> u64 {
-        self.placed.iter().map(|p| p.shape.bits()).sum()
+        self.placed.iter().map(|p| p.used.bits()).sum()
     }
 
     fn die_area_mm2(&self) -> f64 {
@@ -194,79 +210,47 @@ impl<'a> RomPlan<'a> {
     }
 
     fn cells(&self, placed: &Placed, name: &str, bits: &BitMatrix) -> Result<Written, StreamError> {
-        let array = Array::new(self.process, placed.shape);
-        let columns = placed.shape.bit_lines as usize;
-        let groups: Vec<(Nm, BitMatrix)> = (array.row_groups().into_iter())
+        let Some(base) = self.bases.get(&placed.shape) else { return Ok(Written::default()) };
+        let groups: Vec<(Nm, BitMatrix)> = (base.row_groups().iter())
             .map(|group| (group.y, encode::nodes(bits, group.first as usize, group.word_lines as usize)))
             .collect();
         let mut measures = [0u64; 2];
         for (_, nodes) in &groups {
-            measures[0] += nodes.rows() as u64 * columns as u64;
+            measures[0] += nodes.rows() as u64 * nodes.columns() as u64;
             measures[1] += nodes.count_ones();
         }
         let prog = format!("{name}{PROG}");
         let mut used = [Used::new(), Used::new()];
         let mut oasis = oasis::Cells::new(0);
-        oasis.program(&prog, Program::new(self.process, columns, &groups, &mut used[1]))?;
-        self.write_tile(&array, name, &prog, &mut oasis)?;
-        let mut gds = self.gds_program(&prog, columns, &groups, &mut used[0])?;
-        self.write_tile(&array, name, &prog, &mut gds)?;
+        oasis.program(&prog, Program::new(self.process, base.columns(), &groups, &mut used[1]))?;
+        self.write_tile(base, name, &prog, &mut oasis)?;
+        let references = measures[0] as usize / self.split.full.max(1);
+        let mut gds = Cells::new(references * 28 + 1024);
+        patterns::program(
+            self.process,
+            self.split,
+            &prog,
+            base.columns(),
+            &groups,
+            &mut used[0],
+            &mut gds,
+        )?;
+        self.write_tile(base, name, &prog, &mut gds)?;
         Ok(Written { gds: gds.into_bytes(), oasis: oasis.into_bytes(), used, measures })
-    }
-
-    /// The program cell of a tile in GDSII.
-    fn gds_program(
-        &self,
-        prog: &str,
-        columns: usize,
-        groups: &[(Nm, BitMatrix)],
-        used: &mut Used,
-    ) -> Result<Cells, StreamError> {
-        let cell = &self.process.cell;
-        let parts = self.split.parts(columns);
-        let rows: usize = groups.iter().map(|(_, nodes)| nodes.rows()).sum();
-        let mut cells = Cells::new(rows * parts.len() * 28 + 1024);
-        cells.begin(prog)?;
-        for (bottom, nodes) in groups {
-            for node in 0..nodes.rows() {
-                let row = nodes.row(node);
-                let names = parts.iter().map(|&(first, width)| {
-                    let pattern = patterns::pattern(row, first, width);
-                    used.insert(pattern);
-                    (pattern.name(), first as Nm * cell.pitch_x_nm)
-                });
-                cells.patterns(bottom + node as Nm * cell.pitch_y_nm, names)?;
-            }
-        }
-        cells.end()?;
-        Ok(cells)
     }
 
     /// The cell of a tile.
     fn write_tile(
         &self,
-        array: &Array<'_>,
+        base: &Base,
         name: &str,
         prog: &str,
         sink: &mut impl Sink,
     ) -> Result<(), StreamError> {
         sink.begin(name)?;
-        sink.copy(&array.base_name(), [0, 0])?;
+        sink.copy(base.name(), [0, 0])?;
         sink.copy(prog, [0, 0])?;
         sink.end()
-    }
-
-    /// The pattern cells in use of the GDSII file.
-    fn gds_patterns(&self, used: &Used) -> Result<Vec<u8>, StreamError> {
-        let mut cells = Cells::new(0);
-        for p in used.with_parts(self.split).iter() {
-            cells.begin(p.name().as_str())?;
-            patterns::draw(self.process, self.split, p, &mut cells, |cells, part, x| {
-                cells.copy(part.name().as_str(), [x, 0])
-            })?;
-            cells.end()?;
-        }
-        Ok(cells.into_bytes())
     }
 
     /// The top cells.
@@ -324,7 +308,9 @@ impl<'a> RomPlan<'a> {
             problems.check()?;
         }
         let [gds_used, oasis_used] = used;
-        gds.write(&self.gds_patterns(&gds_used).map_err(limit)?)?;
+        let mut cells = Cells::new(0);
+        patterns::cells(self.process, self.split, &gds_used, &mut cells).map_err(limit)?;
+        gds.write(&cells.into_bytes())?;
         oas.write(&oasis::write_patterns(self.process, &oasis_used).map_err(limit)?)?;
         let (mut g, mut o) = (Cells::new(0), oasis::Cells::new(0));
         self.write_dies(&mut g).and_then(|()| self.write_dies(&mut o)).map_err(limit)?;
@@ -359,12 +345,13 @@ impl<'a> RomPlan<'a> {
 impl Plan for RomPlan<'_> {
     fn figures(&self) -> Vec<Figure> {
         let bits = self.array_bits() as f64;
+        let laid_out = self.placed.iter().map(|p| p.shape.bits()).sum::<u64>() as f64;
         let area = self.die_area_mm2();
         let mut figures = vec![
             Figure::new("tiles", self.placed.len() as f64, ""),
             Figure::new("dies", self.dies.len() as f64, ""),
             Figure::new("array bits", bits, "bit"),
-            Figure::new("array area", bits * self.process.bit_area_nm2() as f64 * 1e-12, "mm2"),
+            Figure::new("array area", laid_out * self.process.bit_area_nm2() as f64 * 1e-12, "mm2"),
             Figure::new("die area", area, "mm2"),
         ];
         if area > 0.0 {
@@ -444,6 +431,7 @@ fn limit(e: StreamError) -> Diagnostics {
 }
 
 /// The cells of one tile.
+#[derive(Default)]
 struct Written {
     gds: Vec<u8>,
     oasis: Vec<u8>,
@@ -495,6 +483,7 @@ fn check_names(program: &TileProgram, problems: &mut Diagnostics) {
 fn place(
     process: &Process,
     program: &TileProgram,
+    bases: &BTreeMap<ArrayShape, Base>,
     placed: &mut [Placed],
 ) -> Result<Vec<[Nm; 2]>, Diagnostics> {
     let gap = process.tile.spacing_nm;
@@ -502,7 +491,7 @@ fn place(
     let mut problems = Diagnostics::new();
     let mut area = 0u64;
     let mut widest = 0;
-    let boxes: Vec<[Nm; 4]> = placed.iter().map(|p| Array::new(process, p.shape).boundary()).collect();
+    let boxes: Vec<[Nm; 4]> = placed.iter().map(|p| bases.get(&p.shape).map_or([0; 4], Base::boundary)).collect();
     for (p, b) in placed.iter().zip(&boxes) {
         let size = [b[2] - b[0], b[3] - b[1]];
         if size[0] + 2 * gap > reticle[0] || size[1] + 2 * gap > reticle[1] {

@@ -584,6 +584,9 @@ sections! {
         select_offset_nm: Nm,
         /// Half the width of power straps on met4.
         power_half_width_nm: Nm,
+        /// Bit lines that share an output of a tile's macro, 8 or 16; 1 where tiles are arrays alone, whose bit
+        /// lines and word lines are their pins.
+        mux: u32,
     }
     /// Resistance and capacitance of wires.
     wire Wire {
@@ -624,6 +627,11 @@ sections! {
 }
 
 impl Process {
+    /// Bit lines that share an output of a tile's macro; none where tiles are arrays alone.
+    pub fn mux(&self) -> Option<u32> {
+        Some(self.column.mux).filter(|&mux| mux > 1)
+    }
+
     /// Reads and validates a process file.
     ///
     /// # Errors
@@ -720,6 +728,9 @@ impl Process {
         });
         check.holds(self.tile.bit_lines >= 32 && self.tile.bit_lines.is_multiple_of(8), || {
             "`tile.bit_lines` must be a multiple of 8 and at least 32, the bits of a tile's unit".to_owned()
+        });
+        check.holds([1, 8, 16].contains(&self.column.mux), || {
+            "`column.mux` must be 8 or 16, or 1 for arrays without macros".to_owned()
         });
         if check.problems.has_errors() {
             return;

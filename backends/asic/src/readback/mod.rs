@@ -2,8 +2,8 @@
 //! to the content of every tile.
 //!
 //! Nothing of the plan is used. Opening checks what all tiles rest on: the library's structure, that
-//! each tile is one base and one program, that each base is the array of its shape, and that each tile
-//! is placed once. Programs are decoded tile by tile when asked for, straight from the mapped file, so
+//! each tile is one base and one program, that each base is the array of its shape with the periphery that the generator
+//! draws, and that each tile is placed once. Programs are decoded tile by tile when asked for, straight from the mapped file, so
 //! memory does not grow with the model. The other file must hold the same cells and, decoded by the
 //! same rules from records of its own, the same bits.
 
@@ -96,11 +96,11 @@ impl<'a> RomReadBack<'a> {
             }
         }
         problems.check()?;
-        let shape = |t: &TileCells| (t.base, t.format.word_lines, t.format.bit_lines);
+        let shape = |t: &TileCells| (t.base, t.format.array);
         let bases: BTreeMap<_, ()> = cells.iter().map(|t| (shape(t), ())).collect();
         let keys: Vec<_> = bases.into_keys().collect();
         let checked: Vec<_> =
-            keys.par_iter().map(|&(base, w, b)| base::check(&library, base, process, w, b)).collect();
+            keys.par_iter().map(|&(base, [w, b])| base::check(&library, base, process, w, b)).collect();
         let mut boundaries = HashMap::new();
         let mut problems = Diagnostics::new();
         for (key, checked) in keys.into_iter().zip(checked) {
@@ -132,7 +132,8 @@ impl<'a> RomReadBack<'a> {
         else {
             return Err(Diagnostic::error(&E0521, format!("tile {id} does not exist")).into());
         };
-        let nodes = Nodes::new(self.process, format.word_lines, format.bit_lines);
+        let [word_lines, bit_lines] = format.array;
+        let nodes = Nodes::new(self.process, word_lines, bit_lines);
         let decoded = cuts::decode(
             |most, found| {
                 (self.library.resolve(prog, most, &mut |layer, shape| found(layer, shape)))
@@ -205,9 +206,10 @@ impl<'a> RomReadBack<'a> {
         got: &TileContent,
         want: &TileContent,
     ) -> Diagnostics {
-        let mut differ = BitMatrix::new(format.word_lines, format.bit_lines);
-        for word_line in 0..format.word_lines {
-            for bit_line in 0..format.bit_lines {
+        let [word_lines, bit_lines] = format.array;
+        let mut differ = BitMatrix::new(word_lines, bit_lines);
+        for word_line in 0..word_lines {
+            for bit_line in 0..bit_lines {
                 let (cell, bit) = format.cell(word_line, bit_line);
                 let want = format.value(want, cell) >> bit & 1 == 1;
                 if decoded.bits.get(word_line, bit_line) != want {
@@ -217,13 +219,13 @@ impl<'a> RomReadBack<'a> {
         }
         let full = self.process.tap_row.word_lines as usize;
         let mut findings = Findings::new();
-        for word_line in 0..format.word_lines {
-            for bit_line in 0..format.bit_lines {
+        for word_line in 0..word_lines {
+            for bit_line in 0..bit_lines {
                 if !differ.get(word_line, bit_line) {
                     continue;
                 }
                 let next = word_line + 1;
-                let pair = next < format.word_lines && next % full != 0 && differ.get(next, bit_line);
+                let pair = next < word_lines && next % full != 0 && differ.get(next, bit_line);
                 if pair {
                     differ.clear(next, bit_line);
                 }
