@@ -1,6 +1,7 @@
 //! What a tile's program lies on: a ROM macro, or, where the process has no periphery, an array alone.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 
@@ -8,9 +9,9 @@ use crate::array::{Array, RowGroup};
 use crate::codes::E0508;
 use crate::columns::Columns;
 use crate::encode::ArrayShape;
-use crate::macros::draw::{Area, Drawing};
+use crate::macros::draw::{Area, Drawing, Sketch};
 use crate::macros::{Macro, MacroShape};
-use crate::process::Process;
+use crate::process::{Layer, Nm, Process};
 use crate::sink::Sink;
 use crate::stream::StreamError;
 
@@ -22,6 +23,33 @@ pub struct Base {
     row_groups: Vec<RowGroup>,
     cells: Drawing,
     boundary: Area,
+    pins: Vec<MacroPin>,
+}
+
+/// A pin of a macro.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MacroPin {
+    /// Name.
+    pub name: String,
+    /// Its metal, and the layers of pins and of labels of that.
+    pub layers: [Layer; 3],
+    /// Where it is.
+    pub area: Area,
+}
+
+/// The pins of a drawn macro: rectangles of pins with a label in them.
+fn pins(process: &Process, cell: &Sketch) -> Vec<MacroPin> {
+    let l = &process.layers;
+    let mut found = Vec::new();
+    for layers in [[l.met3, l.met3_pin, l.met3_label], [l.met4, l.met4_pin, l.met4_label]] {
+        for area in cell.on(layers[1]) {
+            let inside = |[x, y]: [Nm; 2]| area[0] <= x && x <= area[2] && area[1] <= y && y <= area[3];
+            if let Some((_, name)) = cell.texts(layers[2]).find(|(at, _)| inside(*at)) {
+                found.push(MacroPin { name: name.to_owned(), layers, area });
+            }
+        }
+    }
+    found
 }
 
 /// The shape of the base of a tile with an array of `shape`: that of its macro, which has word lines and bit lines to
@@ -33,7 +61,36 @@ pub fn shape(process: &Process, shape: ArrayShape) -> ArrayShape {
     }
 }
 
+/// Most bases that are kept.
+const KEPT: usize = 64;
+
+/// Bases that were drawn, by what they follow from: wiring a periphery takes longer than writing it.
+static DRAWN: Mutex<Vec<(Process, Arc<Base>)>> = Mutex::new(Vec::new());
+
 impl Base {
+    /// A base of [`shape`], drawn anew or kept from before.
+    ///
+    /// # Errors
+    /// A macro that cannot be built.
+    pub fn of(process: &Process, shape: ArrayShape) -> Result<Arc<Base>, Diagnostics> {
+        let kept = |all: &[(Process, Arc<Base>)]| {
+            all.iter().find(|(p, b)| b.shape == shape && p == process).map(|(_, b)| b.clone())
+        };
+        let lock = || DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(base) = kept(&lock()) {
+            return Ok(base);
+        }
+        let base = Arc::new(Base::new(process, shape)?);
+        let mut all = lock();
+        if kept(&all).is_none() {
+            if all.len() >= KEPT {
+                all.remove(0);
+            }
+            all.push((process.clone(), base.clone()));
+        }
+        Ok(base)
+    }
+
     /// Draws a base of [`shape`].
     ///
     /// # Errors
@@ -49,14 +106,23 @@ impl Base {
             }
             None => {
                 let mut cells = Drawing::default();
-                array.write_base(&mut cells, &mut BTreeSet::new()).map_err(|e| {
-                    Diagnostics::from(Diagnostic::error(&E0508, e.to_string()))
-                })?;
+                array
+                    .write_base(&mut cells, &mut BTreeSet::new())
+                    .map_err(|e| Diagnostics::from(Diagnostic::error(&E0508, e.to_string())))?;
                 (cells, Columns::even(process, shape))
             }
         };
         let boundary = cells.last().and_then(|c| c.on(process.layers.boundary).next()).unwrap_or_default();
-        Ok(Base { name, shape, columns, row_groups: array.row_groups(), cells, boundary })
+        let pins = match (process.mux(), cells.last()) {
+            (Some(_), Some(cell)) => pins(process, cell),
+            _ => Vec::new(),
+        };
+        Ok(Base { name, shape, columns, row_groups: array.row_groups(), cells, boundary, pins })
+    }
+
+    /// Pins of a macro; none of an array alone.
+    pub fn pins(&self) -> &[MacroPin] {
+        &self.pins
     }
 
     /// Name of its cell.

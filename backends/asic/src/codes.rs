@@ -36,6 +36,10 @@ pfmc_ir::codes! {
         "GDSII holds 32-bit coordinates, at most 8191 points in a record and at most 32767 copies along \
          an array. A process file with very large numbers can exceed them. The message names the cell \
          and the number."
+    E0509 "power does not reach a tile"
+        "The cuts between met4 and met5 of a die join every supply pin and every ground pin of its tiles to the ring of that \
+         net, and the two rings never meet. The message names the pin and the tile, or the cut that lies on no metal. The \
+         layout was changed after it was written: compare its digest with the manifest, and emit again."
     E0510 "the layout file cannot be read"
         "layout.gds is missing, not readable, empty, or not a GDSII library with a database unit of one \
          nanometre. Check the path, and emit again if the file was replaced."

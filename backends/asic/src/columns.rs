@@ -67,8 +67,10 @@ impl Columns {
         let of_segment = split.parts(self.segment as usize);
         let parts = (0..self.segments()).flat_map(|segment| {
             let first = segment * self.segment;
-            of_segment.iter().map(move |&(from, width)| {
-                Part { first: first as usize + from, width, x: self.x(first) + from as Nm * self.pitch_nm }
+            of_segment.iter().map(move |&(from, width)| Part {
+                first: first as usize + from,
+                width,
+                x: self.x(first) + from as Nm * self.pitch_nm,
             })
         });
         parts.collect()

@@ -11,6 +11,7 @@ pub mod base;
 pub mod bits;
 pub mod codes;
 pub mod columns;
+pub mod die;
 pub mod encode;
 pub mod handoff;
 pub mod macros;

@@ -19,6 +19,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
 use pfmc_ir::codes::E0001;
@@ -29,11 +30,13 @@ use rayon::prelude::*;
 
 use crate::base::{self, Base};
 use crate::bits::BitMatrix;
-use crate::codes::{E0504, E0505, E0508};
+use crate::codes::{E0502, E0504, E0505, E0508};
+use crate::die::{self, Lanes, OnDie};
 use crate::encode::{self, ArrayShape, Contents};
 use crate::oasis::{self, Program};
 use crate::patterns::{self, Pattern, Split, Used, WIDEST};
 use crate::process::{Nm, Process};
+use crate::rtl::TileRtl;
 use crate::sink::Sink;
 use crate::stream::{self, Cells, RECTANGLE_BYTES, StreamError};
 
@@ -57,6 +60,8 @@ struct Placed {
     used: ArrayShape,
     /// The array's size, that of its base.
     shape: ArrayShape,
+    /// Name of the outline of its lanes.
+    lanes: Option<String>,
     /// Index of the die.
     die: usize,
     /// The array's origin on the die.
@@ -73,7 +78,9 @@ pub struct RomPlan<'a> {
     placed: Vec<Placed>,
     /// Width and height of each die.
     dies: Vec<[Nm; 2]>,
-    bases: BTreeMap<ArrayShape, Base>,
+    bases: BTreeMap<ArrayShape, Arc<Base>>,
+    /// Outlines of lanes by name.
+    lanes: BTreeMap<String, Lanes>,
     /// Pattern cells of the GDSII file.
     split: Split,
     /// Upper bound of the GDSII file's size.
@@ -92,7 +99,16 @@ impl<'a> RomPlan<'a> {
             match encode::contents(process, program, tile) {
                 Ok((contents, used)) => {
                     let shape = base::shape(process, used);
-                    placed.push(Placed { tile, contents, used, shape, die: 0, at: [0; 2], area: [0; 4] });
+                    placed.push(Placed {
+                        tile,
+                        contents,
+                        used,
+                        shape,
+                        lanes: None,
+                        die: 0,
+                        at: [0; 2],
+                        area: [0; 4],
+                    });
                 }
                 Err(more) => problems.extend(more),
             }
@@ -100,8 +116,7 @@ impl<'a> RomPlan<'a> {
         check_names(program, &mut problems);
         problems.check()?;
         let shapes: BTreeSet<ArrayShape> = placed.iter().map(|p: &Placed| p.shape).collect();
-        let drawn: Vec<_> =
-            shapes.into_par_iter().map(|shape| (shape, Base::new(process, shape))).collect();
+        let drawn: Vec<_> = shapes.into_par_iter().map(|shape| (shape, Base::of(process, shape))).collect();
         let mut bases = BTreeMap::new();
         let mut problems = Diagnostics::new();
         for (shape, base) in drawn {
@@ -113,9 +128,11 @@ impl<'a> RomPlan<'a> {
             }
         }
         problems.check()?;
-        let dies = place(process, program, &bases, &mut placed)?;
+        let lanes = lanes(process, program, &bases, &mut placed)?;
+        let dies = place(process, program, &bases, &lanes, &mut placed)?;
         let split = Split { full: WIDEST, leaf: WIDEST / 2, tail: WIDEST / 2 };
-        let mut plan = RomPlan { process, program, placed, dies, bases, split, bytes_at_most: 0 };
+        let mut plan = RomPlan { process, program, placed, dies, bases, lanes, split, bytes_at_most: 0 };
+        plan.check_power()?;
         plan.split = plan.best_split();
         plan.bytes_at_most = plan.bound().map_err(limit)?;
         // What the formats cannot hold comes to light here.
@@ -126,7 +143,12 @@ impl<'a> RomPlan<'a> {
     /// The base cells, in order of shape.
     fn write_bases(&self, sink: &mut impl Sink) -> Result<(), StreamError> {
         let mut written = BTreeSet::new();
-        self.bases.values().try_for_each(|base| base.write(sink, &mut written))
+        self.bases.values().try_for_each(|base| base.write(sink, &mut written))?;
+        if die::is_drawn(self.process) && !self.bases.is_empty() {
+            self.lanes.values().try_for_each(|lanes| lanes.write(sink))?;
+            die::cells(self.process, self.bases.values().map(|b| &**b)).write(sink, &mut written)?;
+        }
+        Ok(())
     }
 
     /// The width of pattern cells with which the GDSII file is smallest: what references cost against what
@@ -179,12 +201,11 @@ impl<'a> RomPlan<'a> {
             let name = self.program.tiles[p.tile.index()].name.len();
             let base = self.bases.get(&p.shape).map_or(0, |b| b.name().len());
             bytes += stream::cell_bytes(name + PROG.len()) + stream::cell_bytes(name);
-            bytes +=
-                stream::sref_bytes(name + PROG.len()) + stream::sref_bytes(base) + stream::sref_bytes(name);
+            bytes += stream::sref_bytes(name + PROG.len()) + stream::sref_bytes(base);
         }
-        for die in 0..self.dies.len() {
-            bytes += stream::cell_bytes(die_name(die).len()) + RECTANGLE_BYTES;
-        }
+        let mut dies = Cells::new(0);
+        self.write_dies(&mut dies)?;
+        bytes += dies.into_bytes().len() as u64;
         Ok(bytes + self.pattern_bytes(self.split))
     }
 
@@ -226,15 +247,7 @@ impl<'a> RomPlan<'a> {
         self.write_tile(base, name, &prog, &mut oasis)?;
         let references = measures[0] as usize / self.split.full.max(1);
         let mut gds = Cells::new(references * 28 + 1024);
-        patterns::program(
-            self.process,
-            self.split,
-            &prog,
-            base.columns(),
-            &groups,
-            &mut used[0],
-            &mut gds,
-        )?;
+        patterns::program(self.process, self.split, &prog, base.columns(), &groups, &mut used[0], &mut gds)?;
         self.write_tile(base, name, &prog, &mut gds)?;
         Ok(Written { gds: gds.into_bytes(), oasis: oasis.into_bytes(), used, measures })
     }
@@ -262,12 +275,46 @@ impl<'a> RomPlan<'a> {
         for (die, ([w, h], tiles)) in self.dies.iter().zip(by_die).enumerate() {
             sink.begin(&die_name(die))?;
             sink.rectangle(self.process.layers.boundary, [0, 0, *w, *h])?;
-            for p in tiles {
+            for p in &tiles {
                 sink.copy(&self.program.tiles[p.tile.index()].name, p.at)?;
+                if let Some(lanes) = &p.lanes {
+                    sink.copy(lanes, p.at)?;
+                }
+            }
+            if die::is_drawn(self.process) {
+                die::write(self.process, [*w, *h], &self.on_die(&tiles), sink)?;
             }
             sink.end()?;
         }
         Ok(())
+    }
+
+    fn on_die(&self, tiles: &[&Placed]) -> Vec<OnDie<'_>> {
+        let find = |p: &&Placed| {
+            let lanes = p.lanes.as_ref().and_then(|name| self.lanes.get(name));
+            Some(OnDie { base: self.bases.get(&p.shape)?, lanes, at: p.at })
+        };
+        tiles.iter().filter_map(find).collect()
+    }
+
+    /// Straps of both nets reach every tile.
+    fn check_power(&self) -> Result<(), Diagnostics> {
+        let mut problems = Diagnostics::new();
+        for (die, [_, height]) in self.dies.iter().enumerate().filter(|_| die::is_drawn(self.process)) {
+            let tiles: Vec<&Placed> = self.placed.iter().filter(|p| p.die == die).collect();
+            if let Some(p) =
+                die::missed(self.process, *height, &self.on_die(&tiles)).and_then(|i| tiles.get(i))
+            {
+                let tile = &self.program.tiles[p.tile.index()];
+                let text = format!("no met5 strap of a net crosses tile {}", tile.name);
+                problems.push(
+                    Diagnostic::error(&E0502, text)
+                        .at(&tile.origin)
+                        .help("make `die.strap_pitch_nm` smaller: straps are of the two nets in turn"),
+                );
+            }
+        }
+        problems.check()
     }
 
     fn write(
@@ -337,7 +384,13 @@ impl<'a> RomPlan<'a> {
                 ("bit_line_cuts".to_owned(), bit_line_cuts as f64),
                 ("cuts".to_owned(), cuts as f64),
                 ("die".to_owned(), placed.die as f64),
-            ]),
+            ])
+            .into_iter()
+            .chain(
+                (placed.lanes.as_ref().and_then(|name| self.lanes.get(name)))
+                    .map(|lanes| ("lanes_height_nm".to_owned(), (lanes.area[3] - lanes.area[1]) as f64)),
+            )
+            .collect(),
         }
     }
 }
@@ -354,6 +407,13 @@ impl Plan for RomPlan<'_> {
             Figure::new("array area", laid_out * self.process.bit_area_nm2() as f64 * 1e-12, "mm2"),
             Figure::new("die area", area, "mm2"),
         ];
+        let of = |p: &Placed| {
+            self.lanes.get(p.lanes.as_ref()?).map(|l| (l.area[2] - l.area[0]) * (l.area[3] - l.area[1]))
+        };
+        let lanes: f64 = self.placed.iter().filter_map(of).map(|nm2| nm2 as f64 * 1e-12).sum();
+        if lanes > 0.0 {
+            figures.push(Figure::new("outlines of lanes", lanes, "mm2"));
+        }
         if area > 0.0 {
             figures.push(Figure::new("density", bits / area, "bit/mm2"));
         }
@@ -479,22 +539,50 @@ fn check_names(program: &TileProgram, problems: &mut Diagnostics) {
     }
 }
 
+/// The outlines of the lanes of all tiles that hold codes, by name.
+fn lanes(
+    process: &Process,
+    program: &TileProgram,
+    bases: &BTreeMap<ArrayShape, Arc<Base>>,
+    placed: &mut [Placed],
+) -> Result<BTreeMap<String, Lanes>, Diagnostics> {
+    let mut all = BTreeMap::new();
+    let Some(mux) = process.mux() else { return Ok(all) };
+    for p in placed {
+        let (Contents::Codes { .. }, Some(base)) = (p.contents, bases.get(&p.shape)) else { continue };
+        let lanes = Lanes::new(process, base, &TileRtl::new(process, program, p.tile, mux, false)?);
+        p.lanes = Some(lanes.name.clone());
+        all.entry(lanes.name.clone()).or_insert(lanes);
+    }
+    Ok(all)
+}
+
 /// Puts tiles on shelves, tallest first, shelves on dies; returns the dies' sizes.
 fn place(
     process: &Process,
     program: &TileProgram,
-    bases: &BTreeMap<ArrayShape, Base>,
+    bases: &BTreeMap<ArrayShape, Arc<Base>>,
+    lanes: &BTreeMap<String, Lanes>,
     placed: &mut [Placed],
 ) -> Result<Vec<[Nm; 2]>, Diagnostics> {
-    let gap = process.tile.spacing_nm;
+    let (gap, edge) = (process.tile.spacing_nm, die::edge(process));
     let reticle = [process.reticle.width_nm, process.reticle.height_nm];
     let mut problems = Diagnostics::new();
     let mut area = 0u64;
     let mut widest = 0;
-    let boxes: Vec<[Nm; 4]> = placed.iter().map(|p| bases.get(&p.shape).map_or([0; 4], Base::boundary)).collect();
+    // A tile and its lanes.
+    let boxes: Vec<[Nm; 4]> = (placed.iter())
+        .map(|p| {
+            let mut area = bases.get(&p.shape).map_or([0; 4], |b| b.boundary());
+            if let Some(lanes) = p.lanes.as_ref().and_then(|name| lanes.get(name)) {
+                area[1] = lanes.area[1];
+            }
+            area
+        })
+        .collect();
     for (p, b) in placed.iter().zip(&boxes) {
         let size = [b[2] - b[0], b[3] - b[1]];
-        if size[0] + 2 * gap > reticle[0] || size[1] + 2 * gap > reticle[1] {
+        if size[0] + 2 * edge > reticle[0] || size[1] + 2 * edge > reticle[1] {
             let tile = &program.tiles[p.tile.index()];
             problems.push(
                 Diagnostic::error(
@@ -510,31 +598,33 @@ fn place(
     }
     problems.check()?;
     let side = Nm::try_from(area.isqrt()).unwrap_or(Nm::MAX);
-    let limit = side.max(widest).min(reticle[0] - 2 * gap) + gap;
+    let limit = side.max(widest).min(reticle[0] - 2 * edge) + edge;
     let mut order: Vec<usize> = (0..placed.len()).collect();
     order.sort_by_key(|&i| {
         let b = boxes[i];
         (b[1] - b[3], b[0] - b[2], i)
     });
     let mut dies: Vec<[Nm; 2]> = Vec::new();
+    let least = [0, if die::is_drawn(process) { die::least_height(process) } else { 0 }];
     // The next free place on the shelf, the shelf's bottom and top.
     let (mut x, mut y, mut top) = (Nm::MAX / 2, 0, 0);
     for i in order {
         let b = boxes[i];
         let (w, h) = (b[2] - b[0], b[3] - b[1]);
         if x + w > limit {
-            (x, y) = (gap, top + gap);
-            if dies.is_empty() || y + h + gap > reticle[1] {
-                dies.push([0, 0]);
-                y = gap;
+            (x, y) = (edge, top + gap);
+            if dies.is_empty() || y + h + edge > reticle[1] {
+                dies.push(least);
+                y = edge;
             }
             top = y + h;
         }
         placed[i].at = [x - b[0], y - b[1]];
-        placed[i].area = [x, y, x + w, y + h];
+        let own = bases.get(&placed[i].shape).map_or(b, |base| base.boundary());
+        placed[i].area = [x, y + own[1] - b[1], x + w, y + h];
         placed[i].die = dies.len() - 1;
         if let Some(die) = dies.last_mut() {
-            *die = [die[0].max(x + w + gap), die[1].max(y + h + gap)];
+            *die = [die[0].max(x + w + edge), die[1].max(y + h + edge)];
         }
         x += w + gap;
     }

@@ -617,6 +617,75 @@ sections! {
         /// met4, 1e-21 F a micrometre of edge.
         met4_edge_zf_um: Nm,
     }
+    /// What lies beside and over the macros of a die.
+    die DieRules {
+        /// Cut of met4 and met5.
+        via4: Layer,
+        /// Fifth metal.
+        met5: Layer,
+        /// Pins on met5.
+        met5_pin: Layer,
+        /// Labels on met5.
+        met5_label: Layer,
+        /// Side of a cut of met4 and met5, exactly.
+        via4_size_nm: Nm,
+        /// Between such cuts.
+        via4_space_nm: Nm,
+        /// met4 around such a cut.
+        met4_enclose_via4_nm: Nm,
+        /// Smallest width of met5.
+        met5_width_nm: Nm,
+        /// Between met5 shapes.
+        met5_space_nm: Nm,
+        /// met5 around a cut.
+        met5_enclose_via4_nm: Nm,
+        /// From the die's edge to the nearest tile.
+        edge_nm: Nm,
+        /// From the die's edge to the outer ring of power.
+        ring_from_nm: Nm,
+        /// Width of a ring.
+        ring_width_nm: Nm,
+        /// Between the two rings.
+        ring_space_nm: Nm,
+        /// Half the width of a met5 strap.
+        strap_half_width_nm: Nm,
+        /// Between the centres of two met5 straps, which are of the two nets in turn.
+        strap_pitch_nm: Nm,
+        /// Length of the pins at the die's edge and of those of lanes.
+        pin_length_nm: Nm,
+        /// Between the centres of two pins at the die's edge.
+        pin_pitch_nm: Nm,
+        /// Share of the outline of lanes that standard cells take.
+        cell_share: f64,
+        /// Standard cells of a lane, square micrometres: uniform codes of 2 bits.
+        uniform2_um2: u32,
+        /// 3 bits.
+        uniform3_um2: u32,
+        /// 4 bits.
+        uniform4_um2: u32,
+        /// 5 bits.
+        uniform5_um2: u32,
+        /// 6 bits.
+        uniform6_um2: u32,
+        /// 7 bits.
+        uniform7_um2: u32,
+        /// 8 bits.
+        uniform8_um2: u32,
+        /// Codebooks of 2 bits.
+        codebook2_um2: u32,
+        /// 3 bits.
+        codebook3_um2: u32,
+        /// 4 bits.
+        codebook4_um2: u32,
+        /// 5 bits.
+        codebook5_um2: u32,
+        /// 6 bits.
+        codebook6_um2: u32,
+        /// Standard cells of a tile for each entry of its codebook.
+        product_um2: u32,
+        /// Standard cells of a tile's sequencer.
+        sequencer_um2: u32,
+    }
     /// Names of the foundry's models of the transistors.
     device Device {
         /// n-channel.
@@ -738,6 +807,54 @@ impl Process {
         self.diffusion_rules(&mut check);
         self.metal_rules(&mut check);
         self.end_rules(&mut check);
+        if self.mux().is_some() {
+            self.die_rules(&mut check);
+        }
+    }
+
+    /// Power straps and rings of a die.
+    fn die_rules(&self, check: &mut Check<'_>) {
+        let d = &self.die;
+        let (half, power) = (d.via4_size_nm / 2, self.column.power_half_width_nm);
+        for (what, drawn, needed, rule) in [
+            ("via4 size", d.via4_size_nm, 1, "die.via4_size_nm"),
+            ("grid of half a via4", d.via4_size_nm % (2 * self.grid_nm), 0, "grid_nm"),
+            ("met4 strap around a via4", power - half, d.met4_enclose_via4_nm, "die.met4_enclose_via4_nm"),
+            (
+                "met5 strap around a via4",
+                d.strap_half_width_nm - half,
+                d.met5_enclose_via4_nm,
+                "die.met5_enclose_via4_nm",
+            ),
+            ("met5 strap width", 2 * d.strap_half_width_nm, d.met5_width_nm, "die.met5_width_nm"),
+            (
+                "space of met5 straps",
+                d.strap_pitch_nm - 2 * d.strap_half_width_nm,
+                d.met5_space_nm,
+                "die.met5_space_nm",
+            ),
+            (
+                "ring around a via4",
+                (d.ring_width_nm - d.via4_size_nm) / 2,
+                d.met5_enclose_via4_nm.max(d.met4_enclose_via4_nm),
+                "die.met5_enclose_via4_nm",
+            ),
+            ("space of the rings", d.ring_space_nm, d.met5_space_nm, "die.met5_space_nm"),
+            ("pin at the die's edge to the ring", d.ring_from_nm - d.pin_length_nm, 0, "die.ring_from_nm"),
+            (
+                "tile to the inner ring",
+                d.edge_nm - d.ring_from_nm - 2 * d.ring_width_nm - d.ring_space_nm - d.strap_half_width_nm,
+                d.met5_space_nm,
+                "die.met5_space_nm",
+            ),
+            ("length of pins", d.pin_length_nm, 4 * self.grid_nm, "grid_nm"),
+            ("pitch of pins", d.pin_pitch_nm / 2, self.rules.met34_space_nm, "rules.met34_space_nm"),
+        ] {
+            check.at_least(what, drawn, needed, rule);
+        }
+        check.holds(d.via4_space_nm >= 0 && d.met5_width_nm >= 0, || {
+            "`die.via4_space_nm` and `die.met5_width_nm` must not be negative".to_owned()
+        });
     }
 
     /// Strip, gate, contact and tap.

@@ -108,6 +108,11 @@ pub struct Drawing {
 }
 
 impl Drawing {
+    /// Adds a cell.
+    pub fn add(&mut self, name: &str, cell: Sketch) {
+        self.cells.push((name.to_owned(), cell));
+    }
+
     /// The last cell drawn.
     pub fn last(&self) -> Option<&Sketch> {
         self.cells.last().map(|c| &c.1)

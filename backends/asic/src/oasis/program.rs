@@ -152,7 +152,9 @@ mod tests {
             let even = Columns::even(&process, shape);
             // Segments of 64 where they are whole.
             let strapped = Columns::strapped(&process, shape);
-            for columns in [Some(even), bit_lines.is_multiple_of(64).then_some(strapped)].into_iter().flatten() {
+            for columns in
+                [Some(even), bit_lines.is_multiple_of(64).then_some(strapped)].into_iter().flatten()
+            {
                 let mut used = Used::new();
                 let program = Program::new(&process, &columns, &groups, &mut used);
                 let mut got = Vec::new();

@@ -20,14 +20,22 @@ use crate::encode::ArrayShape;
 use crate::process::{Layer, Process, Span};
 use crate::stream::{self, Cells, StreamError};
 
-/// Checks a base cell; returns its boundary.
+/// What others need to know of a base.
+pub struct Frame {
+    /// Its boundary, `[x0, y0, x1, y1]`.
+    pub boundary: [i64; 4],
+    /// Pins of a macro: metal, name, and where.
+    pub pins: Vec<(Layer, String, [i64; 4])>,
+}
+
+/// Checks a base cell.
 pub fn check(
     library: &Library,
     base: StructureId,
     process: &Process,
     word_lines: usize,
     bit_lines: usize,
-) -> Result<[i64; 4], Diagnostics> {
+) -> Result<Frame, Diagnostics> {
     let mut array = Array::new(process, word_lines, bit_lines);
     let mut findings = Findings::new();
     let name = library.name(base);
@@ -48,7 +56,7 @@ pub fn check(
         array.differences(drawn, &mut |text| findings.push(|| report(text)));
     }
     match array.boundary {
-        Some(boundary) if findings.is_empty() => Ok(boundary),
+        Some(boundary) if findings.is_empty() => Ok(Frame { boundary, pins: array.pins() }),
         _ => Err(findings.into_diagnostics()),
     }
 }
@@ -58,7 +66,7 @@ fn generated(process: &Process, word_lines: usize, bit_lines: usize) -> Result<A
     let failed = |text: String| Diagnostics::from(Diagnostic::error(&E0515, text));
     let narrow = |n: usize| u32::try_from(n).map_err(|e| failed(e.to_string()));
     let shape = ArrayShape { word_lines: narrow(word_lines)?, bit_lines: narrow(bit_lines)? };
-    let base = Base::new(process, shape)?;
+    let base = Base::of(process, shape)?;
     let file = || -> Result<Vec<u8>, StreamError> {
         let mut cells = Cells::new(0);
         base.write(&mut cells, &mut BTreeSet::new())?;
@@ -396,6 +404,19 @@ impl<'a> Array<'a> {
         }
     }
 
+    /// Rectangles of pins on the upper metals with a label in them.
+    fn pins(&self) -> Vec<(Layer, String, [i64; 4])> {
+        let l = &self.process.layers;
+        let named = |&(layer, area): &(Layer, [i64; 4])| {
+            let metals = [(l.met3_pin, l.met3_label, l.met3), (l.met4_pin, l.met4_label, l.met4)];
+            let (_, label, metal) = metals.into_iter().find(|m| m.0 == layer)?;
+            let inside = |at: &[i64; 2]| (0..2).all(|i| area[i] <= at[i] && at[i] <= area[i + 2]);
+            let (.., text) = self.texts.iter().find(|(on, at, _)| *on == label && inside(at))?;
+            Some((metal, String::from_utf8_lossy(text).into_owned(), area))
+        };
+        self.others.iter().filter_map(named).collect()
+    }
+
     /// Reports shapes and labels beside the array that are not those of another one.
     fn differences(&mut self, mut drawn: Array<'a>, found: &mut dyn FnMut(String)) {
         for array in [&mut *self, &mut drawn] {
@@ -415,12 +436,7 @@ impl<'a> Array<'a> {
 }
 
 /// Reports what is in one sorted list and not in the other.
-fn unmatched<T: Ord>(
-    got: &[T],
-    want: &[T],
-    describe: &dyn Fn(&T) -> String,
-    found: &mut dyn FnMut(String),
-) {
+fn unmatched<T: Ord>(got: &[T], want: &[T], describe: &dyn Fn(&T) -> String, found: &mut dyn FnMut(String)) {
     let (mut got, mut want) = (got.iter().peekable(), want.iter().peekable());
     loop {
         match (got.peek(), want.peek()) {

@@ -164,8 +164,7 @@ impl Format {
         let (content, clean) = self.decode_used(bits);
         let [word_lines, bit_lines] = self.array;
         let beyond = |word_line: usize| if word_line < self.word_lines { self.bit_lines } else { 0 };
-        let mut unused =
-            (0..word_lines).flat_map(|w| (beyond(w)..bit_lines).map(move |b| (w, b)));
+        let mut unused = (0..word_lines).flat_map(|w| (beyond(w)..bit_lines).map(move |b| (w, b)));
         (content, clean && !unused.any(|(w, b)| bits.get(w, b)))
     }
 

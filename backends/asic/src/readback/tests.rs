@@ -359,6 +359,12 @@ fn tiles_must_be_one_base_and_one_program_placed_once() {
     ] {
         assert!(problem.contains(expected), "{expected}: {problem}");
     }
+}
+
+#[test]
+fn arrays_alone_are_placed_once() {
+    let (rom, model) = (bare(), mixed());
+    let bytes = model.file(&rom, "layout.gds");
     let die = |names: &[(&str, [i64; 2])]| {
         let bytes = replace(&bytes, "die0", |c| {
             c.begin("die0").unwrap();
@@ -368,7 +374,7 @@ fn tiles_must_be_one_base_and_one_program_placed_once() {
             }
             c.end().unwrap();
         });
-        problems(&model, bytes).join("\n")
+        problems_by(rom.process(), &model, bytes).join("\n")
     };
     let all = [("w0", [300_000, 300_000]), ("w1", [300_000, 600_000]), ("d0", [300_000, 900_000])];
     assert!(die(&all).contains("tile w2 is placed 0 times"));
@@ -385,6 +391,68 @@ fn tiles_must_be_one_base_and_one_program_placed_once() {
     assert!(die(&out).contains("leaves the boundary"));
     let foreign: Vec<_> = good.iter().copied().chain([("base_tap", [0, 0])]).collect();
     assert!(die(&foreign).contains("base_tap is no tile of the program"));
+}
+
+/// The layout with elements added at the start of a cell.
+fn with_more(bytes: &[u8], cell: &str, write: impl FnOnce(&mut Cells)) -> Vec<u8> {
+    let library = Library::new(Box::new(bytes.to_vec())).unwrap();
+    let start = library.elements(library.find(cell.as_bytes()).unwrap()).offset();
+    let mut cells = Cells::new(0);
+    write(&mut cells);
+    [&bytes[..start], &cells.into_bytes(), &bytes[start..]].concat()
+}
+
+#[test]
+fn what_lies_on_a_die_beside_macros_harms_none() {
+    let model = Model::new().codes(20, 9, 4, 8, 1).data(100, 2);
+    let bytes = model.layout();
+    let p = process();
+    let library = Library::new(Box::new(bytes.clone())).unwrap();
+    // Where the tiles and the straps are.
+    let mut elements = library.elements(library.find(b"die0").unwrap());
+    let (mut at, mut straps, mut uncut) = (None, Vec::new(), Vec::new());
+    let mut start = elements.offset();
+    while let Some(element) = elements.read().unwrap() {
+        match element {
+            Element::Copy { name: b"w0", at: origin, .. } => at = Some(origin),
+            Element::Copy { name: b"base_via4", .. } => {
+                uncut.push([&bytes[..start], &bytes[elements.offset()..]].concat());
+            }
+            Element::Rectangle { layer: [72, 20], area } => {
+                straps.push((area, [&bytes[..start], &bytes[elements.offset()..]].concat()));
+            }
+            _ => {}
+        }
+        start = elements.offset();
+    }
+    let [x, y] = at.unwrap();
+    assert!(straps.len() > 8 && uncut.len() > 8);
+    let with = |write: &dyn Fn(&mut Cells)| problems(&model, with_more(&bytes, "die0", write)).join("\n");
+    let met2 = with(&|c| c.rectangle(p.layers.met2, [x, y, x + 500, y + 500]).unwrap());
+    assert!(met2.contains("on layer 69/20, which tiles alone may have"), "{met2}");
+    let tap = with(&|c| c.copy("base_tap", [x, y]).unwrap());
+    assert!(tap.contains("E0514") && tap.contains("layer 67/44"), "{tap}");
+    let over = with(&|c| c.rectangle(p.layers.met4, [x, y, x + 500, y + 500]).unwrap());
+    assert!(over.contains("lies over tile w0 and on no pin of it"), "{over}");
+    // A ring without its metal leaves cuts on nothing; one bridge joins the two nets.
+    for (area, without) in &straps {
+        let got = problems(&model, without.clone()).join("\n");
+        assert!(got.contains("E0509"), "{area:?}: {got}");
+    }
+    let [a, b] = [straps[4].0, straps[5].0];
+    let bridge = [a[0].max(b[0]) + 100, a[1].min(b[1]), a[0].max(b[0]) + 1800, a[3].max(b[3])];
+    let short = with(&|c| c.rectangle(p.die.met5, bridge).unwrap());
+    assert!(short.contains("the supply and ground meet"), "{short}");
+    // Without any of the cuts to its straps the tile has no power.
+    let vias = replace(&bytes, "base_vias0_32x48", |c| {
+        c.begin("base_vias0_32x48").unwrap();
+        c.end().unwrap();
+    });
+    let got = problems(&model, vias).join("\n");
+    assert!(got.contains("a pin VPWR of tile w0 is not joined to the ring of that net"), "{got}");
+    // Lanes over the other tile.
+    let lanes = with(&|c| c.copy("base_lanes_32x48_u4_3", [x, y]).unwrap());
+    assert!(lanes.contains("an outline of lanes overlaps"), "{lanes}");
 }
 
 #[test]
