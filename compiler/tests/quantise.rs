@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{build, codes, fixture, options};
-use onnx_protobuf::{Message, ModelProto};
+use common::{build, codes, fixture, options, retrained};
 use pfmc::compile::{Fixed, Options, PROGRAM_FILE, find};
 use pfmc::evaluate::evaluate;
 use pfmc::partition::partition;
@@ -52,23 +51,6 @@ fn score(source: &Path) -> f64 {
 
 fn asic(model: &str, output: &Path, quantisation: Quantisation) -> Options {
     Options { quantisation, ..options(model, "asic", output) }
-}
-
-/// A copy of a model whose weights differ a little.
-fn retrained(model: &str, folder: &Path) -> PathBuf {
-    let mut m = ModelProto::parse_from_bytes(&fs::read(fixture(model)).unwrap()).unwrap();
-    for tensor in &mut m.graph.as_mut().unwrap().initializer {
-        if tensor.data_type == 1 && tensor.dims.len() == 2 {
-            for (i, v) in tensor.raw_data.chunks_exact_mut(4).enumerate() {
-                let value = f32::from_le_bytes(v.try_into().unwrap());
-                let changed = value * (1.0 + 0.2 * ((i * 7919 % 101) as f32 / 50.0 - 1.0));
-                v.copy_from_slice(&changed.to_le_bytes());
-            }
-        }
-    }
-    let path = folder.join("retrained.onnx");
-    fs::write(&path, m.write_to_bytes().unwrap()).unwrap();
-    path
 }
 
 #[test]

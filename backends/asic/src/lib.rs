@@ -7,8 +7,11 @@
 //! is in [`plan`]; how the file is read and compared is in [`readback`].
 
 pub mod array;
+pub mod base;
 pub mod bits;
 pub mod codes;
+pub mod columns;
+pub mod die;
 pub mod encode;
 pub mod handoff;
 pub mod macros;

@@ -108,6 +108,11 @@ fn dies(asic: &Asic) -> BTreeMap<u64, Scene> {
         let area = [region.min_nm[0], region.min_nm[1], region.max_nm[0], region.max_nm[1]];
         let scene = scenes.entry(die).or_default();
         scene.shapes.push((area, hue(index)));
+        // The outline of the tile's lanes lies below its macro, in a paler shade.
+        if let Some(height) = tile.measures.get("lanes_height_nm") {
+            let pale = hue(index).map(|c| c / 3 + 170);
+            scene.shapes.push(([area[0], area[1] - height.max(0.0) as i64, area[2], area[1]], pale));
+        }
         scene.area = [0, 0, scene.area[2].max(area[2]), scene.area[3].max(area[3])];
     }
     for scene in scenes.values_mut() {
