@@ -11,8 +11,9 @@ pfmc_ir::codes! {
         "The numbers of the process file are checked against each other before anything is drawn: \
          coordinates must lie on the grid, the cell must obey the file's own rules (widths, spacings, \
          enclosures, areas, density), each programmed cut must land on its rail and on the \
-         node's pad, and no diffusion may be farther from a tap than allowed. The message names the \
-         rule, the number drawn and the number needed. Change the cell or correct the rule."
+         node's pad, no diffusion may be farther from a tap than allowed, and the die must hold the largest \
+         array with the spacing around it. The message names the rule, the number drawn and the number needed. \
+         Change the cell or correct the rule."
     E0503 "the scheme cannot be realised in a ROM array"
         "The asic backend stores signed codes of 2 to 8 bits with one 8-bit scale a group of rows. Real \
          values have no representation in a mask ROM, and a scheme whose smallest tile has more word \

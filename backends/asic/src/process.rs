@@ -5,7 +5,10 @@ use pfmc_ir::backend::ProcessText;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use toml::{Table, Value};
 
+use crate::array::Array;
 use crate::codes::{E0501, E0502};
+use crate::die;
+use crate::encode::ArrayShape;
 
 /// Length in nanometres.
 pub type Nm = i64;
@@ -1093,8 +1096,11 @@ impl Process {
         self.diffusion_rules(&mut check);
         self.metal_rules(&mut check);
         self.end_rules(&mut check);
-        if self.mux().is_some() {
+        if self.periphery {
             self.die_rules(&mut check);
+        }
+        if !check.problems.has_errors() {
+            self.reticle_rules(&mut check);
         }
     }
 
@@ -1141,6 +1147,25 @@ impl Process {
         check.holds(d.via4_space_nm >= 0 && d.met5_width_nm >= 0, || {
             "`die.via4_space_nm` and `die.met5_width_nm` must not be negative".to_owned()
         });
+    }
+
+    /// Whether a die has room for the largest array and what must stay free around it.
+    fn reticle_rules(&self, check: &mut Check<'_>) {
+        let tile = &self.tile;
+        let shape = ArrayShape { word_lines: tile.word_lines, bit_lines: tile.bit_lines };
+        let [x0, y0, x1, y1] = Array::new(self, shape).boundary();
+        let gap = 2 * die::edge(self);
+        for (side, lines, size, most) in [
+            ("width_nm", "bit_lines", x1 - x0 + gap, self.reticle.width_nm),
+            ("height_nm", "word_lines", y1 - y0 + gap, self.reticle.height_nm),
+        ] {
+            check.holds(size <= most, || {
+                format!(
+                    "the largest array with its spacing needs {size} nm, more than `reticle.{side}` = {most}: lower \
+                     `tile.{lines}` or take a larger die"
+                )
+            });
+        }
     }
 
     /// Strip, gate, contact and tap.
@@ -1889,6 +1914,29 @@ mod tests {
             let got = messages(&crate::SKY130_VIA1.replace(change, to));
             assert!(got.iter().any(|m| m.contains(expected)), "{expected}: {got:#?}");
         }
+    }
+
+    #[test]
+    fn a_die_without_room_for_the_largest_array_is_a_contradiction() {
+        // 512 x 1024: 8 row groups of 64 word lines with two tap offsets each are 232.00 um, and 788.48 um wide.
+        for (change, to, expected) in [
+            (
+                "width_nm = 26_000_000",
+                "width_nm = 810_000",
+                "needs 812180 nm, more than `reticle.width_nm` = 810000",
+            ),
+            (
+                "height_nm = 33_000_000",
+                "height_nm = 200_000",
+                "more than `reticle.height_nm` = 200000: lower `tile.word_lines`",
+            ),
+        ] {
+            let got = messages(&builtin().replace(change, to));
+            assert!(got.len() == 1 && got[0].contains(expected), "{expected}: {got:#?}");
+        }
+        // Smaller tiles have room.
+        let small = builtin().replace("width_nm = 26_000_000", "width_nm = 810_000");
+        assert!(open(&small.replace("bit_lines = 1024", "bit_lines = 1016")).is_ok());
     }
 
     #[test]

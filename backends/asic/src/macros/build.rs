@@ -11,6 +11,7 @@ use crate::macros::draw::{Drawing, Kit, RAIL_CUTS, Sketch, about};
 use crate::macros::netlist::{GROUND, SUPPLY};
 use crate::macros::place::Places;
 use crate::macros::row::{Row, height, track_y};
+use crate::oasis;
 use crate::patterns::{self, Split, Used};
 use crate::process::{Nm, Span};
 use crate::sink::Sink;
@@ -27,6 +28,15 @@ pub enum BuildError {
     Stream(#[from] StreamError),
 }
 
+/// A macro's layout in two formats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// GDSII.
+    pub gds: Vec<u8>,
+    /// OASIS.
+    pub oasis: Vec<u8>,
+}
+
 impl Places<'_> {
     /// The macro without its program; its cell, the last one, is `name`. The origin is that of the array.
     ///
@@ -39,33 +49,43 @@ impl Places<'_> {
         Ok(cells)
     }
 
-    /// The macro as a GDSII library: cell `name` of cells `<name>_base` and `<name>_prog`; only the latter depends on
+    /// The macro as libraries: cell `name` of cells `<name>_base` and `<name>_prog`; only the latter depends on
     /// `bits`, `[word line][bit line]`. The lower left corner of its boundary is the origin.
     ///
     /// # Errors
-    /// A part that cannot be wired, and what the file format cannot hold.
-    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Vec<u8>, BuildError> {
-        let mut file = stream::head("pfmc")?;
+    /// A part that cannot be wired, and what the file formats cannot hold.
+    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Layout, BuildError> {
         let (base, prog) = (format!("{name}_base"), format!("{name}_prog"));
         let drawn = self.draw(&base)?;
-        let mut cells = Cells::new(0);
-        drawn.write(&mut cells, &mut BTreeSet::new())?;
         let boundary = drawn.last().and_then(|c| c.on(self.process.layers.boundary).next());
         let corner = boundary.map_or([0, 0], |b| [-b[0], -b[1]]);
-        let groups: Vec<(Nm, BitMatrix)> = (self.row_groups().into_iter())
-            .map(|g| (g.y, encode::nodes(bits, g.first as usize, g.word_lines as usize)))
-            .collect();
-        let (split, columns) = (Split { full: 8, leaf: 8, tail: 8 }, self.columns());
-        let mut used = Used::new();
-        patterns::program(self.process, split, &prog, &columns, &groups, &mut used, &mut cells)?;
-        patterns::cells(self.process, split, &used, &mut cells)?;
         let mut top = Sketch::default();
         top.copy(&base, corner);
         top.copy(&prog, corner);
+        let groups: Vec<(Nm, BitMatrix)> = (self.row_groups().into_iter())
+            .map(|g| (g.y, encode::nodes(bits, g.first as usize, g.word_lines as usize)))
+            .collect();
+        let columns = self.columns();
+
+        let mut cells = Cells::new(0);
+        drawn.write(&mut cells, &mut BTreeSet::new())?;
+        let split = Split { full: 8, leaf: 8, tail: 8 };
+        let mut used = Used::new();
+        patterns::program(self.process, split, &prog, &columns, &groups, &mut used, &mut cells)?;
+        patterns::cells(self.process, split, &used, &mut cells)?;
         top.write(&mut cells, name)?;
-        file.extend(cells.into_bytes());
-        file.extend(stream::tail()?);
-        Ok(file)
+        let gds = [stream::head("pfmc")?, cells.into_bytes(), stream::tail()?].concat();
+
+        let mut cells = oasis::Cells::new(0);
+        drawn.write(&mut cells, &mut BTreeSet::new())?;
+        let mut used = Used::new();
+        cells.program(&prog, oasis::Program::new(self.process, &columns, &groups, &mut used))?;
+        top.write(&mut cells, name)?;
+        let patterns = oasis::write_patterns(self.process, &used)?;
+        let mut oasis = [oasis::head(), cells.into_bytes(), patterns, oasis::tail()].concat();
+        let sum = crc32fast::hash(&oasis);
+        oasis.extend(sum.to_le_bytes());
+        Ok(Layout { gds, oasis })
     }
 
     /// x of the supply and the ground strap of a segment, from its left edge: clear of data lines and

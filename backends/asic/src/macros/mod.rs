@@ -66,6 +66,7 @@ use crate::codes::{E0505, E0508, E0523};
 use crate::columns::Columns;
 use crate::encode::ArrayShape;
 use crate::macros::build::BuildError;
+pub use crate::macros::build::Layout;
 use crate::macros::draw::Drawing;
 use crate::macros::netlist::Dialect;
 use crate::macros::place::Places;
@@ -158,12 +159,12 @@ impl<'a> Macro<'a> {
         circuit::pins(self.0.process, self.0.shape)
     }
 
-    /// A GDSII library whose cell `name` is the macro that holds `bits`, `[word line][bit line]`. The cell
+    /// Libraries whose cell `name` is the macro that holds `bits`, `[word line][bit line]`. The cell
     /// is `<name>_base` and `<name>_prog`; only the latter depends on the bits.
     ///
     /// # Errors
-    /// Bits of another size, a part whose wires find no place, and what the file format cannot hold.
-    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Vec<u8>, Diagnostics> {
+    /// Bits of another size, a part whose wires find no place, and what the file formats cannot hold.
+    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Layout, Diagnostics> {
         let shape = self.0.shape;
         if (bits.rows(), bits.columns()) != (shape.word_lines as usize, shape.bit_lines as usize) {
             let text = format!(

@@ -17,7 +17,7 @@ use crate::base::Base;
 use crate::bits::BitMatrix;
 use crate::codes::E0515;
 use crate::encode::ArrayShape;
-use crate::process::{Layer, Process, Span};
+use crate::process::{Layer, Levels, Process, Span};
 use crate::stream::{self, Cells, StreamError};
 
 /// What others need to know of a base.
@@ -85,6 +85,7 @@ fn generated(process: &Process, word_lines: usize, bit_lines: usize) -> Result<A
 /// What has been found of an array.
 struct Array<'a> {
     process: &'a Process,
+    levels: Levels,
     nodes: Nodes<'a>,
     word_lines: usize,
     bit_lines: usize,
@@ -136,6 +137,7 @@ impl<'a> Array<'a> {
         };
         Array {
             process,
+            levels: process.levels(),
             nodes,
             word_lines,
             bit_lines,
@@ -271,7 +273,7 @@ impl<'a> Array<'a> {
     /// Whether the part this rectangle is was found before; `None` where it is no part.
     fn rectangle(&mut self, layer: Layer, area: [i64; 4]) -> Option<bool> {
         let p = self.process;
-        let (l, c, t, levels) = (&p.layers, &p.cell, &p.tap_row, p.levels());
+        let (l, c, t, levels) = (&p.layers, &p.cell, &p.tap_row, &self.levels);
         let (x, y) = ([area[0], area[2]], [area[1], area[3]]);
         let last = self.width() - c.pitch_x_nm;
         let beside = x[1] <= 0 || x[0] >= self.width();
@@ -372,7 +374,7 @@ impl<'a> Array<'a> {
         let misplaced = || format!("label {} at {at:?} nm is on no such line", shown());
         let again =
             |there: bool| if there { Err(format!("label {} is there twice", shown())) } else { Ok(()) };
-        let levels = self.process.levels();
+        let levels = &self.levels;
         if layer == levels.rail.label {
             let [x0, x1] = self.process.cell.bit_line_x_nm;
             let column = number("BL").filter(|&i| i < self.bit_lines).filter(|&i| {
