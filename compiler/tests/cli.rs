@@ -53,6 +53,43 @@ fn the_main_job_needs_no_flag_but_the_target() {
 }
 
 #[test]
+fn other_processes_compile_and_their_files_are_judged_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let model = fixture("bert.onnx");
+    let model = model.to_str().unwrap();
+    let asic = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backends/asic/process");
+    for process in ["sky130-via1", "sg13g2"] {
+        // By name, and as a file of one's own.
+        expect(d, &[model, "--target", "asic", "--process", process, "-o", process], 0, &["verified"]);
+        let text = fs::read_to_string(asic.join(process).with_extension("toml")).unwrap();
+        fs::write(d.join("own.toml"), &text).unwrap();
+        expect(d, &[model, "--target", "asic", "--process", "own.toml", "-o", "own"], 0, &["verified"]);
+        assert_eq!(
+            fs::read(d.join("own/layout.gds")).unwrap(),
+            fs::read(d.join(process).join("layout.gds")).unwrap()
+        );
+        expect(d, &["verify", process, "--model", model], 0, &["verified"]);
+        // Of a process without macros there is no hand-off, and pictures leave them out.
+        expect(d, &["handoff", process, "-o", "handoff"], 2, &["E0005"]);
+        expect(d, &["export", process, "--format", "svg", "-o", "pictures"], 0, &["cells.svg"]);
+        assert!(!d.join("pictures/macro.svg").exists() && !d.join("handoff").exists());
+        fs::remove_dir_all(d.join("own")).unwrap();
+        for (change, to, words) in [
+            ("via_space_nm = ", "via_spacing_nm = ", ["E0501", "`rules.via_space_nm` is missing"]),
+            ("pad_x_nm = [", "pad_x_nm = [5_000, ", ["E0501", "`cell.pad_x_nm` is [5000, "]),
+            ("width_nm = 26_000_000", "width_nm = 90_000", ["E0502", "`reticle.width_nm` = 90000"]),
+            ("li1_area_nm2 = ", "li1_area_nm2 = 9", ["E0502", "rules.li1_area_nm2 asks for at least 9"]),
+        ] {
+            assert!(text.contains(change), "{change}");
+            fs::write(d.join("own.toml"), text.replacen(change, to, 1)).unwrap();
+            expect(d, &[model, "--target", "asic", "--process", "own.toml", "-o", "own"], 1, &words);
+            assert!(!d.join("own").exists(), "{change}");
+        }
+    }
+}
+
+#[test]
 fn inspect_lists_layers_and_open_dimensions() {
     let dir = tempfile::tempdir().unwrap();
     let model = fixture("kjv_lm.onnx");
