@@ -161,7 +161,7 @@ fn the_shuttle_deck_finds_nothing() {
         assert_eq!(expected(&block).len(), word_lines);
         assert_eq!(expected(&block)[0].len(), bit_lines);
         let dir = tempfile::tempdir().unwrap();
-        let items = drc(&emit_array(&block, dir.path()), "t");
+        let items = drc(&emit_array(&block, dir.path()), "t_rom");
         assert!(items.is_empty(), "{word_lines} x {bit_lines}: {items:#?}");
     }
 }
@@ -196,7 +196,7 @@ fn the_shuttle_deck_finds_every_seeded_fault() {
     let dir = tempfile::tempdir().unwrap();
     let layout = emit_array(&block(5, 8, 1), dir.path());
     let faults = dir.path().join("faults.gds");
-    let list = script("faults.py", &[layout.to_str().unwrap(), "t", faults.to_str().unwrap()]);
+    let list = script("faults.py", &[layout.to_str().unwrap(), "t_rom", faults.to_str().unwrap()]);
     let items = drc(&faults, "FAULTS");
     let numbers = |line: &str| -> Vec<i64> { line.split(' ').skip(1).map(|v| v.parse().unwrap()).collect() };
     let mut checked = 0;
@@ -219,9 +219,9 @@ fn extracted_transistors_hold_the_weights() {
     let layout = emit_array(&block, dir.path());
     let layout = layout.to_str().unwrap();
     let want = expected(&block);
-    assert_eq!(rows(&script("extract.py", &[layout, "t"])), want);
+    assert_eq!(rows(&script("extract.py", &[layout, "t_rom"])), want);
     // One cut moved: the two bits beside its node.
-    let moved = rows(&script("extract.py", &[layout, "t", "5,9"]));
+    let moved = rows(&script("extract.py", &[layout, "t_rom", "5,9"]));
     let differ: Vec<(usize, usize)> = (0..want.len())
         .flat_map(|w| (0..want[0].len()).map(move |b| (w, b)))
         .filter(|&(w, b)| moved[w][b] != want[w][b])
@@ -260,7 +260,7 @@ fn other_readers_find_the_same_layout_in_both_files() {
 fn metal_leaves_the_clear_area() {
     let dir = tempfile::tempdir().unwrap();
     let layout = emit_array(&block(119, 64, 1), dir.path());
-    let shares = script("density.py", &[layout.to_str().unwrap(), "t"]);
+    let shares = script("density.py", &[layout.to_str().unwrap(), "t_rom"]);
     assert_eq!(shares.lines().count(), 3);
     for line in shares.lines() {
         let share: f64 = line.split(' ').nth(1).unwrap().parse().unwrap();
