@@ -26,7 +26,7 @@ pfmc_ir::codes! {
          was partitioned for another process. Compile again with this process file."
     E0505 "a cell name cannot be used"
         "Cell names of a layout are 1 to 32 characters of A-Z, a-z, 0-9 and underscore, and unique. \
-         Tile cells and their `_prog` cells take the tile's name; dies, bases and pattern cells have \
+         A tile's cells take its name with `_rom` and `_prog`; dies, bases and pattern cells have \
          names of their own (`die<N>`, `base_...`, and for patterns names that begin with a digit). The message names both \
          sides of the collision. Rename the tile."
     E0506 "the content of a tile does not fit the tile"

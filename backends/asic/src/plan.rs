@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `base_...` | macros, or arrays alone, without weights, see [`crate::base`] |
 //! | `<tile>_prog` | one reference to a pattern cell for each part of a node row |
-//! | `<tile>` | its base and its program, both at the origin |
+//! | `<tile>_rom` | its base and its program, both at the origin |
 //! | two or four characters, the first a digit | patterns: cuts of some columns, see [`crate::patterns`] |
 //! | `die<N>` | the boundary and the tiles of a die; the top cells |
 //!
@@ -200,7 +200,7 @@ impl<'a> RomPlan<'a> {
         for p in &self.placed {
             let name = self.program.tiles[p.tile.index()].name.len();
             let base = self.bases.get(&p.shape).map_or(0, |b| b.name().len());
-            bytes += stream::cell_bytes(name + PROG.len()) + stream::cell_bytes(name);
+            bytes += stream::cell_bytes(name + PROG.len()) + stream::cell_bytes(name + ROM.len());
             bytes += stream::sref_bytes(name + PROG.len()) + stream::sref_bytes(base);
         }
         let mut dies = Cells::new(0);
@@ -260,7 +260,7 @@ impl<'a> RomPlan<'a> {
         prog: &str,
         sink: &mut impl Sink,
     ) -> Result<(), StreamError> {
-        sink.begin(name)?;
+        sink.begin(&format!("{name}{ROM}"))?;
         sink.copy(base.name(), [0, 0])?;
         sink.copy(prog, [0, 0])?;
         sink.end()
@@ -276,7 +276,7 @@ impl<'a> RomPlan<'a> {
             sink.begin(&die_name(die))?;
             sink.rectangle(self.process.layers.boundary, [0, 0, *w, *h])?;
             for p in &tiles {
-                sink.copy(&self.program.tiles[p.tile.index()].name, p.at)?;
+                sink.copy(&format!("{}{ROM}", self.program.tiles[p.tile.index()].name), p.at)?;
                 if let Some(lanes) = &p.lanes {
                     sink.copy(lanes, p.at)?;
                 }
@@ -376,7 +376,7 @@ impl<'a> RomPlan<'a> {
             tile: placed.tile,
             region: Region {
                 file: FILE.to_owned(),
-                name: self.program.tiles[placed.tile.index()].name.clone(),
+                name: format!("{}{ROM}", self.program.tiles[placed.tile.index()].name),
                 min_nm: [x0, y0, 0],
                 max_nm: [x1, y1, 0],
             },
@@ -444,6 +444,8 @@ impl Plan for RomPlan<'_> {
     }
 }
 
+/// Suffix of a tile's cell; the module of its macro in [`crate::rtl`] has the same name.
+const ROM: &str = "_rom";
 /// Suffix of a tile's program cell.
 const PROG: &str = "_prog";
 
@@ -515,7 +517,7 @@ fn check_names(program: &TileProgram, problems: &mut Diagnostics) {
         let mut problem = |message: String| {
             problems.push(Diagnostic::error(&E0505, message).at(&tile.origin));
         };
-        for cell in [tile.name.clone(), format!("{}{PROG}", tile.name)] {
+        for cell in [tile.name.clone(), format!("{}{ROM}", tile.name), format!("{}{PROG}", tile.name)] {
             if !stream::is_name(&cell) {
                 let mut message = String::new();
                 let _ = write!(

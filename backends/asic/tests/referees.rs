@@ -185,7 +185,7 @@ fn the_shuttle_deck_finds_nothing() {
         assert_eq!(expected(&block).len(), word_lines);
         assert_eq!(expected(&block)[0].len(), bit_lines);
         let dir = tempfile::tempdir().unwrap();
-        let items = drc(&emit_array(&block, dir.path()), "t");
+        let items = drc(&emit_array(&block, dir.path()), "t_rom");
         assert!(items.is_empty(), "{word_lines} x {bit_lines}: {items:#?}");
     }
 }
@@ -221,7 +221,7 @@ fn the_shuttle_deck_finds_every_seeded_fault() {
     let layout = emit_array(&block(5, 8, 1), dir.path());
     let faults = dir.path().join("faults.gds");
     let process = process_file("sky130");
-    let list = script("faults.py", &[layout.to_str().unwrap(), "t", &process, faults.to_str().unwrap()]);
+    let list = script("faults.py", &[layout.to_str().unwrap(), "t_rom", &process, faults.to_str().unwrap()]);
     assert_eq!(missed(&list, &drc(&faults, "FAULTS")), [""; 0]);
     assert!(list.lines().count() > 30, "{list}");
 }
@@ -256,8 +256,8 @@ fn extracted_transistors_hold_the_weights() {
 /// Transistors extracted from tile `t` store `want`, and a moved cut changes the two bits beside its node.
 fn assert_transistors_hold(layout: &str, want: &[Vec<u8>], process: &str) {
     let process = process_file(process);
-    assert_eq!(rows(&script("extract.py", &[layout, "t", &process])), want);
-    let moved = rows(&script("extract.py", &[layout, "t", &process, "5,9"]));
+    assert_eq!(rows(&script("extract.py", &[layout, "t_rom", &process])), want);
+    let moved = rows(&script("extract.py", &[layout, "t_rom", &process, "5,9"]));
     let differ: Vec<(usize, usize)> = (0..want.len())
         .flat_map(|w| (0..want[0].len()).map(move |b| (w, b)))
         .filter(|&(w, b)| moved[w][b] != want[w][b])
@@ -296,7 +296,7 @@ fn other_readers_find_the_same_layout_in_both_files() {
 fn metal_leaves_the_clear_area() {
     let dir = tempfile::tempdir().unwrap();
     let layout = emit_array(&block(119, 64, 1), dir.path());
-    let shares = script("density.py", &[layout.to_str().unwrap(), "t", &process_file("sky130")]);
+    let shares = script("density.py", &[layout.to_str().unwrap(), "t_rom", &process_file("sky130")]);
     assert_eq!(shares.lines().count(), 3);
     for line in shares.lines() {
         let share: f64 = line.split(' ').nth(1).unwrap().parse().unwrap();

@@ -52,8 +52,8 @@ pub fn export(folder: &Path, format: Format, out: &Path) -> Result<Vec<PathBuf>,
     let asic = Asic::open(folder)?;
     let mut scenes: Vec<(String, Scene)> =
         dies(&asic).into_iter().map(|(d, s)| (format!("die{d}"), s)).collect();
-    let largest = if asic.process.periphery { asic.shapes()?.into_iter().next_back() } else { None };
-    if let Some((shape, _)) = largest {
+    let shapes = if asic.process.periphery { asic.shapes()? } else { BTreeMap::new() };
+    if let Some((shape, _)) = shapes.into_iter().next_back() {
         scenes.push(("macro".into(), rom(&asic.process, shape)?));
     }
     if let Some(scene) = cells(&asic)? {

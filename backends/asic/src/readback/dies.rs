@@ -34,8 +34,8 @@ pub fn check<'f>(
     library: &Library,
     frame: &dyn Fn(usize) -> Option<&'f Frame>,
 ) -> Result<(), Diagnostics> {
-    let by_name: HashMap<&[u8], usize> =
-        program.tiles.iter().enumerate().map(|(i, t)| (t.name.as_bytes(), i)).collect();
+    let names: Vec<String> = program.tiles.iter().map(|t| super::rom_name(&t.name)).collect();
+    let by_name: HashMap<&[u8], usize> = names.iter().enumerate().map(|(i, n)| (n.as_bytes(), i)).collect();
     let mut placed = vec![0u32; program.tiles.len()];
     let mut findings = Findings::new();
     for number in 0u32.. {

@@ -351,6 +351,11 @@ fn same(a: &TileContent, b: &TileContent) -> bool {
     }
 }
 
+/// Name of a tile's cell.
+fn rom_name(tile: &str) -> String {
+    format!("{tile}_rom")
+}
+
 /// Name of a tile's program cell.
 fn prog_name(tile: &str) -> String {
     format!("{tile}_prog")
@@ -391,7 +396,7 @@ fn tile_cells(
     let find = |name: &str| {
         library.find(name.as_bytes()).ok_or_else(|| wrong(&E0512, format!("cell {name} is not in the file")))
     };
-    let cell = find(&tile.name)?;
+    let cell = find(&rom_name(&tile.name))?;
     let prog_name = prog_name(&tile.name);
     let prog = find(&prog_name)?;
     let mut base = None;

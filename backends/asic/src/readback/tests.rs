@@ -307,8 +307,8 @@ fn tiles_must_be_one_base_and_one_program_placed_once() {
         name
     };
     let tile = |write: &dyn Fn(&mut Cells)| {
-        let bytes = replace(&bytes, "w0", |c| {
-            c.begin("w0").unwrap();
+        let bytes = replace(&bytes, "w0_rom", |c| {
+            c.begin("w0_rom").unwrap();
             write(c);
             c.end().unwrap();
         });
@@ -376,18 +376,19 @@ fn arrays_alone_are_placed_once() {
         });
         problems_by(rom.process(), &model, bytes).join("\n")
     };
-    let all = [("w0", [300_000, 300_000]), ("w1", [300_000, 600_000]), ("d0", [300_000, 900_000])];
+    let all =
+        [("w0_rom", [300_000, 300_000]), ("w1_rom", [300_000, 600_000]), ("d0_rom", [300_000, 900_000])];
     assert!(die(&all).contains("tile w2 is placed 0 times"));
-    let others = [("w2", 1_200_000), ("w3", 1_500_000), ("w4", 1_800_000), ("w5", 2_100_000)];
+    let others = [("w2_rom", 1_200_000), ("w3_rom", 1_500_000), ("w4_rom", 1_800_000), ("w5_rom", 2_100_000)];
     let good: Vec<_> = all.into_iter().chain(others.map(|(name, y)| (name, [300_000, y]))).collect();
     assert_eq!(die(&good), "");
-    let twice: Vec<_> = good.iter().copied().chain([("w0", [2_000_000, 300_000])]).collect();
+    let twice: Vec<_> = good.iter().copied().chain([("w0_rom", [2_000_000, 300_000])]).collect();
     assert!(die(&twice).contains("tile w0 is placed 2 times"));
     let over: Vec<_> =
-        good.iter().map(|&(n, at)| (n, if n == "w1" { [305_000, 305_000] } else { at })).collect();
+        good.iter().map(|&(n, at)| (n, if n == "w1_rom" { [305_000, 305_000] } else { at })).collect();
     assert!(die(&over).contains("tiles w0 and w1 overlap"), "{}", die(&over));
     let out: Vec<_> =
-        good.iter().map(|&(n, at)| (n, if n == "w1" { [2_980_000, 300_000] } else { at })).collect();
+        good.iter().map(|&(n, at)| (n, if n == "w1_rom" { [2_980_000, 300_000] } else { at })).collect();
     assert!(die(&out).contains("leaves the boundary"));
     let foreign: Vec<_> = good.iter().copied().chain([("base_tap", [0, 0])]).collect();
     assert!(die(&foreign).contains("base_tap is no tile of the program"));
@@ -414,7 +415,7 @@ fn what_lies_on_a_die_beside_macros_harms_none() {
     let mut start = elements.offset();
     while let Some(element) = elements.read().unwrap() {
         match element {
-            Element::Copy { name: b"w0", at: origin, .. } => at = Some(origin),
+            Element::Copy { name: b"w0_rom", at: origin, .. } => at = Some(origin),
             Element::Copy { name: b"base_via4", .. } => {
                 uncut.push([&bytes[..start], &bytes[elements.offset()..]].concat());
             }
@@ -624,7 +625,7 @@ fn met1_leaves_the_clear_area_that_its_density_rule_asks_for() {
     let layer = |l: crate::process::Layer| [l.layer, l.datatype];
     let (mut metal, mut boundary) = (Vec::new(), [0; 4]);
     library
-        .resolve(library.find(b"w0").unwrap(), 1 << 22, &mut |at, shape| match shape {
+        .resolve(library.find(b"w0_rom").unwrap(), 1 << 22, &mut |at, shape| match shape {
             Shape::Rectangle(area) if at == layer(process.layers.met1) => metal.push(area),
             Shape::Rectangle(area) if at == layer(process.layers.boundary) => boundary = area,
             _ => {}
@@ -702,7 +703,9 @@ fn both_files_hold_one_layout() {
     assert!(both(&a, a.layout(), b.oasis())[0].contains("E0531"));
     let more = Model::new().codes(40, 9, 4, 32, 1).data(40, 2);
     assert!(both(&more, more.layout(), a.oasis()).iter().any(|p| p.contains("cell d0_prog of layout.gds")));
-    assert!(both(&a, a.layout(), more.oasis()).iter().any(|p| p.contains("cell d0 is not in layout.gds")));
+    assert!(
+        both(&a, a.layout(), more.oasis()).iter().any(|p| p.contains("cell d0_rom is not in layout.gds"))
+    );
 }
 
 #[test]
