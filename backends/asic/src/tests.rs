@@ -403,3 +403,26 @@ fn dies_too_small_and_names_too_long_are_refused_before_anything_is_written() {
         assert_eq!(refused(&rom, Model::new().codes(20, 9, 4, 32, 1).data(40, 3)), ["E0504", "E0504"]);
     }
 }
+
+#[test]
+fn outlines_of_lanes_have_the_area_of_their_cells() {
+    let rom = rom();
+    let model = Model::new().codes(480, 256, 4, 32, 1).data(100, 2);
+    let program = Verified::new(model.program).unwrap();
+    let figures = rom.plan(&program).unwrap().figures();
+    let drawn = figures.iter().find(|f| f.name == "outlines of lanes").unwrap().value;
+    // 64 lanes of 3,084 um2 and a sequencer of 5,705 um2, at a share of 0.7; data have none.
+    let cells = (64.0 * 3084.0 + 5705.0) * 1e-6 / 0.7;
+    assert!(drawn >= cells && drawn < 1.0001 * cells, "{drawn} {cells}");
+}
+
+#[test]
+fn power_straps_that_miss_a_tile_are_refused() {
+    let mut rom = rom();
+    rom.process.die.strap_pitch_nm = 1_000_000;
+    let model = Model::new().codes(20, 9, 4, 32, 1);
+    let program = Verified::new(model.program).unwrap();
+    let problems = rom.plan(&program).err().unwrap();
+    assert!(problems.0[0].code.id == "E0502", "{problems}");
+    assert!(problems.to_string().contains("no met5 strap of a net crosses tile w0"), "{problems}");
+}
