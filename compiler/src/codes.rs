@@ -60,8 +60,7 @@ pfmc_ir::codes! {
     E0901 "an evaluation cannot be made"
     "What `pfmc eval` was asked does not fit the model: a model without outputs of floats, an output of --logits \
      that it does not have, text for a model whose logits are not [batch, sequence, 256], sources whose outputs \
-     have other names or shapes than the first source's, token ids that the logits have no place for, or --layers of \
-     a folder whose channels were equalised (--activations static or auto with --calib)."
+     have other names or shapes than the first source's, or token ids that the logits have no place for."
     E0902 "a run cannot be made"
     "What `pfmc run` was asked does not fit the model: a pair of --state that it does not have, a streamed \
      input that is missing or has another number of steps, token ids that are not [batch, sequence], or \

@@ -13,7 +13,7 @@ use pfmc_ir::tile::{CODEBOOK_BITS_MAX, Levels, Scheme, TileId};
 use pfmc_ir::verify::{Verified, Verify};
 use rayon::prelude::*;
 
-use crate::codes::{E0002, E0004, E0403, E0405, E0406, E0407};
+use crate::codes::{E0002, E0004, E0403, E0406, E0407};
 use crate::files::io_error;
 use crate::manifest::{self, FileRecord, Manifest, ModelRecord, QuantisationRecord, TileEntry};
 use crate::onnx;
@@ -23,7 +23,7 @@ use crate::passes::fix::Found;
 use crate::passes::{PassRecord, apply, bind, fix};
 use crate::quantise::allocate::Offers;
 use crate::quantise::calibrate::calibrate;
-use crate::quantise::equalise::equalise;
+use crate::quantise::equalise;
 use crate::quantise::options::{
     ActivationChoice, Budget, Calibration, Quantisation, Rounding, mixed, synthetic,
 };
@@ -241,18 +241,14 @@ pub fn lower(
         Some(path) => WeightPlan::read(path, &found)?,
         None => uniform_plan(&found, scheme, q.levels),
     };
-    if q.plan.is_none() {
-        let wanted = matches!(q.activations, ActivationChoice::Static | ActivationChoice::Auto);
-        plan.equalised = wanted && samples.is_some();
-    }
-    if plan.equalised {
-        let samples = samples.as_ref().ok_or_else(|| {
-            let message = "the plan's input scales are those of equalised channels, which only samples give";
-            Diagnostics::from(Diagnostic::error(&E0405, message).help("give --calib FILE"))
-        })?;
+    let wanted = matches!(q.activations, ActivationChoice::Static | ActivationChoice::Auto);
+    if let Some(samples) = samples.as_ref().filter(|_| wanted && q.plan.is_none()) {
         progress.begin("equalising", 0);
         let (program, source) = partition(graph.clone(), &found, &plan, &limit, data_tile)?;
-        passes.push(equalise(&mut graph, &mut found, (&program, &source), samples)?);
+        plan.equalised = equalise::measure(&program, &source, samples)?;
+    }
+    if !plan.equalised.is_empty() {
+        passes.push(equalise::equalise(&mut graph, &mut found, &plan.equalised)?);
         graph.verify()?;
     }
     let cut = |plan: &WeightPlan| partition(graph.clone(), &found, plan, &limit, data_tile);

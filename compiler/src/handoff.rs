@@ -1,6 +1,4 @@
-//! `pfmc handoff`: the files of macros that hold an output folder's arrays.
-//!
-//! One macro a shape, holding the first tile of that shape; the layout of the folder holds arrays of its own.
+//! `pfmc handoff`: the files of an output folder's macros, one a shape, holding the first tile of that shape.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,9 +18,6 @@ use crate::compile::PROCESS_FILE;
 use crate::contents::Reference;
 use crate::files::io_error;
 use crate::verify::{self, Opened};
-
-/// Bit lines that share an output.
-const MUX: u32 = 16;
 
 /// An output folder of the asic target.
 pub struct Asic {
@@ -57,11 +52,17 @@ impl Asic {
     /// # Errors
     /// Tiles that no array holds.
     pub fn shapes(&self) -> Result<BTreeMap<MacroShape, TileId>, Diagnostics> {
+        let Some(mux) = self.process.mux() else {
+            let text = format!("the folder's process {} has no macros", self.process.name);
+            return Err(Diagnostic::error(&E0005, text)
+                .help("`column.mux` of the process file is 8 or 16")
+                .into());
+        };
         let mut shapes = BTreeMap::new();
         for (id, _) in self.opened.program.tiles() {
             let (_, ArrayShape { word_lines, bit_lines }) =
                 encode::contents(&self.process, &self.opened.program, id)?;
-            shapes.entry(MacroShape::holding(&self.process, word_lines, bit_lines, MUX)).or_insert(id);
+            shapes.entry(MacroShape::holding(&self.process, word_lines, bit_lines, mux)).or_insert(id);
         }
         Ok(shapes)
     }

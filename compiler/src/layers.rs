@@ -32,12 +32,13 @@ use pfmc_ir::tile::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::codes::{E0405, E0704, E0901};
+use crate::codes::{E0405, E0704};
 use crate::compile::find;
 use crate::contents::Reference;
 use crate::evaluate::{Judge, Score, of_sample};
 use crate::passes::fix::Found;
 use crate::quantise::data_free;
+use crate::quantise::equalise::equalise;
 use crate::quantise::plan::{self, WeightPlan};
 use crate::run::Dequantised;
 use crate::samples::{Inputs, Samples};
@@ -557,19 +558,16 @@ pub fn measure(
     let opened = open(folder)?;
     let program = &opened.program;
     samples.check(&program.graph)?;
-    let fixed = find(model, &opened.manifest.bindings, &opened.manifest.quantisation.keep, progress)?;
+    let mut fixed = find(model, &opened.manifest.bindings, &opened.manifest.quantisation.keep, progress)?;
     if fixed.model.sha256 != opened.manifest.model.sha256 || !same_matrices(program, &fixed.found) {
         let message = format!("{} was not compiled from {}", folder.display(), model.display());
         return Err(Diagnostic::error(&E0704, message)
             .help("give the model of the folder's manifest first")
             .into());
     }
-    if WeightPlan::read(&folder.join(plan::FILE), &fixed.found)?.equalised {
-        let message = "the folder's weights are those of equalised channels, whose factors are not in it: beside the \
-                       model's own weights its layers mean nothing";
-        return Err(Diagnostic::error(&E0901, message)
-            .help("leave out --layers, or compile with --activations row")
-            .into());
+    let plan = WeightPlan::read(&folder.join(plan::FILE), &fixed.found)?;
+    if !plan.equalised.is_empty() {
+        equalise(&mut fixed.graph, &mut fixed.found, &plan.equalised)?;
     }
     let wanted = Reference::open(program, folder)?;
     let held = opened.target.read_back(program, folder, progress)?;

@@ -116,18 +116,18 @@ fn table(model: &Path, folder: &Path, most: usize) -> LayerTable {
 }
 
 #[test]
-fn layers_of_equalised_channels_are_refused() {
+fn layers_of_equalised_channels_are_measured_against_equalised_weights() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = |activations| {
-        let out = dir.path().join("out");
-        let mut o = options("llama.onnx", "asic", &out);
-        o.quantisation.calibration = Some(Calibration::Synthetic);
-        o.quantisation.activations = activations;
-        build(&o).unwrap();
-        measure(&fixture("llama.onnx"), &out, 1).err().map(|e| codes(&e))
-    };
-    assert_eq!(refused(ActivationChoice::Static), Some(vec!["E0901"]));
-    assert_eq!(refused(ActivationChoice::Row), None);
+    let out = dir.path().join("out");
+    let mut o = options("llama.onnx", "asic", &out);
+    o.quantisation.calibration = Some(Calibration::Synthetic);
+    o.quantisation.activations = ActivationChoice::Static;
+    o.quantisation.bits = Some(8);
+    build(&o).unwrap();
+    // A factor of 2 in a row that the reference did not have would be an error of -6 dB; 8-bit codes leave about -40.
+    let t = table(&fixture("llama.onnx"), &out, 0);
+    let errors: Vec<f64> = t.layers.iter().filter_map(|l| l.local_error).collect();
+    assert!(errors.len() > 5 && errors.iter().all(|e| *e < 1e-2), "{t}");
 }
 
 #[test]

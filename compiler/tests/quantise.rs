@@ -7,14 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{build, codes, fixture, options};
-use onnx_protobuf::{Message, ModelProto};
-use pfmc::compile::{Fixed, Options, find};
+use common::{build, codes, fixture, options, retrained};
+use pfmc::compile::{Fixed, Options, PROGRAM_FILE, find};
 use pfmc::evaluate::evaluate;
 use pfmc::partition::partition;
 use pfmc::passes::fix::Found;
 use pfmc::quantise::calibrate::Exact;
-use pfmc::quantise::equalise::equalise;
+use pfmc::quantise::equalise;
 use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};
 use pfmc::quantise::plan::{self, WeightPlan};
 use pfmc::run::Runnable;
@@ -52,23 +51,6 @@ fn score(source: &Path) -> f64 {
 
 fn asic(model: &str, output: &Path, quantisation: Quantisation) -> Options {
     Options { quantisation, ..options(model, "asic", output) }
-}
-
-/// A copy of a model whose weights differ a little.
-fn retrained(model: &str, folder: &Path) -> PathBuf {
-    let mut m = ModelProto::parse_from_bytes(&fs::read(fixture(model)).unwrap()).unwrap();
-    for tensor in &mut m.graph.as_mut().unwrap().initializer {
-        if tensor.data_type == 1 && tensor.dims.len() == 2 {
-            for (i, v) in tensor.raw_data.chunks_exact_mut(4).enumerate() {
-                let value = f32::from_le_bytes(v.try_into().unwrap());
-                let changed = value * (1.0 + 0.2 * ((i * 7919 % 101) as f32 / 50.0 - 1.0));
-                v.copy_from_slice(&changed.to_le_bytes());
-            }
-        }
-    }
-    let path = folder.join("retrained.onnx");
-    fs::write(&path, m.write_to_bytes().unwrap()).unwrap();
-    path
 }
 
 #[test]
@@ -246,11 +228,28 @@ fn static_activations_are_planned_and_kept_tensors_stay() {
     };
     let made = build(&asic("llama.onnx", &out, q(ActivationChoice::Static, &[]))).unwrap();
     let fixed = |a: &Activations| matches!(a, Activations::Static(_));
-    assert!(fs::read_to_string(out.join(plan::FILE)).unwrap().contains("\"equalised\": true"));
-    // A plan of equalised inputs cannot be followed without samples.
+    let planned = fs::read_to_string(out.join(plan::FILE)).unwrap();
+    // The plan holds the factors and the scales: a model is held to it without samples.
     let plan = Some(out.join(plan::FILE));
-    let blind = asic("llama.onnx", &dir.path().join("new"), Quantisation { plan, ..Quantisation::default() });
-    assert_eq!(codes(&build(&blind).err().unwrap()), ["E0405"]);
+    let held = asic("llama.onnx", &dir.path().join("held"), Quantisation { plan, ..Quantisation::default() });
+    build(&held).unwrap();
+    for file in [plan::FILE, PROGRAM_FILE] {
+        let read = |dir: &Path| fs::read_to_string(dir.join(file)).unwrap();
+        assert_eq!(read(held.output.as_ref().unwrap()), read(&out));
+    }
+    let equalised = planned.find("\"equalised\": [\n    \"").unwrap();
+    for (from, to, said) in [
+        ("\n    \"", "\n    \"0 ", "channels"),
+        ("\n    \"", "\n    \"0\",\n \"", "the plan has 3, the model 2"),
+    ] {
+        let at = equalised + planned[equalised..].find(from).unwrap();
+        let path = dir.path().join("spoiled.json");
+        fs::write(&path, format!("{}{to}{}", &planned[..at], &planned[at + from.len()..])).unwrap();
+        let q = Quantisation { plan: Some(path), ..Quantisation::default() };
+        let refused = build(&asic("llama.onnx", &dir.path().join("new"), q)).err().unwrap();
+        assert_eq!(codes(&refused), ["E0404"]);
+        assert!(refused.to_string().contains(said), "{refused}");
+    }
     assert!(made.program.matrices.iter().filter(|m| fixed(&m.activations)).count() > 5);
     assert!(Runnable::load(&out, &NoProgress).unwrap().run(&common::tokens(1, 5, true)).is_ok());
     let name = made.program.matrices[1].origin.tensor.clone().unwrap();
@@ -276,7 +275,11 @@ fn equalising_changes_weights_and_no_bit_of_the_outputs() {
         logits.values().flat_map(|t| t.as_slice::<f32>().unwrap().to_vec()).map(f32::to_bits).collect()
     };
     let before = cut(&graph, &found);
-    let record = equalise(&mut graph, &mut found, (&before.0, &before.1), &samples).unwrap();
+    let exponents = equalise::measure(&before.0, &before.1, &samples).unwrap();
+    let beyond: Vec<Vec<i8>> = exponents.iter().map(|e| vec![9; e.len()]).collect();
+    let refused = equalise::equalise(&mut graph.clone(), &mut found.clone(), &beyond).err().unwrap();
+    assert_eq!(codes(&refused), ["E0404"]);
+    let record = equalise::equalise(&mut graph, &mut found, &exponents).unwrap();
     let after = cut(&graph, &found);
     // Two norms and a gated product in each of 4 layers; the last norm's readers include the embedding.
     assert_eq!((record.stats["inputs"], record.stats["matrices"]), (12, 24));

@@ -77,6 +77,21 @@ impl BitMatrix {
         }
     }
 
+    /// Every bit inverted.
+    pub fn complement(&self) -> BitMatrix {
+        let mut out = self.clone();
+        out.data.iter_mut().for_each(|word| *word = !*word);
+        let last = self.columns % 64;
+        if last != 0 {
+            for row in 0..self.rows {
+                if let Some(word) = out.row_mut(row).last_mut() {
+                    *word &= (1 << last) - 1;
+                }
+            }
+        }
+        out
+    }
+
     /// Number of ones.
     pub fn count_ones(&self) -> u64 {
         self.data.iter().map(|w| u64::from(w.count_ones())).sum()
@@ -104,6 +119,15 @@ mod tests {
             let ones: u32 = (0..n).map(|i| value(i).count_ones()).sum();
             assert_eq!(m.count_ones(), u64::from(ones));
         }
+    }
+
+    #[test]
+    fn a_complement_has_the_other_bits_and_none_past_the_columns() {
+        let mut m = BitMatrix::new(2, 65);
+        m.set(1, 64);
+        let inverted = m.complement();
+        assert_eq!((inverted.count_ones(), inverted.get(0, 64), inverted.get(1, 64)), (129, true, false));
+        assert_eq!(inverted.complement(), m);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pfmc_ir::codes! {
          was partitioned for another process. Compile again with this process file."
     E0505 "a cell name cannot be used"
         "Cell names of a layout are 1 to 32 characters of A-Z, a-z, 0-9 and underscore, and unique. \
-         Tile cells and their `_prog` cells take the tile's name; dies, bases and pattern cells have \
+         A tile's cells take its name with `_rom` and `_prog`; dies, bases and pattern cells have \
          names of their own (`die<N>`, `base_...`, and for patterns names that begin with a digit). The message names both \
          sides of the collision. Rename the tile."
     E0506 "the content of a tile does not fit the tile"
@@ -37,6 +37,10 @@ pfmc_ir::codes! {
         "GDSII holds 32-bit coordinates, at most 8191 points in a record and at most 32767 copies along \
          an array. A process file with very large numbers can exceed them. The message names the cell \
          and the number."
+    E0509 "power does not reach a tile"
+        "The cuts between met4 and met5 of a die join every supply pin and every ground pin of its tiles to the ring of that \
+         net, and the two rings never meet. The message names the pin and the tile, or the cut that lies on no metal. The \
+         layout was changed after it was written: compare its digest with the manifest, and emit again."
     E0510 "the layout file cannot be read"
         "layout.gds is missing, not readable, empty, or not a GDSII library with a database unit of one \
          nanometre. Check the path, and emit again if the file was replaced."
@@ -91,7 +95,7 @@ pfmc_ir::codes! {
         "A ROM macro has a periphery that fits certain sizes alone: whole rows of the decoder, whole \
          segments between the straps of its word lines, and 8 or 16 bit lines to an output. The message \
          names the number and what is possible. Choose a size near it. Of a process file without the sections of a \
-         periphery (logic, strap, column, wire, device) no macro can be built: it describes arrays alone."
+         periphery (logic, strap, column, wire, device, die) no macro can be built: it describes arrays alone."
     E0525 "the measured timing of macros cannot be used"
         "Liberty files are written from a file of measurements beside the process file. The message names what \
          is missing in it, or the size or corner that was not measured. Measure it with \

@@ -3,12 +3,15 @@
 //! A weight bit is one transistor of an array with a contact node on either side; each node is tied
 //! by one cut to its bit line or to ground, and the bit is 1 where the two nodes differ. Nothing but
 //! the cut layer depends on the weights. How a tile becomes word lines, bit lines and nodes is in
-//! [`encode`]; where everything lies is in [`array`] and the process file; which cells the file holds
+//! [`encode`]; where everything lies is in [`array`], [`macros`], [`die`] and the process file; which cells the file holds
 //! is in [`plan`]; how the file is read and compared is in [`readback`].
 
 pub mod array;
+pub mod base;
 pub mod bits;
 pub mod codes;
+pub mod columns;
+pub mod die;
 pub mod encode;
 pub mod handoff;
 pub mod macros;
@@ -54,7 +57,7 @@ impl Backend for Asic {
     }
 
     fn about(&self) -> &'static str {
-        "mask ROM arrays as GDSII and OASIS, weights in one cut layer"
+        "mask ROM macros as GDSII and OASIS, weights in one cut layer"
     }
 
     fn processes(&self) -> Vec<ProcessText> {

@@ -5,9 +5,11 @@
 //! holds the cuts. Wide cells make references few, and there are more of them to define, so each file
 //! format has a width of its own ([`Split`]).
 
+use crate::bits::BitMatrix;
+use crate::columns::Columns;
 use crate::process::{Nm, Process};
 use crate::sink::Sink;
-use crate::stream::StreamError;
+use crate::stream::{Cells, StreamError};
 
 /// Widest pattern, in columns.
 pub const WIDEST: usize = 18;
@@ -187,6 +189,49 @@ pub fn draw<S: Sink>(
         let [x0, x1] = if p.value >> i & 1 == 1 { g.cut_bit_line_x_nm } else { g.cut_ground_x_nm };
         let x = i as Nm * g.pitch_x_nm;
         sink.rectangle(cut, [x + x0, g.cut_y_nm[0], x + x1, g.cut_y_nm[1]])?;
+    }
+    Ok(())
+}
+
+/// Writes the program cell `name` in GDSII: for each node row of `groups`, row groups with the height of their lowest node,
+/// a reference to the pattern of each part of the columns.
+///
+/// # Errors
+/// What the file format cannot hold.
+pub fn program(
+    process: &Process,
+    split: Split,
+    name: &str,
+    columns: &Columns,
+    groups: &[(Nm, BitMatrix)],
+    used: &mut Used,
+    cells: &mut Cells,
+) -> Result<(), StreamError> {
+    let parts = columns.parts(split);
+    cells.begin(name)?;
+    for (bottom, nodes) in groups {
+        for node in 0..nodes.rows() {
+            let row = nodes.row(node);
+            let names = parts.iter().map(|part| {
+                let pattern = pattern(row, part.first, part.width);
+                used.insert(pattern);
+                (pattern.name(), part.x)
+            });
+            cells.patterns(bottom + node as Nm * process.cell.pitch_y_nm, names)?;
+        }
+    }
+    cells.end()
+}
+
+/// Writes the pattern cells in use, and those they are made of, in GDSII.
+///
+/// # Errors
+/// What the file format cannot hold.
+pub fn cells(process: &Process, split: Split, used: &Used, cells: &mut Cells) -> Result<(), StreamError> {
+    for p in used.with_parts(split).iter() {
+        cells.begin(p.name().as_str())?;
+        draw(process, split, p, cells, |cells, part, x| cells.copy(part.name().as_str(), [x, 0]))?;
+        cells.end()?;
     }
     Ok(())
 }

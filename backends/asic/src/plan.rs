@@ -4,9 +4,9 @@
 //!
 //! | cell | holds |
 //! |---|---|
-//! | `base_...` | arrays without weights, see [`crate::array`] |
+//! | `base_...` | macros, or arrays alone, without weights, see [`crate::base`] |
 //! | `<tile>_prog` | one reference to a pattern cell for each part of a node row |
-//! | `<tile>` | its base and its program, both at the origin |
+//! | `<tile>_rom` | its base and its program, both at the origin |
 //! | two or four characters, the first a digit | patterns: cuts of some columns, see [`crate::patterns`] |
 //! | `die<N>` | the boundary and the tiles of a die; the top cells |
 //!
@@ -19,6 +19,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
 use pfmc_ir::codes::E0001;
@@ -27,13 +28,15 @@ use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{TileId, TileSource};
 use rayon::prelude::*;
 
-use crate::array::Array;
+use crate::base::{self, Base};
 use crate::bits::BitMatrix;
-use crate::codes::{E0504, E0505, E0508};
+use crate::codes::{E0502, E0504, E0505, E0508};
+use crate::die::{self, Lanes, OnDie};
 use crate::encode::{self, ArrayShape, Contents};
 use crate::oasis::{self, Program};
 use crate::patterns::{self, Pattern, Split, Used, WIDEST};
 use crate::process::{Nm, Process};
+use crate::rtl::TileRtl;
 use crate::sink::Sink;
 use crate::stream::{self, Cells, RECTANGLE_BYTES, StreamError};
 
@@ -53,7 +56,12 @@ const TILES_A_THREAD: usize = 4;
 struct Placed {
     tile: TileId,
     contents: Contents,
+    /// What the contents take.
+    used: ArrayShape,
+    /// The array's size, that of its base.
     shape: ArrayShape,
+    /// Name of the outline of its lanes.
+    lanes: Option<String>,
     /// Index of the die.
     die: usize,
     /// The array's origin on the die.
@@ -70,6 +78,9 @@ pub struct RomPlan<'a> {
     placed: Vec<Placed>,
     /// Width and height of each die.
     dies: Vec<[Nm; 2]>,
+    bases: BTreeMap<ArrayShape, Arc<Base>>,
+    /// Outlines of lanes by name.
+    lanes: BTreeMap<String, Lanes>,
     /// Pattern cells of the GDSII file.
     split: Split,
     /// Upper bound of the GDSII file's size.
@@ -86,17 +97,42 @@ impl<'a> RomPlan<'a> {
         let mut placed = Vec::with_capacity(program.tiles.len());
         for (tile, _) in program.tiles() {
             match encode::contents(process, program, tile) {
-                Ok((contents, shape)) => {
-                    placed.push(Placed { tile, contents, shape, die: 0, at: [0; 2], area: [0; 4] });
+                Ok((contents, used)) => {
+                    let shape = base::shape(process, used);
+                    placed.push(Placed {
+                        tile,
+                        contents,
+                        used,
+                        shape,
+                        lanes: None,
+                        die: 0,
+                        at: [0; 2],
+                        area: [0; 4],
+                    });
                 }
                 Err(more) => problems.extend(more),
             }
         }
         check_names(program, &mut problems);
         problems.check()?;
-        let dies = place(process, program, &mut placed)?;
+        let shapes: BTreeSet<ArrayShape> = placed.iter().map(|p: &Placed| p.shape).collect();
+        let drawn: Vec<_> = shapes.into_par_iter().map(|shape| (shape, Base::of(process, shape))).collect();
+        let mut bases = BTreeMap::new();
+        let mut problems = Diagnostics::new();
+        for (shape, base) in drawn {
+            match base {
+                Ok(base) => {
+                    bases.insert(shape, base);
+                }
+                Err(more) => problems.extend(more),
+            }
+        }
+        problems.check()?;
+        let lanes = lanes(process, program, &bases, &mut placed)?;
+        let dies = place(process, program, &bases, &lanes, &mut placed)?;
         let split = Split { full: WIDEST, leaf: WIDEST / 2, tail: WIDEST / 2 };
-        let mut plan = RomPlan { process, program, placed, dies, split, bytes_at_most: 0 };
+        let mut plan = RomPlan { process, program, placed, dies, bases, lanes, split, bytes_at_most: 0 };
+        plan.check_power()?;
         plan.split = plan.best_split();
         plan.bytes_at_most = plan.bound().map_err(limit)?;
         // What the formats cannot hold comes to light here.
@@ -106,10 +142,11 @@ impl<'a> RomPlan<'a> {
 
     /// The base cells, in order of shape.
     fn write_bases(&self, sink: &mut impl Sink) -> Result<(), StreamError> {
-        let shapes: BTreeSet<ArrayShape> = self.placed.iter().map(|p| p.shape).collect();
         let mut written = BTreeSet::new();
-        for shape in shapes {
-            Array::new(self.process, shape).write_base(sink, &mut written)?;
+        self.bases.values().try_for_each(|base| base.write(sink, &mut written))?;
+        if die::is_drawn(self.process) && !self.bases.is_empty() {
+            self.lanes.values().try_for_each(|lanes| lanes.write(sink))?;
+            die::cells(self.process, self.bases.values().map(|b| &**b)).write(sink, &mut written)?;
         }
         Ok(())
     }
@@ -128,8 +165,9 @@ impl<'a> RomPlan<'a> {
         let mut references = [0u64; WIDEST + 1];
         for p in &self.placed {
             let rows: u64 = p.shape.row_groups(self.process).map(|g| u64::from(g) + 1).sum();
-            for (_, width) in split.parts(p.shape.bit_lines as usize) {
-                references[width] += rows;
+            let Some(base) = self.bases.get(&p.shape) else { continue };
+            for part in base.columns().parts(split) {
+                references[part.width] += rows;
             }
         }
         // The longest name of a width.
@@ -161,19 +199,18 @@ impl<'a> RomPlan<'a> {
             (stream::head(LIBRARY)?.len() + bases.into_bytes().len() + stream::tail()?.len()) as u64;
         for p in &self.placed {
             let name = self.program.tiles[p.tile.index()].name.len();
-            let base = Array::new(self.process, p.shape).base_name().len();
-            bytes += stream::cell_bytes(name + PROG.len()) + stream::cell_bytes(name);
-            bytes +=
-                stream::sref_bytes(name + PROG.len()) + stream::sref_bytes(base) + stream::sref_bytes(name);
+            let base = self.bases.get(&p.shape).map_or(0, |b| b.name().len());
+            bytes += stream::cell_bytes(name + PROG.len()) + stream::cell_bytes(name + ROM.len());
+            bytes += stream::sref_bytes(name + PROG.len()) + stream::sref_bytes(base);
         }
-        for die in 0..self.dies.len() {
-            bytes += stream::cell_bytes(die_name(die).len()) + RECTANGLE_BYTES;
-        }
+        let mut dies = Cells::new(0);
+        self.write_dies(&mut dies)?;
+        bytes += dies.into_bytes().len() as u64;
         Ok(bytes + self.pattern_bytes(self.split))
     }
 
     fn array_bits(&self) -> u64 {
-        self.placed.iter().map(|p| p.shape.bits()).sum()
+        self.placed.iter().map(|p| p.used.bits()).sum()
     }
 
     fn die_area_mm2(&self) -> f64 {
@@ -194,79 +231,39 @@ impl<'a> RomPlan<'a> {
     }
 
     fn cells(&self, placed: &Placed, name: &str, bits: &BitMatrix) -> Result<Written, StreamError> {
-        let array = Array::new(self.process, placed.shape);
-        let columns = placed.shape.bit_lines as usize;
-        let groups: Vec<(Nm, BitMatrix)> = (array.row_groups().into_iter())
+        let Some(base) = self.bases.get(&placed.shape) else { return Ok(Written::default()) };
+        let groups: Vec<(Nm, BitMatrix)> = (base.row_groups().iter())
             .map(|group| (group.y, encode::nodes(bits, group.first as usize, group.word_lines as usize)))
             .collect();
         let mut measures = [0u64; 2];
         for (_, nodes) in &groups {
-            measures[0] += nodes.rows() as u64 * columns as u64;
+            measures[0] += nodes.rows() as u64 * nodes.columns() as u64;
             measures[1] += nodes.count_ones();
         }
         let prog = format!("{name}{PROG}");
         let mut used = [Used::new(), Used::new()];
         let mut oasis = oasis::Cells::new(0);
-        oasis.program(&prog, Program::new(self.process, columns, &groups, &mut used[1]))?;
-        self.write_tile(&array, name, &prog, &mut oasis)?;
-        let mut gds = self.gds_program(&prog, columns, &groups, &mut used[0])?;
-        self.write_tile(&array, name, &prog, &mut gds)?;
+        oasis.program(&prog, Program::new(self.process, base.columns(), &groups, &mut used[1]))?;
+        self.write_tile(base, name, &prog, &mut oasis)?;
+        let references = measures[0] as usize / self.split.full.max(1);
+        let mut gds = Cells::new(references * 28 + 1024);
+        patterns::program(self.process, self.split, &prog, base.columns(), &groups, &mut used[0], &mut gds)?;
+        self.write_tile(base, name, &prog, &mut gds)?;
         Ok(Written { gds: gds.into_bytes(), oasis: oasis.into_bytes(), used, measures })
-    }
-
-    /// The program cell of a tile in GDSII.
-    fn gds_program(
-        &self,
-        prog: &str,
-        columns: usize,
-        groups: &[(Nm, BitMatrix)],
-        used: &mut Used,
-    ) -> Result<Cells, StreamError> {
-        let cell = &self.process.cell;
-        let parts = self.split.parts(columns);
-        let rows: usize = groups.iter().map(|(_, nodes)| nodes.rows()).sum();
-        let mut cells = Cells::new(rows * parts.len() * 28 + 1024);
-        cells.begin(prog)?;
-        for (bottom, nodes) in groups {
-            for node in 0..nodes.rows() {
-                let row = nodes.row(node);
-                let names = parts.iter().map(|&(first, width)| {
-                    let pattern = patterns::pattern(row, first, width);
-                    used.insert(pattern);
-                    (pattern.name(), first as Nm * cell.pitch_x_nm)
-                });
-                cells.patterns(bottom + node as Nm * cell.pitch_y_nm, names)?;
-            }
-        }
-        cells.end()?;
-        Ok(cells)
     }
 
     /// The cell of a tile.
     fn write_tile(
         &self,
-        array: &Array<'_>,
+        base: &Base,
         name: &str,
         prog: &str,
         sink: &mut impl Sink,
     ) -> Result<(), StreamError> {
-        sink.begin(name)?;
-        sink.copy(&array.base_name(), [0, 0])?;
+        sink.begin(&format!("{name}{ROM}"))?;
+        sink.copy(base.name(), [0, 0])?;
         sink.copy(prog, [0, 0])?;
         sink.end()
-    }
-
-    /// The pattern cells in use of the GDSII file.
-    fn gds_patterns(&self, used: &Used) -> Result<Vec<u8>, StreamError> {
-        let mut cells = Cells::new(0);
-        for p in used.with_parts(self.split).iter() {
-            cells.begin(p.name().as_str())?;
-            patterns::draw(self.process, self.split, p, &mut cells, |cells, part, x| {
-                cells.copy(part.name().as_str(), [x, 0])
-            })?;
-            cells.end()?;
-        }
-        Ok(cells.into_bytes())
     }
 
     /// The top cells.
@@ -278,12 +275,46 @@ impl<'a> RomPlan<'a> {
         for (die, ([w, h], tiles)) in self.dies.iter().zip(by_die).enumerate() {
             sink.begin(&die_name(die))?;
             sink.rectangle(self.process.layers.boundary, [0, 0, *w, *h])?;
-            for p in tiles {
-                sink.copy(&self.program.tiles[p.tile.index()].name, p.at)?;
+            for p in &tiles {
+                sink.copy(&format!("{}{ROM}", self.program.tiles[p.tile.index()].name), p.at)?;
+                if let Some(lanes) = &p.lanes {
+                    sink.copy(lanes, p.at)?;
+                }
+            }
+            if die::is_drawn(self.process) {
+                die::write(self.process, [*w, *h], &self.on_die(&tiles), sink)?;
             }
             sink.end()?;
         }
         Ok(())
+    }
+
+    fn on_die(&self, tiles: &[&Placed]) -> Vec<OnDie<'_>> {
+        let find = |p: &&Placed| {
+            let lanes = p.lanes.as_ref().and_then(|name| self.lanes.get(name));
+            Some(OnDie { base: self.bases.get(&p.shape)?, lanes, at: p.at })
+        };
+        tiles.iter().filter_map(find).collect()
+    }
+
+    /// Straps of both nets reach every tile.
+    fn check_power(&self) -> Result<(), Diagnostics> {
+        let mut problems = Diagnostics::new();
+        for (die, [_, height]) in self.dies.iter().enumerate().filter(|_| die::is_drawn(self.process)) {
+            let tiles: Vec<&Placed> = self.placed.iter().filter(|p| p.die == die).collect();
+            if let Some(p) =
+                die::missed(self.process, *height, &self.on_die(&tiles)).and_then(|i| tiles.get(i))
+            {
+                let tile = &self.program.tiles[p.tile.index()];
+                let text = format!("no met5 strap of a net crosses tile {}", tile.name);
+                problems.push(
+                    Diagnostic::error(&E0502, text)
+                        .at(&tile.origin)
+                        .help("make `die.strap_pitch_nm` smaller: straps are of the two nets in turn"),
+                );
+            }
+        }
+        problems.check()
     }
 
     fn write(
@@ -324,7 +355,9 @@ impl<'a> RomPlan<'a> {
             problems.check()?;
         }
         let [gds_used, oasis_used] = used;
-        gds.write(&self.gds_patterns(&gds_used).map_err(limit)?)?;
+        let mut cells = Cells::new(0);
+        patterns::cells(self.process, self.split, &gds_used, &mut cells).map_err(limit)?;
+        gds.write(&cells.into_bytes())?;
         oas.write(&oasis::write_patterns(self.process, &oasis_used).map_err(limit)?)?;
         let (mut g, mut o) = (Cells::new(0), oasis::Cells::new(0));
         self.write_dies(&mut g).and_then(|()| self.write_dies(&mut o)).map_err(limit)?;
@@ -343,7 +376,7 @@ impl<'a> RomPlan<'a> {
             tile: placed.tile,
             region: Region {
                 file: FILE.to_owned(),
-                name: self.program.tiles[placed.tile.index()].name.clone(),
+                name: format!("{}{ROM}", self.program.tiles[placed.tile.index()].name),
                 min_nm: [x0, y0, 0],
                 max_nm: [x1, y1, 0],
             },
@@ -351,7 +384,13 @@ impl<'a> RomPlan<'a> {
                 ("bit_line_cuts".to_owned(), bit_line_cuts as f64),
                 ("cuts".to_owned(), cuts as f64),
                 ("die".to_owned(), placed.die as f64),
-            ]),
+            ])
+            .into_iter()
+            .chain(
+                (placed.lanes.as_ref().and_then(|name| self.lanes.get(name)))
+                    .map(|lanes| ("lanes_height_nm".to_owned(), (lanes.area[3] - lanes.area[1]) as f64)),
+            )
+            .collect(),
         }
     }
 }
@@ -359,14 +398,22 @@ impl<'a> RomPlan<'a> {
 impl Plan for RomPlan<'_> {
     fn figures(&self) -> Vec<Figure> {
         let bits = self.array_bits() as f64;
+        let laid_out = self.placed.iter().map(|p| p.shape.bits()).sum::<u64>() as f64;
         let area = self.die_area_mm2();
         let mut figures = vec![
             Figure::new("tiles", self.placed.len() as f64, ""),
             Figure::new("dies", self.dies.len() as f64, ""),
             Figure::new("array bits", bits, "bit"),
-            Figure::new("array area", bits * self.process.bit_area_nm2() as f64 * 1e-12, "mm2"),
+            Figure::new("array area", laid_out * self.process.bit_area_nm2() as f64 * 1e-12, "mm2"),
             Figure::new("die area", area, "mm2"),
         ];
+        let of = |p: &Placed| {
+            self.lanes.get(p.lanes.as_ref()?).map(|l| (l.area[2] - l.area[0]) * (l.area[3] - l.area[1]))
+        };
+        let lanes: f64 = self.placed.iter().filter_map(of).map(|nm2| nm2 as f64 * 1e-12).sum();
+        if lanes > 0.0 {
+            figures.push(Figure::new("outlines of lanes", lanes, "mm2"));
+        }
         if area > 0.0 {
             figures.push(Figure::new("density", bits / area, "bit/mm2"));
         }
@@ -397,6 +444,8 @@ impl Plan for RomPlan<'_> {
     }
 }
 
+/// Suffix of a tile's cell; the module of its macro in [`crate::rtl`] has the same name.
+const ROM: &str = "_rom";
 /// Suffix of a tile's program cell.
 const PROG: &str = "_prog";
 
@@ -444,6 +493,7 @@ fn limit(e: StreamError) -> Diagnostics {
 }
 
 /// The cells of one tile.
+#[derive(Default)]
 struct Written {
     gds: Vec<u8>,
     oasis: Vec<u8>,
@@ -467,7 +517,7 @@ fn check_names(program: &TileProgram, problems: &mut Diagnostics) {
         let mut problem = |message: String| {
             problems.push(Diagnostic::error(&E0505, message).at(&tile.origin));
         };
-        for cell in [tile.name.clone(), format!("{}{PROG}", tile.name)] {
+        for cell in [tile.name.clone(), format!("{}{ROM}", tile.name), format!("{}{PROG}", tile.name)] {
             if !stream::is_name(&cell) {
                 let mut message = String::new();
                 let _ = write!(
@@ -491,21 +541,50 @@ fn check_names(program: &TileProgram, problems: &mut Diagnostics) {
     }
 }
 
+/// The outlines of the lanes of all tiles that hold codes, by name.
+fn lanes(
+    process: &Process,
+    program: &TileProgram,
+    bases: &BTreeMap<ArrayShape, Arc<Base>>,
+    placed: &mut [Placed],
+) -> Result<BTreeMap<String, Lanes>, Diagnostics> {
+    let mut all = BTreeMap::new();
+    let Some(mux) = process.mux() else { return Ok(all) };
+    for p in placed {
+        let (Contents::Codes { .. }, Some(base)) = (p.contents, bases.get(&p.shape)) else { continue };
+        let lanes = Lanes::new(process, base, &TileRtl::new(process, program, p.tile, mux, false)?);
+        p.lanes = Some(lanes.name.clone());
+        all.entry(lanes.name.clone()).or_insert(lanes);
+    }
+    Ok(all)
+}
+
 /// Puts tiles on shelves, tallest first, shelves on dies; returns the dies' sizes.
 fn place(
     process: &Process,
     program: &TileProgram,
+    bases: &BTreeMap<ArrayShape, Arc<Base>>,
+    lanes: &BTreeMap<String, Lanes>,
     placed: &mut [Placed],
 ) -> Result<Vec<[Nm; 2]>, Diagnostics> {
-    let gap = process.tile.spacing_nm;
+    let (gap, edge) = (process.tile.spacing_nm, die::edge(process));
     let reticle = [process.reticle.width_nm, process.reticle.height_nm];
     let mut problems = Diagnostics::new();
     let mut area = 0u64;
     let mut widest = 0;
-    let boxes: Vec<[Nm; 4]> = placed.iter().map(|p| Array::new(process, p.shape).boundary()).collect();
+    // A tile and its lanes.
+    let boxes: Vec<[Nm; 4]> = (placed.iter())
+        .map(|p| {
+            let mut area = bases.get(&p.shape).map_or([0; 4], |b| b.boundary());
+            if let Some(lanes) = p.lanes.as_ref().and_then(|name| lanes.get(name)) {
+                area[1] = lanes.area[1];
+            }
+            area
+        })
+        .collect();
     for (p, b) in placed.iter().zip(&boxes) {
         let size = [b[2] - b[0], b[3] - b[1]];
-        if size[0] + 2 * gap > reticle[0] || size[1] + 2 * gap > reticle[1] {
+        if size[0] + 2 * edge > reticle[0] || size[1] + 2 * edge > reticle[1] {
             let tile = &program.tiles[p.tile.index()];
             problems.push(
                 Diagnostic::error(
@@ -521,31 +600,33 @@ fn place(
     }
     problems.check()?;
     let side = Nm::try_from(area.isqrt()).unwrap_or(Nm::MAX);
-    let limit = side.max(widest).min(reticle[0] - 2 * gap) + gap;
+    let limit = side.max(widest).min(reticle[0] - 2 * edge) + edge;
     let mut order: Vec<usize> = (0..placed.len()).collect();
     order.sort_by_key(|&i| {
         let b = boxes[i];
         (b[1] - b[3], b[0] - b[2], i)
     });
     let mut dies: Vec<[Nm; 2]> = Vec::new();
+    let least = [0, if die::is_drawn(process) { die::least_height(process) } else { 0 }];
     // The next free place on the shelf, the shelf's bottom and top.
     let (mut x, mut y, mut top) = (Nm::MAX / 2, 0, 0);
     for i in order {
         let b = boxes[i];
         let (w, h) = (b[2] - b[0], b[3] - b[1]);
         if x + w > limit {
-            (x, y) = (gap, top + gap);
-            if dies.is_empty() || y + h + gap > reticle[1] {
-                dies.push([0, 0]);
-                y = gap;
+            (x, y) = (edge, top + gap);
+            if dies.is_empty() || y + h + edge > reticle[1] {
+                dies.push(least);
+                y = edge;
             }
             top = y + h;
         }
         placed[i].at = [x - b[0], y - b[1]];
-        placed[i].area = [x, y, x + w, y + h];
+        let own = bases.get(&placed[i].shape).map_or(b, |base| base.boundary());
+        placed[i].area = [x, y + own[1] - b[1], x + w, y + h];
         placed[i].die = dies.len() - 1;
         if let Some(die) = dies.last_mut() {
-            *die = [die[0].max(x + w + gap), die[1].max(y + h + gap)];
+            *die = [die[0].max(x + w + edge), die[1].max(y + h + edge)];
         }
         x += w + gap;
     }

@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use crate::array::Array;
 use crate::codes::{E0501, E0502};
+use crate::die;
 use crate::encode::ArrayShape;
 
 /// Length in nanometres.
@@ -208,6 +209,9 @@ macro_rules! sections {
         $(sections! { @struct $(#[$opt_doc])* $opt_name { $($opt_fields)* } })*
         $(sections! { @struct $(#[$per_doc])* $per_name { $($per_fields)* } })*
 
+        /// The sections of a macro's periphery.
+        pub const PERIPHERY: &[&str] = &[$(stringify!($per)),*];
+
         /// A validated process.
         #[derive(Debug, Clone, PartialEq)]
         pub struct Process {
@@ -241,7 +245,7 @@ macro_rules! sections {
                 }
                 let npc = tables.get("layers").and_then(|l| l.get("npc")).and_then(Value::as_str);
                 let without = (npc == Some(NONE)).then_some("npc_");
-                let periphery = [$(stringify!($per)),*].iter().any(|path| tables.contains_key(*path));
+                let periphery = PERIPHERY.iter().any(|path| tables.contains_key(*path));
                 let mut file = File { tables, grid, without, problems };
                 Process {
                     name,
@@ -688,6 +692,8 @@ periphery {
         select_offset_nm: Nm,
         /// Half the width of power straps on met4.
         power_half_width_nm: Nm,
+        /// Bit lines that share an output of a tile's macro, 8 or 16.
+        mux: u32,
     }
     /// Resistance and capacitance of wires.
     wire Wire {
@@ -717,6 +723,75 @@ periphery {
         met4_area_zf_um2: Nm,
         /// met4, 1e-21 F a micrometre of edge.
         met4_edge_zf_um: Nm,
+    }
+    /// What lies beside and over the macros of a die.
+    die DieRules {
+        /// Cut of met4 and met5.
+        via4: Layer,
+        /// Fifth metal.
+        met5: Layer,
+        /// Pins on met5.
+        met5_pin: Layer,
+        /// Labels on met5.
+        met5_label: Layer,
+        /// Side of a cut of met4 and met5, exactly.
+        via4_size_nm: Nm,
+        /// Between such cuts.
+        via4_space_nm: Nm,
+        /// met4 around such a cut.
+        met4_enclose_via4_nm: Nm,
+        /// Smallest width of met5.
+        met5_width_nm: Nm,
+        /// Between met5 shapes.
+        met5_space_nm: Nm,
+        /// met5 around a cut.
+        met5_enclose_via4_nm: Nm,
+        /// From the die's edge to the nearest tile.
+        edge_nm: Nm,
+        /// From the die's edge to the outer ring of power.
+        ring_from_nm: Nm,
+        /// Width of a ring.
+        ring_width_nm: Nm,
+        /// Between the two rings.
+        ring_space_nm: Nm,
+        /// Half the width of a met5 strap.
+        strap_half_width_nm: Nm,
+        /// Between the centres of two met5 straps, which are of the two nets in turn.
+        strap_pitch_nm: Nm,
+        /// Length of the pins at the die's edge and of those of lanes.
+        pin_length_nm: Nm,
+        /// Between the centres of two pins at the die's edge.
+        pin_pitch_nm: Nm,
+        /// Share of the outline of lanes that standard cells take.
+        cell_share: f64,
+        /// Standard cells of a lane, square micrometres: uniform codes of 2 bits.
+        uniform2_um2: u32,
+        /// 3 bits.
+        uniform3_um2: u32,
+        /// 4 bits.
+        uniform4_um2: u32,
+        /// 5 bits.
+        uniform5_um2: u32,
+        /// 6 bits.
+        uniform6_um2: u32,
+        /// 7 bits.
+        uniform7_um2: u32,
+        /// 8 bits.
+        uniform8_um2: u32,
+        /// Codebooks of 2 bits.
+        codebook2_um2: u32,
+        /// 3 bits.
+        codebook3_um2: u32,
+        /// 4 bits.
+        codebook4_um2: u32,
+        /// 5 bits.
+        codebook5_um2: u32,
+        /// 6 bits.
+        codebook6_um2: u32,
+        /// Standard cells of a tile for each entry of its codebook.
+        product_um2: u32,
+        /// Standard cells of a tile's sequencer.
+        sequencer_um2: u32,
     }
     /// Names of the foundry's models of the transistors.
     device Device {
@@ -805,6 +880,11 @@ impl Cut {
 }
 
 impl Process {
+    /// Bit lines that share an output of a tile's macro; none where tiles are arrays alone.
+    pub fn mux(&self) -> Option<u32> {
+        self.periphery.then_some(self.column.mux)
+    }
+
     /// Reads and validates a process file.
     ///
     /// # Errors
@@ -1007,23 +1087,74 @@ impl Process {
         check.holds(self.tile.bit_lines >= 32 && self.tile.bit_lines.is_multiple_of(8), || {
             "`tile.bit_lines` must be a multiple of 8 and at least 32, the bits of a tile's unit".to_owned()
         });
+        check.holds(!self.periphery || [8, 16].contains(&self.column.mux), || {
+            "`column.mux` must be 8 or 16".to_owned()
+        });
         if check.problems.has_errors() {
             return;
         }
         self.diffusion_rules(&mut check);
         self.metal_rules(&mut check);
         self.end_rules(&mut check);
-        if !check.problems.has_errors() {
+        if self.periphery {
             self.die_rules(&mut check);
+        }
+        if !check.problems.has_errors() {
+            self.reticle_rules(&mut check);
         }
     }
 
-    /// Whether a die has room for the largest array and what must stay free around it.
+    /// Power straps and rings of a die.
     fn die_rules(&self, check: &mut Check<'_>) {
+        let d = &self.die;
+        let (half, power) = (d.via4_size_nm / 2, self.column.power_half_width_nm);
+        for (what, drawn, needed, rule) in [
+            ("via4 size", d.via4_size_nm, 1, "die.via4_size_nm"),
+            ("grid of half a via4", d.via4_size_nm % (2 * self.grid_nm), 0, "grid_nm"),
+            ("met4 strap around a via4", power - half, d.met4_enclose_via4_nm, "die.met4_enclose_via4_nm"),
+            (
+                "met5 strap around a via4",
+                d.strap_half_width_nm - half,
+                d.met5_enclose_via4_nm,
+                "die.met5_enclose_via4_nm",
+            ),
+            ("met5 strap width", 2 * d.strap_half_width_nm, d.met5_width_nm, "die.met5_width_nm"),
+            (
+                "space of met5 straps",
+                d.strap_pitch_nm - 2 * d.strap_half_width_nm,
+                d.met5_space_nm,
+                "die.met5_space_nm",
+            ),
+            (
+                "ring around a via4",
+                (d.ring_width_nm - d.via4_size_nm) / 2,
+                d.met5_enclose_via4_nm.max(d.met4_enclose_via4_nm),
+                "die.met5_enclose_via4_nm",
+            ),
+            ("space of the rings", d.ring_space_nm, d.met5_space_nm, "die.met5_space_nm"),
+            ("pin at the die's edge to the ring", d.ring_from_nm - d.pin_length_nm, 0, "die.ring_from_nm"),
+            (
+                "tile to the inner ring",
+                d.edge_nm - d.ring_from_nm - 2 * d.ring_width_nm - d.ring_space_nm - d.strap_half_width_nm,
+                d.met5_space_nm,
+                "die.met5_space_nm",
+            ),
+            ("length of pins", d.pin_length_nm, 4 * self.grid_nm, "grid_nm"),
+            ("pitch of pins", d.pin_pitch_nm / 2, self.rules.met34_space_nm, "rules.met34_space_nm"),
+        ] {
+            check.at_least(what, drawn, needed, rule);
+        }
+        check.holds(d.via4_space_nm >= 0 && d.met5_width_nm >= 0, || {
+            "`die.via4_space_nm` and `die.met5_width_nm` must not be negative".to_owned()
+        });
+    }
+
+    /// Whether a die has room for the largest array and what must stay free around it.
+    fn reticle_rules(&self, check: &mut Check<'_>) {
         let tile = &self.tile;
         let shape = ArrayShape { word_lines: tile.word_lines, bit_lines: tile.bit_lines };
         let [x0, y0, x1, y1] = Array::new(self, shape).boundary();
-        let gap = 2 * tile.spacing_nm;
+        let gap = 2 * die::edge(self);
         for (side, lines, size, most) in [
             ("width_nm", "bit_lines", x1 - x0 + gap, self.reticle.width_nm),
             ("height_nm", "word_lines", y1 - y0 + gap, self.reticle.height_nm),
@@ -1732,7 +1863,12 @@ mod tests {
         for (name, toml) in files() {
             let mut idle = idle_rules(&toml);
             idle.sort_unstable();
-            let want: &[&str] = if name == "sky130-via1" { &["via3_size_nm"] } else { &upper };
+            let want: Vec<&str> = match name {
+                "sky130-via1" => vec!["via3_size_nm"],
+                // Pins of dies.
+                "sky130" => upper.iter().copied().filter(|rule| *rule != "met34_space_nm").collect(),
+                _ => upper.to_vec(),
+            };
             assert_eq!(idle, want, "{name}");
         }
     }
@@ -1740,10 +1876,9 @@ mod tests {
     #[test]
     fn sections_of_the_periphery_are_all_there_or_none() {
         let whole: Table = builtin().parse().unwrap();
-        let parts = ["logic", "strap", "column", "wire", "device"];
-        for part in parts {
+        for part in PERIPHERY {
             let mut lacking = whole.clone();
-            lacking.remove(part).unwrap();
+            lacking.remove(*part).unwrap();
             let got = messages(&lacking.to_string());
             assert!(
                 !got.is_empty() && got.iter().all(|m| m.starts_with(&format!("E0501 `{part}."))),
@@ -1751,7 +1886,7 @@ mod tests {
             );
         }
         let mut none = whole;
-        parts.iter().for_each(|part| drop(none.remove(*part)));
+        PERIPHERY.iter().for_each(|part| drop(none.remove(*part)));
         let process = open(&none.to_string()).unwrap();
         assert!(!process.periphery);
         // A macro cannot be built of it.
@@ -1788,12 +1923,13 @@ mod tests {
 
     #[test]
     fn a_die_without_room_for_the_largest_array_is_a_contradiction() {
-        // 512 x 1024: 8 row groups of 64 word lines with two tap offsets each are 232.00 um, and 788.48 um wide.
+        // 512 x 1024: 8 row groups of 64 word lines with two tap offsets each are 232.00 um, and 788.48 um wide. `die.edge_nm` is on
+        // either side.
         for (change, to, expected) in [
             (
                 "width_nm = 26_000_000",
-                "width_nm = 810_000",
-                "needs 812180 nm, more than `reticle.width_nm` = 810000",
+                "width_nm = 890_000",
+                "needs 892180 nm, more than `reticle.width_nm` = 890000",
             ),
             (
                 "height_nm = 33_000_000",
@@ -1805,7 +1941,7 @@ mod tests {
             assert!(got.len() == 1 && got[0].contains(expected), "{expected}: {got:#?}");
         }
         // Smaller tiles have room.
-        let small = builtin().replace("width_nm = 26_000_000", "width_nm = 810_000");
+        let small = builtin().replace("width_nm = 26_000_000", "width_nm = 890_000");
         assert!(open(&small.replace("bit_lines = 1024", "bit_lines = 1016")).is_ok());
     }
 

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pfmc_ir::backend::{Backend, NoProgress};
+use pfmc_ir::backend::{Backend, NoProgress, ProcessText};
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::numerics;
 use pfmc_ir::origin::Origin;
@@ -53,9 +53,22 @@ fn block(k: u32, n: u32, seed: u32) -> CodeBlock {
     numerics::quantize_codes(&values, k as usize, n as usize, BITS, GROUP as usize)
 }
 
-/// Emits a layout in the default process, whose only tile is `t`.
+/// Emits a layout in the default process, whose only tile is `t`, a macro.
 fn emit(block: &CodeBlock, dir: &Path) -> PathBuf {
-    emit_in("sky130", block, dir)
+    emit_by(&built_in("sky130"), block, dir)
+}
+
+/// Emits a layout whose only tile is `t`, an array alone.
+fn emit_array(block: &CodeBlock, dir: &Path) -> PathBuf {
+    let mut process = built_in("sky130");
+    let mut file: toml::Table = process.toml.parse().unwrap();
+    pfmc_asic::process::PERIPHERY.iter().for_each(|part| drop(file.remove(*part)));
+    process.toml = file.to_string();
+    emit_by(&process, block, dir)
+}
+
+fn built_in(name: &str) -> ProcessText {
+    pfmc_asic::Asic.processes().into_iter().find(|p| p.name == name).unwrap()
 }
 
 /// The built-in process file of a name.
@@ -66,6 +79,10 @@ fn process_file(name: &str) -> String {
 
 /// Emits a layout in a built-in process, whose only tile is `t`.
 fn emit_in(process: &str, block: &CodeBlock, dir: &Path) -> PathBuf {
+    emit_by(&built_in(process), block, dir)
+}
+
+fn emit_by(process: &ProcessText, block: &CodeBlock, dir: &Path) -> PathBuf {
     let (k, n) = (block.k as u32, block.n as u32);
     let origin = Origin::tensor("w");
     let scheme = Scheme::Codes { bits: BITS, group: GROUP, levels: Levels::Uniform };
@@ -75,8 +92,7 @@ fn emit_in(process: &str, block: &CodeBlock, dir: &Path) -> PathBuf {
     program.tiles.push(Tile { name: "t".into(), kind, origin });
     let program = Verified::new(program).unwrap();
     let backend = pfmc_asic::Asic;
-    let text = backend.processes().into_iter().find(|p| p.name == process).unwrap();
-    let target = backend.open(&text).unwrap();
+    let target = backend.open(process).unwrap();
     let plan = target.plan(&program).unwrap();
     plan.emit(&Block(block.clone()), dir, &NoProgress).unwrap();
     dir.join("layout.gds")
@@ -169,18 +185,43 @@ fn the_shuttle_deck_finds_nothing() {
         assert_eq!(expected(&block).len(), word_lines);
         assert_eq!(expected(&block)[0].len(), bit_lines);
         let dir = tempfile::tempdir().unwrap();
-        let items = drc(&emit(&block, dir.path()), "t");
+        let items = drc(&emit_array(&block, dir.path()), "t_rom");
         assert!(items.is_empty(), "{word_lines} x {bit_lines}: {items:#?}");
     }
 }
 
 #[test]
+fn two_decks_find_nothing_on_dies_and_every_seeded_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let block = block(59, 16, 1);
+    let layout = emit(&block, dir.path());
+    let openram = "openram/openram/technology/sky130/tech/sky130.lydrc";
+    let mut items = drc(&layout, "die0");
+    items.extend(run_deck(openram, &layout, "die0", ["topcell", "output"], &[]));
+    assert!(items.is_empty(), "{items:#?}");
+    // Each fault alone is in a box of its own.
+    let faults = dir.path().join("faults.gds");
+    let list = script("die_faults.py", &[layout.to_str().unwrap(), "die0", faults.to_str().unwrap()]);
+    let items = drc(&faults, "die0");
+    let numbers = |line: &str| -> Vec<i64> { line.split(' ').skip(1).map(|v| v.parse().unwrap()).collect() };
+    for fault in list.lines() {
+        let area = numbers(fault);
+        let found = items.iter().filter(|item| {
+            let i = numbers(item);
+            i[0] >= area[0] && i[1] >= area[1] && i[2] <= area[2] && i[3] <= area[3]
+        });
+        assert!(found.count() > 0, "{fault}\n{items:#?}");
+    }
+    assert!(list.lines().count() >= 6, "{list}");
+}
+
+#[test]
 fn the_shuttle_deck_finds_every_seeded_fault() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = emit(&block(5, 8, 1), dir.path());
+    let layout = emit_array(&block(5, 8, 1), dir.path());
     let faults = dir.path().join("faults.gds");
     let process = process_file("sky130");
-    let list = script("faults.py", &[layout.to_str().unwrap(), "t", &process, faults.to_str().unwrap()]);
+    let list = script("faults.py", &[layout.to_str().unwrap(), "t_rom", &process, faults.to_str().unwrap()]);
     assert_eq!(missed(&list, &drc(&faults, "FAULTS")), [""; 0]);
     assert!(list.lines().count() > 30, "{list}");
 }
@@ -207,7 +248,7 @@ fn missed(list: &str, items: &[String]) -> Vec<String> {
 fn extracted_transistors_hold_the_weights() {
     let block = block(70, 8, 3);
     let dir = tempfile::tempdir().unwrap();
-    let layout = emit(&block, dir.path());
+    let layout = emit_array(&block, dir.path());
     let layout = layout.to_str().unwrap();
     assert_transistors_hold(layout, &expected(&block), "sky130");
 }
@@ -215,8 +256,8 @@ fn extracted_transistors_hold_the_weights() {
 /// Transistors extracted from tile `t` store `want`, and a moved cut changes the two bits beside its node.
 fn assert_transistors_hold(layout: &str, want: &[Vec<u8>], process: &str) {
     let process = process_file(process);
-    assert_eq!(rows(&script("extract.py", &[layout, "t", &process])), want);
-    let moved = rows(&script("extract.py", &[layout, "t", &process, "5,9"]));
+    assert_eq!(rows(&script("extract.py", &[layout, "t_rom", &process])), want);
+    let moved = rows(&script("extract.py", &[layout, "t_rom", &process, "5,9"]));
     let differ: Vec<(usize, usize)> = (0..want.len())
         .flat_map(|w| (0..want[0].len()).map(move |b| (w, b)))
         .filter(|&(w, b)| moved[w][b] != want[w][b])
@@ -254,8 +295,8 @@ fn other_readers_find_the_same_layout_in_both_files() {
 #[test]
 fn metal_leaves_the_clear_area() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = emit(&block(119, 64, 1), dir.path());
-    let shares = script("density.py", &[layout.to_str().unwrap(), "t", &process_file("sky130")]);
+    let layout = emit_array(&block(119, 64, 1), dir.path());
+    let shares = script("density.py", &[layout.to_str().unwrap(), "t_rom", &process_file("sky130")]);
     assert_eq!(shares.lines().count(), 3);
     for line in shares.lines() {
         let share: f64 = line.split(' ').nth(1).unwrap().parse().unwrap();

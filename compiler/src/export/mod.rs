@@ -52,8 +52,8 @@ pub fn export(folder: &Path, format: Format, out: &Path) -> Result<Vec<PathBuf>,
     let asic = Asic::open(folder)?;
     let mut scenes: Vec<(String, Scene)> =
         dies(&asic).into_iter().map(|(d, s)| (format!("die{d}"), s)).collect();
-    let largest = if asic.process.periphery { asic.shapes()?.into_iter().next_back() } else { None };
-    if let Some((shape, _)) = largest {
+    let shapes = if asic.process.periphery { asic.shapes()? } else { BTreeMap::new() };
+    if let Some((shape, _)) = shapes.into_iter().next_back() {
         scenes.push(("macro".into(), rom(&asic.process, shape)?));
     }
     if let Some(scene) = cells(&asic)? {
@@ -108,6 +108,11 @@ fn dies(asic: &Asic) -> BTreeMap<u64, Scene> {
         let area = [region.min_nm[0], region.min_nm[1], region.max_nm[0], region.max_nm[1]];
         let scene = scenes.entry(die).or_default();
         scene.shapes.push((area, hue(index)));
+        // The outline of the tile's lanes lies below its macro, in a paler shade.
+        if let Some(height) = tile.measures.get("lanes_height_nm") {
+            let pale = hue(index).map(|c| c / 3 + 170);
+            scene.shapes.push(([area[0], area[1] - height.max(0.0) as i64, area[2], area[1]], pale));
+        }
         scene.area = [0, 0, scene.area[2].max(area[2]), scene.area[3].max(area[3])];
     }
     for scene in scenes.values_mut() {

@@ -32,7 +32,7 @@ use rayon::prelude::*;
 
 use super::allocate::ErrorSums;
 use super::options::ActivationChoice;
-use super::solve::{Moments, Solver};
+use super::solve::{Correction, Moments, Solver, share};
 use super::{QuantiseError, TileRect, data_free};
 use crate::codes::{E0405, E0704};
 use crate::passes::{Exactness, PassInfo, PassRecord};
@@ -181,19 +181,87 @@ impl Calibrated {
     }
 }
 
-/// Second moments of the inputs of a matrix. With `rows` rows x of the compiled run as the matrix gets
-/// them and r of the model's run.
+/// Sums over rows u and v of two values.
+struct Cross {
+    rows: usize,
+    /// Of `u v^T`, `[k][n]`.
+    products: Vec<f64>,
+    /// Of u.
+    left: Vec<f64>,
+    /// Of v.
+    right: Vec<f64>,
+}
+
+impl Cross {
+    fn new(k: usize, n: usize) -> Result<Cross, Diagnostics> {
+        let size = k.checked_mul(n).ok_or_else(|| failed(QuantiseError::TooLarge.to_string()))?;
+        Ok(Cross { rows: 0, products: vec![0.0; size], left: vec![0.0; k], right: vec![0.0; n] })
+    }
+
+    /// Adds rows: u transposed, `[k][rows]`, and v, `[rows][n]`.
+    fn add(&mut self, u: &[f32], v: &[f32]) {
+        let (k, n) = (self.left.len(), self.right.len());
+        let rows = v.len() / n.max(1);
+        for (sum, channel) in self.left.iter_mut().zip(u.chunks_exact(rows.max(1))) {
+            *sum += channel.iter().map(|v| f64::from(*v)).sum::<f64>();
+        }
+        for row in v.chunks_exact(n.max(1)) {
+            self.right.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v));
+        }
+        let part = product_f32(u, v, k, rows, n);
+        self.products.par_iter_mut().zip(part).for_each(|(s, p)| *s += f64::from(p));
+        self.rows += rows;
+    }
+}
+
+/// Sums over the two halves of the samples.
+type Halves = [Cross; 2];
+
+/// Mean of `u v^T` over the rows of some halves; `centred`, less the product of the means.
+fn moment(of: &[&Cross], centred: bool) -> Vec<f32> {
+    let one = 1.0 / of.iter().map(|c| c.rows).sum::<usize>().max(1) as f64;
+    let mean = |side: fn(&Cross) -> &[f64]| mean(of, side);
+    let (left, right) = (mean(|c| &c.left), mean(|c| &c.right));
+    let n = right.len().max(1);
+    let row = |(i, left): (usize, &f64)| -> Vec<f32> {
+        let value = |(j, right): (usize, &f64)| {
+            let sum: f64 = of.iter().map(|c| c.products[i * n + j]).sum();
+            (sum * one - if centred { left * right } else { 0.0 }) as f32
+        };
+        right.iter().enumerate().map(value).collect()
+    };
+    left.par_iter().enumerate().flat_map_iter(row).collect()
+}
+
+/// Mean of u or v over the rows of some halves.
+fn mean(of: &[&Cross], side: fn(&Cross) -> &[f64]) -> Vec<f64> {
+    let one = 1.0 / of.iter().map(|c| c.rows).sum::<usize>().max(1) as f64;
+    let mut sums = vec![0.0; of.first().map_or(0, |c| side(c).len())];
+    for c in of {
+        sums.iter_mut().zip(side(c)).for_each(|(s, v)| *s += v);
+    }
+    sums.iter_mut().for_each(|s| *s *= one);
+    sums
+}
+
+/// Second moments of the inputs of a matrix: of rows x of the compiled run as the matrix gets them with
+/// themselves, and with rows r of the model's run.
 struct Inputs {
     k: usize,
     activations: Activations,
-    /// Mean of x x^T, `[k][k]`.
-    h: Vec<f64>,
-    /// Mean of x r^T, `[k][k]`.
-    c: Vec<f64>,
-    /// Mean of r.
-    model_mean: Vec<f64>,
-    /// Mean of x.
-    mean: Vec<f64>,
+    /// Of x and x.
+    h: Halves,
+    /// Of x and r.
+    c: Halves,
+}
+
+/// Which half of the samples some rows of a sample belong to, as ranges of the rows, of `rows` rows of
+/// sample `index` of `count`: every other sample, and of a single one the second part.
+fn halves(index: usize, count: usize, rows: usize) -> [(usize, std::ops::Range<usize>); 2] {
+    match count {
+        1 => [(0, 0..rows / 2), (1, rows / 2..rows)],
+        _ => [(index % 2, 0..rows), (index % 2, rows..rows)],
+    }
 }
 
 /// A constant that is added to the outputs of a product.
@@ -208,15 +276,13 @@ struct Bias {
 struct Wanted {
     matrix: MatrixId,
     bias: Option<Bias>,
-    /// Mean of x d^T, `[k][n]`, for rows d that the outputs are to hold too.
-    moment: Option<Vec<f64>>,
-    /// Mean of d; empty for none.
-    mean: Vec<f64>,
+    /// Of x and d, for rows d that the outputs are to hold too.
+    more: Option<Halves>,
 }
 
 impl Wanted {
     fn of(matrix: MatrixId) -> Wanted {
-        Wanted { matrix, bias: None, moment: None, mean: Vec::new() }
+        Wanted { matrix, bias: None, more: None }
     }
 }
 
@@ -426,45 +492,36 @@ impl Calibration<'_> {
             Ok((r.as_slice::<f32>().map_err(failed)?.to_vec(), f.as_slice::<f32>().map_err(failed)?.to_vec()))
         };
         let activations = self.activations(&pairs, k, planned)?;
-        let size = k.checked_mul(k).ok_or_else(|| failed(QuantiseError::TooLarge.to_string()))?;
-        let (mut h, mut c) = (vec![0f64; size], vec![0f64; size]);
-        let (mut model_mean, mut mean) = (vec![0f64; k], vec![0f64; k]);
-        let mut count = 0;
-        let (mut rs, mut xs): (Vec<f32>, Vec<f32>) = (Vec::new(), Vec::new());
-        let mut flush = |rs: &mut Vec<f32>, xs: &mut Vec<f32>| {
-            let rows = xs.len() / k;
-            for (mean, values) in [(&mut model_mean, &*rs), (&mut mean, &*xs)] {
-                for row in values.chunks_exact(k) {
-                    mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v));
-                }
-            }
+        let new = || Ok::<_, Diagnostics>([Cross::new(k, k)?, Cross::new(k, k)?]);
+        let (mut h, mut c) = (new()?, new()?);
+        // Rows of many samples at a time, by half.
+        let mut waiting = [const { (Vec::new(), Vec::new()) }; 2];
+        let mut flush = |half: usize, (rs, xs): &mut (Vec<f32>, Vec<f32>)| {
             let left = transposed(xs, k);
-            for (sum, right) in [(&mut h, &*xs), (&mut c, &*rs)] {
-                let part = product_f32(&left, right, k, rows, k);
-                sum.par_iter_mut().zip(part).for_each(|(s, p)| *s += f64::from(p));
-            }
-            count += rows;
+            h[half].add(&left, xs);
+            c[half].add(&left, rs);
             rs.clear();
             xs.clear();
         };
-        for pair in &pairs {
+        for (index, pair) in pairs.iter().enumerate() {
             let (r, mut x) = slices(pair)?;
             round_rows(&mut x, k, activations);
-            for (r, x) in r.chunks(ROWS * k).zip(x.chunks(ROWS * k)) {
-                rs.extend_from_slice(r);
-                xs.extend_from_slice(x);
-                if xs.len() >= ROWS * k {
-                    flush(&mut rs, &mut xs);
+            for (half, rows) in halves(index, pairs.len(), x.len() / k) {
+                let rows = rows.start * k..rows.end * k;
+                let held = &mut waiting[half];
+                for (r, x) in r[rows.clone()].chunks(ROWS * k).zip(x[rows].chunks(ROWS * k)) {
+                    held.0.extend_from_slice(r);
+                    held.1.extend_from_slice(x);
+                    if held.1.len() >= ROWS * k {
+                        flush(half, held);
+                    }
                 }
             }
         }
-        if !xs.is_empty() {
-            flush(&mut rs, &mut xs);
+        for (half, held) in waiting.iter_mut().enumerate().filter(|(_, held)| !held.1.is_empty()) {
+            flush(half, held);
         }
-        let one = 1.0 / count.max(1) as f64;
-        model_mean.iter_mut().chain(&mut mean).for_each(|m| *m *= one);
-        h.par_iter_mut().chain(&mut c).for_each(|m| *m *= one);
-        Ok(Inputs { k, activations, h, c, model_mean, mean })
+        Ok(Inputs { k, activations, h, c })
     }
 
     /// How the inputs are rounded: the choice, or what gives the smaller squared error.
@@ -563,8 +620,8 @@ impl Calibration<'_> {
             }
         }
         let k = inputs.k;
-        let (mut moment, mut mean, mut count) = (vec![0f64; k * n], vec![0f64; n], 0usize);
-        for (r, f) in reference.iter().zip(frames) {
+        let mut more = [Cross::new(k, n)?, Cross::new(k, n)?];
+        for (index, (r, f)) in reference.iter().zip(frames).enumerate() {
             let of = |frame: &Frame, v: ValueId| frame.value(v).cloned();
             let (Some(from), Some(to), Some(x)) = (of(r, other), of(f, other), of(f, u.node.inputs[0]))
             else {
@@ -579,32 +636,30 @@ impl Calibration<'_> {
             let pair =
                 from.as_slice::<f32>().map_err(failed)?.iter().zip(to.as_slice::<f32>().map_err(failed)?);
             let d: Vec<f32> = pair.map(|(a, b)| a - b).collect();
-            for row in d.chunks_exact(n) {
-                mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v));
+            for (half, rows) in halves(index, frames.len(), rows).into_iter().filter(|(_, r)| !r.is_empty()) {
+                let x = &x[rows.start * k..rows.end * k];
+                more[half].add(&transposed(x, k), &d[rows.start * n..rows.end * n]);
             }
-            let part = product_f32(&transposed(&x, k), &d, k, rows, n);
-            moment.par_iter_mut().zip(part).for_each(|(m, p)| *m += f64::from(p));
-            count += rows;
         }
-        let one = 1.0 / count.max(1) as f64;
-        wanted.moment = Some(moment.into_iter().map(|v| v * one).collect());
-        wanted.mean = mean.into_iter().map(|v| v * one).collect();
+        wanted.more = Some(more);
         Ok(wanted)
     }
 
     /// Quantises matrices that share their inputs; `centred` where a bias takes the mean of each output.
     fn solve(&mut self, wanted: &[Wanted], inputs: &Inputs, centred: bool) -> Result<(), Diagnostics> {
         let k = inputs.k;
-        let less = |moment: &[f64], right: &[f64]| -> Vec<f32> {
-            let n = right.len();
-            let value = |(at, m): (usize, &f64)| {
-                (if centred { m - inputs.mean[at / n] * right[at % n] } else { *m }) as f32
-            };
-            moment.iter().enumerate().map(value).collect()
+        let moments = |of: &[usize]| {
+            let [h, c] = [&inputs.h, &inputs.c].map(|m| {
+                let of: Vec<&Cross> = of.iter().map(|half| &m[*half]).collect();
+                moment(&of, centred)
+            });
+            (h, c)
         };
-        let (h, c) = (less(&inputs.h, &inputs.mean), less(&inputs.c, &inputs.model_mean));
-        let solver = Solver::new(Moments { k, h: &h, c: Some(&c) });
-        let solver = solver.map_err(|e| failed(e.to_string()))?;
+        let [all, first, second] = [&[0, 1][..], &[0], &[1]].map(moments);
+        fn solver<'m>(k: usize, (h, c): &'m (Vec<f32>, Vec<f32>)) -> Result<Solver<'m>, Diagnostics> {
+            Solver::new(Moments { k, h, c: Some(c) }).map_err(|e| failed(e.to_string()))
+        }
+        let (solver, by_half) = (solver(k, &all)?, [solver(k, &first)?, solver(k, &second)?]);
         for w in wanted {
             let m = self.program.matrices.get(w.matrix.index()).ok_or_else(|| failed("no such matrix"))?;
             if let Some(a) = self.found.activations.get_mut(w.matrix.index()) {
@@ -618,9 +673,18 @@ impl Calibration<'_> {
             let at = |e: QuantiseError| Diagnostic::error(&E0405, e.to_string()).at(&m.origin);
             let weights =
                 self.source.matrix(w.matrix).ok_or_else(|| failed("the model has no such weights"))?;
-            let moment = w.moment.as_ref().map(|moment| less(moment, &w.mean));
+            let n = m.n as usize;
+            let more = |of: &[&Cross]| moment(of, centred);
+            let wanted = w.more.as_ref().map(|[a, b]| more(&[a, b]));
+            let [a, b] = [0, 1].map(|half| w.more.as_ref().map(|m| more(&[&m[half]])));
+            let share = if inputs.h.iter().all(|h| h.rows > 0) {
+                share([(&by_half[0], a.as_deref()), (&by_half[1], b.as_deref())], &weights, n).map_err(at)?
+            } else {
+                1.0
+            };
             let tiles: Vec<TileRect> = rects.iter().map(|r| r.1.clone()).collect();
-            let solution = solver.solve(&weights, m.n as usize, moment.as_deref(), &tiles).map_err(at)?;
+            let correction = Correction { wanted: wanted.as_deref(), share };
+            let solution = solver.solve(&weights, n, correction, &tiles).map_err(at)?;
             let loss = solution.loss() / solution.signal.max(f64::MIN_POSITIVE);
             self.found.losses.insert(w.matrix, loss);
             self.keep(w.matrix, rects.into_iter().map(|r| r.0).zip(solution.blocks).collect())?;
@@ -657,13 +721,18 @@ impl Calibration<'_> {
     /// Adds the mean error of a product's outputs to the bias that follows it.
     fn correct_bias(&mut self, w: &Wanted, inputs: &Inputs, frames: &mut [Frame]) -> Result<(), Diagnostics> {
         let Some(bias) = &w.bias else { return Ok(()) };
-        let mean = |means: &[f64]| means.iter().map(|v| *v as f32).collect::<Vec<f32>>();
-        let want = self.compiled.exact.linear(w.matrix, &mean(&inputs.model_mean))?;
+        let floats = |means: &[f64]| means.iter().map(|v| *v as f32).collect::<Vec<f32>>();
+        let [x, r] = [
+            mean(&[&inputs.h[0], &inputs.h[1]], |h| &h.left),
+            mean(&[&inputs.c[0], &inputs.c[1]], |c| &c.right),
+        ];
+        let want = self.compiled.exact.linear(w.matrix, &floats(&r))?;
         // The mean input is not rounded: its products are wanted, not those of a row like it.
-        let got = self.compiled.matrix(w.matrix)?.unrounded().linear(&mean(&inputs.mean))?;
+        let got = self.compiled.matrix(w.matrix)?.unrounded().linear(&floats(&x))?;
         let bytes = self.compiled.exact.data(bias.offset, 4 * want.len() as u64)?;
         let before = Tensor::from_le_bytes(Elem::F32, bias.shape.clone(), &bytes).map_err(failed)?;
-        let lost = w.mean.iter().map(|m| *m as f32).chain(std::iter::repeat(0.0));
+        let lost = w.more.as_ref().map(|[a, b]| mean(&[a, b], |d| &d.right)).unwrap_or_default();
+        let lost = floats(&lost).into_iter().chain(std::iter::repeat(0.0));
         let errors = want.iter().zip(&got).map(|(w, g)| w - g).zip(lost).map(|(e, lost)| e + lost);
         let before = before.as_slice::<f32>().map_err(failed)?;
         let after: Vec<f32> = before.iter().zip(errors).map(|(b, e)| b + e).collect();

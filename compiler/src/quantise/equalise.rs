@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use pfmc_ir::consts::Const;
-use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::elem::Elem;
 use pfmc_ir::exec::{Executor, Frame};
 use pfmc_ir::graph::{Graph, NodeId, ValueId};
@@ -19,6 +19,7 @@ use pfmc_ir::tensor::Tensor;
 use pfmc_ir::tile::MatrixId;
 
 use super::calibrate::{Exact, advance, failed, squares};
+use crate::codes::E0404;
 use crate::passes::fix::Found;
 use crate::passes::{Exactness, PassInfo, PassRecord};
 use crate::samples::Samples;
@@ -27,7 +28,7 @@ use crate::source::ModelSource;
 /// Share of a channel's size that moves into the weights, as SmoothQuant's alpha.
 const SHARE: f64 = 0.5;
 /// Largest exponent of a factor.
-const EXPONENT_MAX: f64 = 8.0;
+pub const EXPONENT_MAX: u8 = 8;
 
 /// What the pass is.
 pub static INFO: PassInfo = PassInfo {
@@ -106,14 +107,14 @@ fn sites(graph: &Graph, matrices: usize) -> Vec<Site> {
 
 /// Mean squares of the channels of an input, by site.
 fn sizes(
-    graph: &Graph,
     sites: &[Site],
     program: &TileProgram,
     source: &ModelSource,
     samples: &Samples,
 ) -> Result<BTreeMap<ValueId, Vec<f64>>, Diagnostics> {
     let exact = Exact::new(&program.matrices, source);
-    let executor = Executor::new(&program.graph, &exact)?;
+    let graph = &program.graph;
+    let executor = Executor::new(graph, &exact)?;
     let mut frames: Vec<Frame> = samples.iter().map(|s| executor.begin(s)).collect::<Result<_, _>>()?;
     let mut found = BTreeMap::new();
     for (step, id) in executor.steps().iter().enumerate() {
@@ -130,45 +131,67 @@ fn sizes(
     Ok(found)
 }
 
-/// Factors of the channels from their mean squares: 2 to the nearest whole of [`SHARE`] times the
-/// binary logarithm of the size relative to the geometric mean. Channels of size 0, and sizes that are not
-/// finite, have 1.
-fn factors(squares: &[f64]) -> Vec<f32> {
+/// Exponents of the channels from their mean squares: the nearest whole of [`SHARE`] times the binary
+/// logarithm of the size relative to the geometric mean. Channels of size 0, and sizes that are not
+/// finite, have 0.
+fn exponents(squares: &[f64]) -> Vec<i8> {
     let logs: Vec<f64> = squares.iter().map(|s| 0.5 * s.log2()).collect();
     let known: Vec<f64> = logs.iter().copied().filter(|l| l.is_finite()).collect();
     let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
-    let factor = |log: f64| {
-        let exponent = (SHARE * (log - mean)).round().clamp(-EXPONENT_MAX, EXPONENT_MAX);
-        if log.is_finite() { exponent.exp2() as f32 } else { 1.0 }
+    let limit = f64::from(EXPONENT_MAX);
+    let exponent = |log: f64| {
+        // Within i8, for the limit is.
+        if log.is_finite() { (SHARE * (log - mean)).round().clamp(-limit, limit) as i8 } else { 0 }
     };
-    logs.into_iter().map(factor).collect()
+    logs.into_iter().map(exponent).collect()
 }
 
-/// Equalises the inputs of `found`'s matrices in `graph`. `program` and `source` are these, partitioned in any way.
+/// Exponents of the factors for the inputs that can be equalised: one list an input in the order of the
+/// graph, one exponent a channel, in ±[`EXPONENT_MAX`]. `program` and `source` are the graph partitioned in any way.
 ///
 /// # Errors
 /// What running the model reports.
+pub fn measure(
+    program: &TileProgram,
+    source: &ModelSource,
+    samples: &Samples,
+) -> Result<Vec<Vec<i8>>, Diagnostics> {
+    let sites = sites(&program.graph, program.matrices.len());
+    let sizes = sizes(&sites, program, source, samples)?;
+    let of = |s: &Site| sizes.get(&s.input).map(|s| exponents(s)).unwrap_or_default();
+    Ok(sites.iter().map(of).collect())
+}
+
+/// Equalises the inputs of `found`'s matrices in `graph` by exponents that [`measure`] gives.
+///
+/// # Errors
+/// E0404 when the exponents are not those of this graph: their number, that of an input's channels, or their range.
 pub fn equalise(
     graph: &mut Graph,
     found: &mut [Found],
-    (program, source): (&TileProgram, &ModelSource),
-    samples: &Samples,
+    exponents: &[Vec<i8>],
 ) -> Result<PassRecord, Diagnostics> {
+    let unfit = |m: String| Diagnostics::from(Diagnostic::error(&E0404, format!("equalised inputs: {m}")));
     let sites = sites(graph, found.len());
-    let sizes = sizes(graph, &sites, program, source, samples)?;
+    if sites.len() != exponents.len() {
+        return Err(unfit(format!("the plan has {}, the model {}", exponents.len(), sites.len())));
+    }
     let mut scaled = 0;
-    for site in &sites {
-        let factors = sizes.get(&site.input).map(|s| factors(s)).unwrap_or_default();
-        let fits = |m: &MatrixId| found.get(m.index()).is_some_and(|f| f.view.k as usize == factors.len());
+    for (site, exponents) in sites.iter().zip(exponents) {
+        let fits = |m: &MatrixId| found.get(m.index()).is_some_and(|f| f.view.k as usize == exponents.len());
         if !site.readers.iter().all(fits) {
-            return Err(failed(format!("%{} has not the channels of its matrices", site.input)));
+            return Err(unfit(format!("%{} has not {} channels", site.input, exponents.len())));
         }
+        if let Some(e) = exponents.iter().find(|e| e.unsigned_abs() > EXPONENT_MAX) {
+            return Err(unfit(format!("an exponent of {e} is beyond {EXPONENT_MAX}")));
+        }
+        let factors: Vec<f32> = exponents.iter().map(|e| 2f32.powi((*e).into())).collect();
         let inverse: Vec<f32> = factors.iter().map(|f| 1.0 / f).collect();
         match site.maker {
             Maker::Norm(id) => fold_into_norm(graph, id, &inverse)?,
             Maker::Matrix(m) => match found.get_mut(m.index()) {
                 Some(f) if f.view.n as usize == inverse.len() => f.view = f.view.scaled(None, Some(&inverse)),
-                _ => return Err(failed(format!("%{} has not the channels of matrix {m}", site.input))),
+                _ => return Err(unfit(format!("%{} has not the channels of matrix {m}", site.input))),
             },
         }
         for m in &site.readers {
@@ -213,11 +236,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn factors_are_powers_of_two_about_the_geometric_mean() {
+    fn exponents_are_about_the_geometric_mean() {
         // Sizes 1, 4, 16, 64: half of the distance to 8 in octaves, -1.5, -0.5, 0.5 and 1.5, rounds away from 0.
-        assert_eq!(factors(&[1.0, 16.0, 256.0, 4096.0]), [0.25, 0.5, 2.0, 4.0]);
-        assert_eq!(factors(&[0.0, 1.0, 1.0]), [1.0; 3]);
-        assert_eq!(factors(&[f64::NAN, f64::INFINITY]), [1.0; 2]);
-        assert_eq!(factors(&[1e-300, 1.0]), [2f32.powi(-8), 2f32.powi(8)]);
+        assert_eq!(exponents(&[1.0, 16.0, 256.0, 4096.0]), [-2, -1, 1, 2]);
+        assert_eq!(exponents(&[0.0, 1.0, 1.0]), [0; 3]);
+        assert_eq!(exponents(&[f64::NAN, f64::INFINITY]), [0; 2]);
+        assert_eq!(exponents(&[1e-300, 1.0]), [-8, 8]);
     }
 }

@@ -33,7 +33,7 @@ use pfmc_ir::tile::{CodeBlock, Levels, Scheme};
 use rayon::prelude::*;
 
 pub use levels::Grid;
-pub use solve::{Moments, Solution, Solver};
+pub use solve::{Correction, Moments, Solution, Solver, share};
 
 /// Columns of a tile that [`expected_loss`] looks at.
 const SAMPLED_COLUMNS: usize = 32;

@@ -5,7 +5,7 @@
 //! As a file it is JSON:
 //!
 //! ```json
-//! { "format": 1, "equalised": false, "matrices": [
+//! { "format": 1, "equalised": [], "matrices": [
 //!   { "tensor": "lm_head.weight", "k": 192, "n": 256, "activations": "int8/row",
 //!     "blocks": [ { "k": [0, 192], "n": [0, 256], "scheme": "codebook4/32" } ] } ] }
 //! ```
@@ -34,9 +34,10 @@ pub const FORMAT: u32 = 1;
 pub struct WeightPlan {
     /// [`FORMAT`].
     pub format: u32,
-    /// Whether channels of inputs are equalised ([`super::equalise`]).
-    #[serde(default)]
-    pub equalised: bool,
+    /// Exponents of the factors of equalised inputs ([`super::equalise::measure`]): in the file one text an input,
+    /// such as `"0 -1 2"`. Empty where none is equalised.
+    #[serde(default, serialize_with = "print_exponents", deserialize_with = "parse_exponents")]
+    pub equalised: Vec<Vec<i8>>,
     /// By matrix.
     pub matrices: Vec<MatrixPlan>,
 }
@@ -77,6 +78,17 @@ fn print<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error>
 
 fn parse<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn print_exponents<S: Serializer>(inputs: &[Vec<i8>], to: S) -> Result<S::Ok, S::Error> {
+    let text = |of: &Vec<i8>| of.iter().map(i8::to_string).collect::<Vec<_>>().join(" ");
+    to.collect_seq(inputs.iter().map(text))
+}
+
+fn parse_exponents<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<i8>>, D::Error> {
+    let numbers = |of: &String| of.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+    let texts = Vec::<String>::deserialize(from)?;
+    texts.iter().map(numbers).collect::<Result<_, _>>().map_err(serde::de::Error::custom)
 }
 
 fn tensor(found: &Found) -> &str {
@@ -121,7 +133,7 @@ impl WeightPlan {
     /// One scheme for all.
     pub fn uniform(found: &[Found], scheme: Scheme) -> WeightPlan {
         let matrices = found.iter().map(|f| MatrixPlan::uniform(f, scheme)).collect();
-        WeightPlan { format: FORMAT, equalised: false, matrices }
+        WeightPlan { format: FORMAT, equalised: Vec::new(), matrices }
     }
 
     /// Bits that are fixed for the matrices, each block taken as one tile.
@@ -130,8 +142,8 @@ impl WeightPlan {
         blocks.map(|b| b.scheme.bits((b.k[1] - b.k[0]) as usize, (b.n[1] - b.n[0]) as usize)).sum()
     }
 
-    /// The plan of a program, a block a tile.
-    pub fn of(program: &TileProgram, equalised: bool) -> WeightPlan {
+    /// The plan of a program, a block a tile, whose inputs were equalised by these exponents.
+    pub fn of(program: &TileProgram, equalised: Vec<Vec<i8>>) -> WeightPlan {
         let plan = |m: &FixedMatrix| MatrixPlan {
             tensor: m.origin.tensor.clone().unwrap_or_default(),
             k: m.k,

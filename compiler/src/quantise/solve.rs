@@ -16,6 +16,8 @@ const DAMPING: f64 = 0.01;
 const ROUNDS: usize = 2;
 /// Sweeps over a column's codes in a round.
 const SWEEPS: usize = 3;
+/// Strips of columns that [`share`] looks at, about.
+const SHARE_STRIPS: usize = 8;
 
 /// Second moments of the inputs of a matrix of `k` rows, means over calibration rows.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +45,17 @@ pub struct Solver<'a> {
     /// and their mean square. The former is too sure that later rows can compensate, which codes at
     /// the end of their range cannot.
     fitting: Vec<f32>,
+}
+
+/// How the best real-valued weights of a matrix differ from the model's.
+#[derive(Debug, Clone, Copy)]
+pub struct Correction<'a> {
+    /// `[k][n]`, `E x'_i d_j`: what the outputs should hold beyond `w·x`. d is the source model's stream of
+    /// residuals less the compiled one's where the product is added to it, so that the sum comes near the
+    /// source's sum.
+    pub wanted: Option<&'a [f32]>,
+    /// Share of the correction that is made: see [`share`].
+    pub share: f32,
 }
 
 /// A quantised matrix.
@@ -137,10 +150,6 @@ impl<'a> Solver<'a> {
     /// Quantises `weights` (`[k][n]`). `tiles` have to cover the matrix without overlap; those that some
     /// column crosses compensate each other's errors.
     ///
-    /// `wanted` (`[k][n]`, `E x'_i d_j`) is what the outputs should hold beyond `w·x`: d is the source
-    /// model's stream of residuals less the compiled one's where the product is added to it, so that
-    /// the sum comes near the source's sum.
-    ///
     /// # Errors
     /// When lengths do not fit, the tiles do not cover the matrix exactly once, a scheme is none that a
     /// tile can have, a weight is not finite, or memory is short.
@@ -148,17 +157,11 @@ impl<'a> Solver<'a> {
         &self,
         weights: &[f32],
         n: usize,
-        wanted: Option<&[f32]>,
+        correction: Correction<'_>,
         tiles: &[TileRect],
     ) -> Result<Solution, QuantiseError> {
         let k = self.moments.k;
-        let extra = wanted.unwrap_or_default();
-        if k.checked_mul(n) != Some(weights.len()) || wanted.is_some_and(|w| w.len() != weights.len()) {
-            return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", weights.len())));
-        }
-        if !weights.iter().chain(extra).all(|v| v.is_finite()) {
-            return Err(QuantiseError::NotFinite);
-        }
+        self.check(weights, n, correction.wanted)?;
         let ranges = self.layouts(n, tiles)?;
         let strips: Vec<Strip> = ranges
             .iter()
@@ -169,7 +172,7 @@ impl<'a> Solver<'a> {
                     .map(move |start| Strip { columns: start..(start + LANES).min(columns.end), layout })
             })
             .collect();
-        let (target, signal) = self.target(weights, n, wanted)?;
+        let (target, signal) = self.target(weights, n, correction)?;
         let levels: Vec<(Grid, f32)> = tiles.par_iter().map(|t| self.levels(t, &target)).collect();
         let coded: Vec<Coded> = strips
             .par_iter()
@@ -262,13 +265,49 @@ impl<'a> Solver<'a> {
         Ok(out)
     }
 
+    fn check(&self, weights: &[f32], n: usize, wanted: Option<&[f32]>) -> Result<(), QuantiseError> {
+        let k = self.moments.k;
+        if k.checked_mul(n) != Some(weights.len()) || wanted.is_some_and(|w| w.len() != weights.len()) {
+            return Err(QuantiseError::Shape(format!("{} weights for {k} x {n}", weights.len())));
+        }
+        let finite = weights.iter().chain(wanted.unwrap_or_default()).all(|v| v.is_finite());
+        if finite { Ok(()) } else { Err(QuantiseError::NotFinite) }
+    }
+
+    /// For columns `w` of the weights: `H w`, and `(C - H) w + wanted`, the moments of the inputs with what the
+    /// weights leave of the wanted outputs. Rows in their own order.
+    #[inline(always)]
+    fn left_over(&self, w: &[Lane], wanted: Option<&[Lane]>) -> (Vec<Lane>, Vec<Lane>) {
+        let zeros = vec![[0f32; LANES]; w.len()];
+        let (mut hw, mut left) = (zeros.clone(), zeros);
+        times(self.moments.h, w, &mut hw);
+        if let Some(c) = self.moments.c {
+            times(c, w, &mut left);
+            for (left, hw) in left.iter_mut().flatten().zip(hw.iter().flatten()) {
+                *left -= hw;
+            }
+        }
+        for (left, wanted) in left.iter_mut().flatten().zip(wanted.into_iter().flatten().flatten()) {
+            *left += wanted;
+        }
+        (hw, left)
+    }
+
+    /// `(H + damping)^-1` times moments of the inputs, rows in their own order.
+    #[inline(always)]
+    fn regress(&self, moments: &[Lane]) -> Vec<Lane> {
+        let mut ordered: Vec<Lane> = self.order.iter().map(|&row| moments[row]).collect();
+        self.factor.solve(&mut ordered);
+        self.place.iter().map(|&at| ordered[at]).collect()
+    }
+
     /// The best real-valued weights, `[n][k]` with rows in rounding order, and the signal:
-    /// `w' = w + (H + damping)^-1 ((C - H) w + wanted)`.
+    /// `w' = w + share (H + damping)^-1 ((C - H) w + wanted)`.
     fn target(
         &self,
         weights: &[f32],
         n: usize,
-        wanted: Option<&[f32]>,
+        Correction { wanted, share }: Correction<'_>,
     ) -> Result<(Vec<f32>, f64), QuantiseError> {
         let k = self.moments.k;
         let mut target = filled(0f32, weights.len())?;
@@ -277,39 +316,21 @@ impl<'a> Solver<'a> {
             .enumerate()
             .map(|(strip, out)| {
                 pulp::Arch::new().dispatch(|| {
-                    let (first, count) = (strip * LANES, out.len() / k);
-                    let mut w = vec![[0f32; LANES]; k];
-                    for (row, w) in w.iter_mut().enumerate() {
-                        let from = row * n + first;
-                        w[..count].copy_from_slice(&weights[from..from + count]);
-                    }
-                    let mut hw = vec![[0f32; LANES]; k];
-                    times(self.moments.h, &w, &mut hw);
+                    let first = strip * LANES;
+                    let columns = first..first + out.len() / k;
+                    let mut w = lanes(weights, n, columns.clone());
+                    let wanted = wanted.map(|v| lanes(v, n, columns));
+                    let (hw, left) = self.left_over(&w, wanted.as_deref());
                     let signal = inner(&w, &hw).iter().sum::<f64>();
-                    let mut shift = vec![[0f32; LANES]; k];
-                    if let Some(c) = self.moments.c {
-                        let mut cw = vec![[0f32; LANES]; k];
-                        times(c, &w, &mut cw);
-                        for (shift, &row) in shift.iter_mut().zip(&self.order) {
-                            for ((s, c), h) in shift.iter_mut().zip(&cw[row]).zip(&hw[row]) {
-                                *s = c - h;
-                            }
-                        }
-                    }
-                    if let Some(wanted) = wanted {
-                        for (shift, &row) in shift.iter_mut().zip(&self.order) {
-                            let from = row * n + first;
-                            for (s, v) in shift.iter_mut().zip(&wanted[from..from + count]) {
-                                *s += v;
-                            }
-                        }
-                    }
                     if self.moments.c.is_some() || wanted.is_some() {
-                        self.factor.solve(&mut shift);
+                        let shift = self.regress(&left);
+                        for (w, shift) in w.iter_mut().flatten().zip(shift.iter().flatten()) {
+                            *w += share * shift;
+                        }
                     }
                     for (l, out) in out.chunks_exact_mut(k).enumerate() {
-                        for ((out, &row), shift) in out.iter_mut().zip(&self.order).zip(&shift) {
-                            *out = w[row][l] + shift[l];
+                        for (out, &row) in out.iter_mut().zip(&self.order) {
+                            *out = w[row][l];
                         }
                     }
                     signal
@@ -478,6 +499,61 @@ impl<'a> Solver<'a> {
     }
 }
 
+/// Columns of a `[k][n]` matrix, side by side; at most [`LANES`], zeros where there are fewer.
+#[inline(always)]
+fn lanes(matrix: &[f32], n: usize, columns: Range<usize>) -> Vec<Lane> {
+    let row = |row: &[f32]| {
+        let mut lane = [0f32; LANES];
+        lane[..columns.len()].copy_from_slice(&row[columns.clone()]);
+        lane
+    };
+    matrix.chunks_exact(n).map(row).collect()
+}
+
+/// The share of a correction that lowers the error on inputs it was not made from, from 0 to 1. Of two
+/// halves of the calibration data each gives a correction, D0 and D1; in the other half's moments the error is
+/// a parabola of the share t, `t^2 D0·H1 D0 - 2 t D0·((C1 - H1) w + wanted1)`, and the share is where the sum of both is least.
+/// Columns from all over the matrix stand for it.
+///
+/// # Errors
+/// As [`Solver::solve`].
+pub fn share(
+    halves: [(&Solver<'_>, Option<&[f32]>); 2],
+    weights: &[f32],
+    n: usize,
+) -> Result<f32, QuantiseError> {
+    for (solver, wanted) in halves {
+        solver.check(weights, n, wanted)?;
+    }
+    let strips = n.div_ceil(LANES);
+    let sums: Vec<[f64; 2]> = (0..strips)
+        .into_par_iter()
+        .step_by(strips.div_ceil(SHARE_STRIPS).max(1))
+        .map(|strip| {
+            pulp::Arch::new().dispatch(|| {
+                let columns = strip * LANES..((strip + 1) * LANES).min(n);
+                let w = lanes(weights, n, columns.clone());
+                let left = halves.map(|(solver, wanted)| {
+                    let wanted = wanted.map(|v| lanes(v, n, columns.clone()));
+                    solver.left_over(&w, wanted.as_deref()).1
+                });
+                let mut sums = [0f64; 2];
+                for (own, other) in [(0, 1), (1, 0)] {
+                    let shift = halves[own].0.regress(&left[own]);
+                    let mut seen = vec![[0f32; LANES]; shift.len()];
+                    times(halves[other].0.moments.h, &shift, &mut seen);
+                    sums[0] += inner(&shift, &left[other]).iter().sum::<f64>();
+                    sums[1] += inner(&shift, &seen).iter().sum::<f64>();
+                }
+                sums
+            })
+        })
+        .collect();
+    let [slope, curvature] = sums.iter().fold([0.0; 2], |a, s| [a[0] + s[0], a[1] + s[1]]);
+    // Without a correction any share of it is the same.
+    Ok(if curvature > 0.0 { (slope / curvature).clamp(0.0, 1.0) as f32 } else { 1.0 })
+}
+
 /// Inner products of two sets of columns.
 #[inline(always)]
 fn inner(a: &[Lane], b: &[Lane]) -> [f64; LANES] {
@@ -496,6 +572,8 @@ mod tests {
     use pfmc_ir::tile;
 
     use super::*;
+
+    const NONE: Correction<'static> = Correction { wanted: None, share: 1.0 };
 
     struct Random(u64);
 
@@ -537,7 +615,7 @@ mod tests {
     }
 
     fn solve(h: &[f32], k: usize, w: &[f32], n: usize, tiles: &[TileRect]) -> Solution {
-        Solver::new(Moments { k, h, c: None }).unwrap().solve(w, n, None, tiles).unwrap()
+        Solver::new(Moments { k, h, c: None }).unwrap().solve(w, n, NONE, tiles).unwrap()
     }
 
     /// The matrix that tiles hold.
@@ -575,7 +653,7 @@ mod tests {
             for i in 0..k {
                 h[i * k + i] += solver.factor.damping;
             }
-            let block = &solver.solve(&w, 1, None, &[rect(0..k, 0..1, 2, k, false)]).unwrap().blocks[0];
+            let block = &solver.solve(&w, 1, NONE, &[rect(0..k, 0..1, 2, k, false)]).unwrap().blocks[0];
             let got = loss(&h, k, 1, &w, &block.dequantize());
             let scale = f32::from(block.scales[0]) * block.unit;
             let best = (0..729)
@@ -650,11 +728,46 @@ mod tests {
             (0..k * n).map(|at| (0..k).map(|i| h[at / n * k + i] * v[i * n + at % n]).sum::<f32>()).collect();
         let solver = Solver::new(Moments { k, h: &h, c: Some(&c) }).unwrap();
         // x' = 2 x, so that the best weights are w / 2.
-        let got = solver.solve(&w, n, Some(&wanted), &[rect(0..k, 0..n, 8, 8, false)]).unwrap();
+        let got = solver
+            .solve(&w, n, Correction { wanted: Some(&wanted), share: 1.0 }, &[rect(0..k, 0..n, 8, 8, false)])
+            .unwrap();
         let want: Vec<f32> = w.iter().zip(&v).map(|(w, v)| w / 2.0 + v).collect();
         let error = loss(&h, k, n, &want, &got.blocks[0].dequantize());
         let size = loss(&h, k, n, &want, &vec![0.0; k * n]);
         assert!(error < 1e-3 * size, "{error} {size}");
+    }
+
+    #[test]
+    fn corrections_are_made_as_far_as_the_other_half_bears_them_out() {
+        let mut random = Random(10);
+        let (k, n) = (24, 18);
+        let (w, v) = (random.many(k * n), random.many(k * n));
+        // d = x·v in both halves, in one of them, in none; and opposed.
+        let (h, other) = (moments(k, 4000, &mut random), moments(k, 4000, &mut random));
+        let of = |h: &[f32], by: f32| -> Vec<f32> {
+            let wanted = |at: usize| (0..k).map(|i| by * h[at / n * k + i] * v[i * n + at % n]).sum();
+            (0..k * n).map(wanted).collect()
+        };
+        let solvers = [&h, &other].map(|h| Solver::new(Moments { k, h, c: None }).unwrap());
+        let share_of = |a: f32, b: f32| {
+            let wanted = [of(&h, a), of(&other, b)];
+            let half = |i: usize| (&solvers[i], Some(&wanted[i][..]));
+            share([half(0), half(1)], &w, n).unwrap()
+        };
+        assert!(share_of(1.0, 1.0) > 0.97);
+        assert_eq!(share_of(1.0, -1.0), 0.0);
+        // With moments that are nearly alike: slope 2 a b, curvature a^2 + b^2.
+        assert!((share_of(1.0, 0.5) - 0.8).abs() < 0.05);
+        let solution = solvers[0].solve(
+            &w,
+            n,
+            Correction { wanted: Some(&of(&h, 1.0)), share: 0.5 },
+            &[rect(0..k, 0..n, 8, 8, false)],
+        );
+        let want: Vec<f32> = w.iter().zip(&v).map(|(w, v)| w + v / 2.0).collect();
+        let error = loss(&h, k, n, &want, &solution.unwrap().blocks[0].dequantize());
+        assert!(error < 1e-3 * loss(&h, k, n, &want, &vec![0.0; k * n]), "{error}");
+        assert!(share([(&solvers[0], None), (&solvers[1], Some(&w[1..]))], &w, n).is_err());
     }
 
     #[test]
@@ -712,9 +825,9 @@ mod tests {
             vec![rect(0..k, 0..n, 7, 8, true)],
             vec![rect(0..usize::MAX, 0..n, 4, 8, false)],
         ] {
-            assert!(solver.solve(&w, n, None, &tiles).is_err(), "{tiles:?}");
+            assert!(solver.solve(&w, n, NONE, &tiles).is_err(), "{tiles:?}");
         }
-        assert!(solver.solve(&w[1..], n, None, &tiles).is_err());
-        assert!(solver.solve(&vec![f32::INFINITY; k * n], n, None, &tiles).is_err());
+        assert!(solver.solve(&w[1..], n, NONE, &tiles).is_err());
+        assert!(solver.solve(&vec![f32::INFINITY; k * n], n, NONE, &tiles).is_err());
     }
 }

@@ -6,6 +6,7 @@ pub mod referee;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use onnx_protobuf::{Message, ModelProto};
 use pfmc::compile::{Compiled, Options, compile};
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::diag::Diagnostics;
@@ -14,6 +15,23 @@ use pfmc_ir::tensor::Tensor;
 /// A file of fixtures/onnx.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx").join(name)
+}
+
+/// A copy of a model whose weights differ a little.
+pub fn retrained(model: &str, folder: &Path) -> PathBuf {
+    let mut m = ModelProto::parse_from_bytes(&std::fs::read(fixture(model)).unwrap()).unwrap();
+    for tensor in &mut m.graph.as_mut().unwrap().initializer {
+        if tensor.data_type == 1 && tensor.dims.len() == 2 {
+            for (i, v) in tensor.raw_data.chunks_exact_mut(4).enumerate() {
+                let value = f32::from_le_bytes(v.try_into().unwrap());
+                let changed = value * (1.0 + 0.2 * ((i * 7919 % 101) as f32 / 50.0 - 1.0));
+                v.copy_from_slice(&changed.to_le_bytes());
+            }
+        }
+    }
+    let path = folder.join("retrained.onnx");
+    std::fs::write(&path, m.write_to_bytes().unwrap()).unwrap();
+    path
 }
 
 /// Every registered target.

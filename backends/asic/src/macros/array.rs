@@ -1,51 +1,47 @@
-//! The array of a macro: segments of columns between straps of the word lines, its taps, and its program.
+//! The array of a macro: segments of columns between straps of the word lines, and its taps.
 
 use std::collections::BTreeSet;
 
 use crate::array::{Array, cell, span};
-use crate::bits::BitMatrix;
-use crate::encode::{self, ArrayShape};
 use crate::macros::draw::{Kit, Sketch, about};
 use crate::macros::place::Places;
 use crate::process::Nm;
 use crate::sink::Sink;
-use crate::stream::{Cells, StreamError};
+use crate::stream::StreamError;
 
-/// Cell of the array without its program.
-pub const ARRAY: &str = "mac_array";
-const WORD_LINES: [&str; 2] = ["mac_wl0", "mac_wl1"];
-const TAPS: &str = "mac_taps";
-const TIE: &str = "mac_tie";
-const COLUMN: &str = "mac_rails";
+const TIE: &str = "base_tie";
 
 impl Places<'_> {
-    /// Writes the array and the cells it is made of.
-    pub(super) fn write_array(&self, cells: &mut Cells) -> Result<(), StreamError> {
+    /// Writes the array as cell `name`, and the cells it is made of. Their names have the numbers of the shape that they
+    /// depend on.
+    pub(super) fn write_array(&self, cells: &mut impl Sink, name: &str) -> Result<(), StreamError> {
         let p = self.process;
         let mut written = BTreeSet::new();
-        let shape = ArrayShape { word_lines: self.shape.word_lines, bit_lines: self.shape.bit_lines };
-        let array = Array::new(p, shape);
+        let array = Array::new(p, self.shape.array());
+        let column = format!("base_rails_{}", self.shape.word_lines);
+        let taps = format!("base_taps_{}", self.shape.bit_lines);
+        let word_lines = [0, 1].map(|odd| format!("base_wl{odd}_{}", self.shape.bit_lines));
         array.write_node(cells, &mut written)?;
         array.write_tap(cells, &mut written)?;
         let [bottom, top] = self.rails();
         let c = &p.cell;
-        cell(cells, &mut written, COLUMN, |s| {
+        cell(cells, &mut written, &column, |s| {
             let end = self.mux_bottom() - p.logic.met1_end_nm;
             s.rectangle(p.layers.met1, span([c.bit_line_x_nm, [end, top]]))?;
             s.rectangle(p.layers.met1, span([c.ground_x_nm, [bottom, top]]))
         })?;
         self.tie().write(cells, TIE)?;
-        self.tap_row().write(cells, TAPS)?;
-        for odd in [false, true] {
-            self.word_line(odd).write(cells, WORD_LINES[usize::from(odd)])?;
+        self.tap_row().write(cells, &taps)?;
+        for (odd, name) in [false, true].into_iter().zip(&word_lines) {
+            self.word_line(odd).write(cells, name)?;
         }
         let mut s = Sketch::default();
         let columns = i64::from(self.segment_columns());
         for segment in 0..self.segments() {
-            s.copies(COLUMN, [self.segment_x(segment), 0], [columns, 1], [c.pitch_x_nm, 0]);
+            s.copies(&column, [self.segment_x(segment), 0], [columns, 1], [c.pitch_x_nm, 0]);
         }
         for y in self.tap_rows() {
-            s.copy(TAPS, [0, y]);
+            s.copy(&taps, [0, y]);
         }
         let gate = (c.gate_y_nm[0] + c.gate_y_nm[1]) / 2;
         let over = c.diff_overhang_nm + c.implant_enclosure_nm;
@@ -61,7 +57,7 @@ impl Places<'_> {
                 let more = p.word_line.npc_overhang_nm;
                 s.rectangle(p.layers.npc, [x + x0, group.y - more, x + x1, group.y + height + more]);
             }
-            for (odd, name) in WORD_LINES.into_iter().enumerate() {
+            for (odd, name) in word_lines.iter().enumerate() {
                 let count = (rows + 1 - odd as Nm) / 2;
                 let y = group.y + odd as Nm * c.pitch_y_nm + gate;
                 s.copies(name, [0, y], [1, count], [0, 2 * c.pitch_y_nm]);
@@ -72,7 +68,7 @@ impl Places<'_> {
                 [c.diff_x_nm[0] - e, group.y - over, self.last_diffusion() + e, group.y + height + over],
             );
         }
-        s.write(cells, ARRAY)
+        s.write(cells, name)
     }
 
     /// A word line; origin at the array's left edge and the gate's centre.
@@ -135,43 +131,4 @@ impl Places<'_> {
         }
         s
     }
-
-    /// Writes the cells of a program of `bits`, `[word line][bit line]`.
-    pub(super) fn write_program(
-        &self,
-        cells: &mut Cells,
-        bits: &BitMatrix,
-        name: &str,
-    ) -> Result<(), StreamError> {
-        let (p, c) = (self.process, &self.process.cell);
-        let mut used = [false; 256];
-        let mut program = Sketch::default();
-        let columns = self.shape.bit_lines as usize;
-        for group in self.row_groups() {
-            let nodes = encode::nodes(bits, group.first as usize, group.word_lines as usize);
-            for node in 0..nodes.rows() {
-                let y = group.y + node as Nm * c.pitch_y_nm;
-                for column in (0..columns).step_by(8) {
-                    let value = nodes.field(node, column, 8);
-                    used[usize::from(value)] = true;
-                    program.copy(&pattern(value), [self.column_x(column as u32), y]);
-                }
-            }
-        }
-        for value in (0..=255u8).filter(|&v| used[usize::from(v)]) {
-            let mut s = Sketch::default();
-            for i in 0..8 {
-                let cut = if value >> i & 1 == 1 { c.cut_bit_line_x_nm } else { c.cut_ground_x_nm };
-                let x = i * c.pitch_x_nm;
-                s.rectangle(p.layers.mcon, span([cut.map(|v| v + x), c.cut_y_nm]));
-            }
-            s.write(cells, &pattern(value))?;
-        }
-        program.write(cells, name)
-    }
-}
-
-/// Cell of eight neighbouring cuts.
-fn pattern(value: u8) -> String {
-    format!("mac_cuts_{value:02x}")
 }

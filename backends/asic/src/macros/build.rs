@@ -1,21 +1,21 @@
 //! A macro's cells, from its parts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bits::BitMatrix;
-use crate::macros::array::ARRAY;
+use crate::encode;
 use crate::macros::circuit::PRECHARGE_FAR;
 use crate::macros::column::GROUP;
 use crate::macros::control::Exit;
-use crate::macros::draw::{Kit, RAIL_CUTS, Sketch, about};
+use crate::macros::draw::{Drawing, Kit, RAIL_CUTS, Sketch, about};
 use crate::macros::netlist::{GROUND, SUPPLY};
 use crate::macros::place::Places;
 use crate::macros::row::{Row, height, track_y};
+use crate::oasis;
+use crate::patterns::{self, Split, Used};
 use crate::process::{Nm, Span};
+use crate::sink::Sink;
 use crate::stream::{self, Cells, StreamError};
-
-/// Cells of even and odd rows of the decoder.
-const DECODER: [&str; 2] = ["mac_decoder0", "mac_decoder1"];
 
 /// What cannot be drawn.
 #[derive(Debug, thiserror::Error)]
@@ -28,32 +28,64 @@ pub enum BuildError {
     Stream(#[from] StreamError),
 }
 
+/// A macro's layout in two formats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// GDSII.
+    pub gds: Vec<u8>,
+    /// OASIS.
+    pub oasis: Vec<u8>,
+}
+
 impl Places<'_> {
-    /// The macro as a GDSII library: cell `name` of cells `<name>_base` and `<name>_prog`; only the latter depends on
+    /// The macro without its program; its cell, the last one, is `name`. The origin is that of the array.
+    ///
+    /// # Errors
+    /// A part that cannot be wired.
+    pub fn draw(&self, name: &str) -> Result<Drawing, BuildError> {
+        let mut cells = Drawing::default();
+        let base = self.base(&mut cells)?;
+        base.write(&mut cells, name)?;
+        Ok(cells)
+    }
+
+    /// The macro as libraries: cell `name` of cells `<name>_base` and `<name>_prog`; only the latter depends on
     /// `bits`, `[word line][bit line]`. The lower left corner of its boundary is the origin.
     ///
     /// # Errors
-    /// A part that cannot be wired, and what the file format cannot hold.
-    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Vec<u8>, BuildError> {
-        let mut cells = Cells::new(0);
-        self.write_array(&mut cells)?;
-        let kit = Kit { process: self.process };
-        kit.rail_cuts().write(&mut cells, RAIL_CUTS)?;
-        self.group().write(&mut cells, GROUP)?;
-        let base = format!("{name}_base");
-        let drawn = self.base(&mut cells)?;
-        drawn.write(&mut cells, &base)?;
-        let prog = format!("{name}_prog");
-        self.write_program(&mut cells, bits, &prog)?;
+    /// A part that cannot be wired, and what the file formats cannot hold.
+    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Layout, BuildError> {
+        let (base, prog) = (format!("{name}_base"), format!("{name}_prog"));
+        let drawn = self.draw(&base)?;
+        let boundary = drawn.last().and_then(|c| c.on(self.process.layers.boundary).next());
+        let corner = boundary.map_or([0, 0], |b| [-b[0], -b[1]]);
         let mut top = Sketch::default();
-        let corner = drawn.on(self.process.layers.boundary).next().map_or([0, 0], |b| [-b[0], -b[1]]);
         top.copy(&base, corner);
         top.copy(&prog, corner);
+        let groups: Vec<(Nm, BitMatrix)> = (self.row_groups().into_iter())
+            .map(|g| (g.y, encode::nodes(bits, g.first as usize, g.word_lines as usize)))
+            .collect();
+        let columns = self.columns();
+
+        let mut cells = Cells::new(0);
+        drawn.write(&mut cells, &mut BTreeSet::new())?;
+        let split = Split { full: 8, leaf: 8, tail: 8 };
+        let mut used = Used::new();
+        patterns::program(self.process, split, &prog, &columns, &groups, &mut used, &mut cells)?;
+        patterns::cells(self.process, split, &used, &mut cells)?;
         top.write(&mut cells, name)?;
-        let mut file = stream::head("pfmc")?;
-        file.extend(cells.into_bytes());
-        file.extend(stream::tail()?);
-        Ok(file)
+        let gds = [stream::head("pfmc")?, cells.into_bytes(), stream::tail()?].concat();
+
+        let mut cells = oasis::Cells::new(0);
+        drawn.write(&mut cells, &mut BTreeSet::new())?;
+        let mut used = Used::new();
+        cells.program(&prog, oasis::Program::new(self.process, &columns, &groups, &mut used))?;
+        top.write(&mut cells, name)?;
+        let patterns = oasis::write_patterns(self.process, &used)?;
+        let mut oasis = [oasis::head(), cells.into_bytes(), patterns, oasis::tail()].concat();
+        let sum = crc32fast::hash(&oasis);
+        oasis.extend(sum.to_le_bytes());
+        Ok(Layout { gds, oasis })
     }
 
     /// x of the supply and the ground strap of a segment, from its left edge: clear of data lines and
@@ -67,19 +99,31 @@ impl Places<'_> {
         }
     }
 
-    pub(super) fn base(&self, cells: &mut Cells) -> Result<Sketch, BuildError> {
+    /// The macro's cell without its program; the cells it is made of are written.
+    pub(super) fn base(&self, cells: &mut impl Sink) -> Result<Sketch, BuildError> {
         let p = self.process;
         let l = &p.logic;
         let kit = Kit { process: p };
         let layers = &p.layers;
         let mut s = Sketch::default();
-        s.copy(ARRAY, [0, 0]);
+        let size = format!("{}x{}", self.shape.word_lines, self.shape.bit_lines);
+        let array = format!("base_array_{size}");
+        self.write_array(cells, &array)?;
+        kit.rail_cuts().write(cells, RAIL_CUTS)?;
+        self.group().write(cells, GROUP)?;
+        s.copy(&array, [0, 0]);
         let precharge = self.precharge_y();
         let groups = self.shape.bit_lines / self.shape.mux;
         let group_x = |g: u32| self.column_x(g * self.shape.mux);
-        for g in 0..groups {
-            s.copy(GROUP, [group_x(g), precharge]);
-        }
+        // Copies of a cell, so many bit lines wide, over all columns.
+        let over_columns = |s: &mut Sketch, cell: &str, bit_lines: u32, y: Nm| {
+            let of_segment = i64::from(self.segment_columns() / bit_lines);
+            let pitch = Nm::from(bit_lines) * p.cell.pitch_x_nm;
+            for segment in 0..self.segments() {
+                s.copies(cell, [self.segment_x(segment), y], [of_segment, 1], [pitch, 0]);
+            }
+        };
+        over_columns(&mut s, GROUP, self.shape.mux, precharge);
         self.precharge_supply(&mut s);
         let rail = self.rail_x();
         // Sense circuits.
@@ -92,14 +136,12 @@ impl Places<'_> {
         };
         for row in 0..sense_rows {
             let drawn = self.sense(row).ok_or(BuildError::Wires("sense circuits"))?;
-            let name = format!("mac_sense{row}");
+            let name = format!("base_sense{row}");
             let mut cell = Sketch::default();
             let flip = row.is_multiple_of(2);
             cell.add(&drawn, [0, if flip { 0 } else { -height(p) }], flip.then_some(0));
             cell.write(cells, &name)?;
-            for g in (0..groups).step_by(self.groups_abreast() as usize) {
-                s.copy(&name, [group_x(g), self.sense_y(row)]);
-            }
+            over_columns(&mut s, &name, self.shape.mux * self.groups_abreast(), self.sense_y(row));
             rails.push((rail, self.sense_y(row), !flip));
             for track in [precharge_track, enable_track] {
                 let y = in_row(row, track_y(p, track));
@@ -142,8 +184,12 @@ impl Places<'_> {
         let half_power = p.column.power_half_width_nm;
         let rail_left = straps[0] - half_power;
         let decoder_rails = [rail_left, -gap + l.rail_overhang_nm];
-        for (drawn, name) in decoder.rows.iter().zip(DECODER) {
-            drawn.write(cells, name)?;
+        // Odd rows are upside down.
+        let decoder_rows = [0, 1].map(|odd| format!("base_decoder{odd}_{size}"));
+        for (odd, (drawn, name)) in decoder.rows.iter().zip(&decoder_rows).enumerate() {
+            let mut cell = Sketch::default();
+            cell.add(drawn, [0, 0], (odd == 1).then_some(height(p)));
+            cell.write(cells, name)?;
         }
         let per_row = l.word_lines;
         let mut row = 0;
@@ -153,16 +199,19 @@ impl Places<'_> {
             for i in 0..=count {
                 rails.push((decoder_rails, group.y + Nm::from(i) * height(p), !i.is_multiple_of(2)));
             }
+            for (odd, name) in (0..).zip(&decoder_rows) {
+                let rows = (i64::from(count) + 1 - odd) / 2;
+                if rows > 0 {
+                    let at = [decoder_x, group.y + odd * height(p)];
+                    s.copies(name, at, [1, rows], [0, 2 * height(p)]);
+                }
+            }
             for i in 0..count {
                 let odd = !i.is_multiple_of(2);
                 let y = group.y + Nm::from(i) * height(p);
-                let mut all = Sketch::default();
-                all.add(&decoder.rows[usize::from(odd)], [0, 0], None);
-                all.add(&self.hook(&decoder, row), [0, 0], None);
-                if odd {
-                    s.add(&all, [decoder_x, y], Some(height(p)));
-                } else {
-                    s.add(&all, [decoder_x, y], None);
+                let hook = self.hook(&decoder, row);
+                s.add(&hook, [decoder_x, y], odd.then(|| height(p)));
+                if !odd {
                     let [x0, y0, x1, y1] = Row::well(p, decoder_rails);
                     let upper = if i + 1 < count { 2 * height(p) - y0 } else { y1 };
                     s.rectangle(layers.nwell, [x0, y + y0, x1, y + upper]);
@@ -256,22 +305,28 @@ impl Places<'_> {
                 strap(&mut s, self.segment_x(segment) + x, name);
             }
         }
+        let stacks = [("base_stack_rail", 4, true), ("base_stack_sense", 2, true), ("base_stack", 4, false)];
+        for (name, columns, from_met1) in stacks {
+            let mut cell = Sketch::default();
+            kit.power_stack(&mut cell, [0, 0], [columns, 1], from_met1);
+            cell.write(cells, name)?;
+        }
+        let [on_rail, on_sense, on_strap] = stacks.map(|(name, ..)| name);
+        let segments = [i64::from(self.segments()), 1];
+        let over_segments = |s: &mut Sketch, name: &str, x: Nm, y: Nm| {
+            s.copies(name, [x, y], segments, [self.segment_pitch(), 0]);
+        };
         for &(x, y, supply) in &rails {
             if x == decoder_rails {
-                kit.power_stack(&mut s, [straps[usize::from(!supply)], y], [4, 1], true);
+                s.copy(on_rail, [straps[usize::from(!supply)], y]);
             } else {
-                for segment in 0..self.segments() {
-                    let at = self.power_x()[usize::from(!supply)];
-                    kit.power_stack(&mut s, [self.segment_x(segment) + at, y], [2, 1], true);
-                }
+                over_segments(&mut s, on_sense, self.power_x()[usize::from(!supply)], y);
             }
         }
-        for segment in 0..self.segments() {
-            let [supply, ground] = self.power_x().map(|x| self.segment_x(segment) + x);
-            kit.power_stack(&mut s, [supply, precharge], [4, 1], false);
-            for y in self.tap_rows() {
-                kit.power_stack(&mut s, [ground, y], [4, 1], false);
-            }
+        let [supply, ground] = self.power_x();
+        over_segments(&mut s, on_strap, supply, precharge);
+        for y in self.tap_rows() {
+            over_segments(&mut s, on_strap, ground, y);
         }
         // Pins.
         for (net, &x) in &control.pins {

@@ -8,7 +8,7 @@ use crate::macros::row::{Row, height, track_y, tracks};
 use crate::process::{Nm, Span};
 
 /// Cell of the precharge and the multiplexer of a group.
-pub const GROUP: &str = "mac_group";
+pub const GROUP: &str = "base_group";
 
 impl Places<'_> {
     /// Precharge and multiplexer of a group; origin at its left edge and the precharge supply.

@@ -34,19 +34,51 @@ enum Metal {
 
 /// Lines so far.
 struct Lines {
-    shapes: Vec<(Metal, Area, usize)>,
+    /// By metal, the axis across its lines and strips of [`STRIP`] along that axis; a line is in every strip that it or
+    /// its space reaches.
+    strips: [BTreeMap<Nm, Vec<(Area, usize)>>; 3],
     space: [Nm; 3],
 }
 
+/// Width of a strip in which lines are looked up.
+const STRIP: Nm = 2_000;
+
+/// Whether a line keeps clear of another, or touches it and is on the same net.
+fn agree(space: Nm, [x0, y0, x1, y1]: Area, net: usize, ([a0, b0, a1, b1], other): (Area, usize)) -> bool {
+    let clear = a1 + space <= x0 || x1 + space <= a0 || b1 + space <= y0 || y1 + space <= b0;
+    let touches = a1 >= x0 && x1 >= a0 && b1 >= y0 && y1 >= b0;
+    clear || (net == other && touches)
+}
+
 impl Lines {
-    /// Whether `area` keeps clear of other nets, and overlaps or keeps clear of its own.
-    fn is_free(&self, metal: Metal, [x0, y0, x1, y1]: Area, net: usize) -> bool {
+    /// The strips of an area: along x, and along y for met3, whose lines run along x.
+    fn strips_of(metal: Metal, [x0, y0, x1, y1]: Area, more: Nm) -> std::ops::RangeInclusive<Nm> {
+        let [low, high] = if metal == Metal::Three { [y0, y1] } else { [x0, x1] };
+        (low - more).div_euclid(STRIP)..=(high + more).div_euclid(STRIP)
+    }
+
+    fn push(&mut self, metal: Metal, area: Area, net: usize) {
+        for strip in Self::strips_of(metal, area, self.space[metal as usize]) {
+            self.strips[metal as usize].entry(strip).or_default().push((area, net));
+        }
+    }
+
+    /// Whether `area` keeps clear of other nets.
+    fn is_clear_of_others(&self, metal: Metal, area: Area, net: usize) -> bool {
         let space = self.space[metal as usize];
-        self.shapes.iter().all(|&(m, [a0, b0, a1, b1], n)| {
-            let clear = a1 + space <= x0 || x1 + space <= a0 || b1 + space <= y0 || y1 + space <= b0;
-            let touches = a1 >= x0 && x1 >= a0 && b1 >= y0 && y1 >= b0;
-            m != metal || clear || (n == net && touches)
-        })
+        let strips = &self.strips[metal as usize];
+        Self::strips_of(metal, area, 0)
+            .filter_map(|strip| strips.get(&strip))
+            .all(|lines| lines.iter().all(|&line| line.1 == net || agree(space, area, net, line)))
+    }
+
+    /// Whether `area` keeps clear of other nets, and overlaps or keeps clear of its own.
+    fn is_free(&self, metal: Metal, area: Area, net: usize) -> bool {
+        let space = self.space[metal as usize];
+        let strips = &self.strips[metal as usize];
+        Self::strips_of(metal, area, 0)
+            .filter_map(|strip| strips.get(&strip))
+            .all(|lines| lines.iter().all(|&line| agree(space, area, net, line)))
     }
 }
 
@@ -224,7 +256,7 @@ impl Places<'_> {
         let l = &p.logic;
         let kit = Kit { process: p };
         let mut lines = Lines {
-            shapes: Vec::new(),
+            strips: Default::default(),
             space: [p.rules.met2_space_nm, p.rules.met34_space_nm, p.rules.met34_space_nm],
         };
         // The places of the lines that leave upwards are taken.
@@ -235,11 +267,11 @@ impl Places<'_> {
                     let low = at[net].iter().map(|&i| bases[i]).min().unwrap_or(top)
                         - l.met3_pitch_nm
                         - l.met4_end_nm;
-                    lines.shapes.push((Metal::Four, [x - half, low, x + half, to], id));
+                    lines.push(Metal::Four, [x - half, low, x + half, to], id);
                 }
                 if let Exit::Right(y) = *exit {
                     let half = l.met3_half_width_nm;
-                    lines.shapes.push((Metal::Three, [x[1], y - half, x[1] + l.met3_pitch_nm, y + half], id));
+                    lines.push(Metal::Three, [x[1], y - half, x[1] + l.met3_pitch_nm, y + half], id);
                 }
             }
         }
@@ -250,7 +282,7 @@ impl Places<'_> {
             let (found, trunk) =
                 self.connect(net, id, own, rows, &at[net], bases, band, x, bottom, &lines).ok_or(id)?;
             for (metal, area) in found.shapes {
-                lines.shapes.push((metal, area, id));
+                lines.push(metal, area, id);
                 let layer = match metal {
                     Metal::Two => p.layers.met2,
                     Metal::Three => p.layers.met3,
@@ -302,7 +334,26 @@ impl Places<'_> {
         let goal = if exits.iter().any(|e| matches!(e, Exit::Right(_))) { x[1] } else { middle };
         candidates.sort_by_key(|t| ((t - goal).abs(), *t));
         let alone = of.len() == 1 && exits.is_empty();
-        candidates.iter().find_map(|&trunk| {
+        // What a net's met4 line covers wherever it meets the rows.
+        let mut core = [Nm::MAX, Nm::MIN];
+        for exit in exits {
+            let y = match *exit {
+                Exit::Up(_, to) => to,
+                Exit::Down => bottom,
+                Exit::Right(y) => y,
+            };
+            core = [core[0].min(y), core[1].max(y)];
+        }
+        for &i in of {
+            let lowest = bases[i] - l.met3_pitch_nm;
+            core = [core[0].min(lowest + (band - 1) * l.met3_pitch_nm), core[1].max(lowest)];
+        }
+        let half = l.met4_half_width_nm;
+        let may = |trunk: Nm| {
+            let area = [trunk - half, core[0], trunk + half, core[1]];
+            alone || core[0] >= core[1] || lines.is_clear_of_others(Metal::Four, area, id)
+        };
+        candidates.iter().filter(|&&trunk| may(trunk)).find_map(|&trunk| {
             let mut found = Found::default();
             let mut heights = Vec::new();
             for &i in of {
@@ -328,9 +379,9 @@ impl Places<'_> {
                         places.sort_by_key(|v| ((v - trunk).abs(), *v));
                         let (v, area) = places.into_iter().find_map(|v| {
                             let area = [v - w, from.min(y) - m, v + w, from.max(y) + m];
-                            let own = Lines { shapes: shapes.clone(), space: lines.space };
-                            (lines.is_free(Metal::Two, area, id) && own.is_free(Metal::Two, area, id))
-                                .then_some((v, area))
+                            let space = lines.space[Metal::Two as usize];
+                            let own = || shapes.iter().all(|s| agree(space, area, id, (s.1, s.2)));
+                            (own() && lines.is_free(Metal::Two, area, id)).then_some((v, area))
                         })?;
                         shapes.push((Metal::Two, area, id));
                         vias.push(([v, from], [v, y]));

@@ -1,8 +1,10 @@
 //! Shapes of one cell, and stacks of cuts.
 
+use std::collections::BTreeSet;
+
 use crate::process::{Layer, Nm, Process};
 use crate::sink::Sink;
-use crate::stream::{Cells, StreamError};
+use crate::stream::StreamError;
 
 /// `[x0, y0, x1, y1]`.
 pub type Area = [Nm; 4];
@@ -80,7 +82,7 @@ impl Sketch {
     ///
     /// # Errors
     /// What the file format cannot hold.
-    pub fn write(&self, cells: &mut Cells, name: &str) -> Result<(), StreamError> {
+    pub fn write(&self, cells: &mut impl Sink, name: &str) -> Result<(), StreamError> {
         cells.begin(name)?;
         for &(layer, area) in &self.rectangles {
             cells.rectangle(layer, area)?;
@@ -96,6 +98,82 @@ impl Sketch {
             cells.label(*layer, *at, text)?;
         }
         cells.end()
+    }
+}
+
+/// Cells in the order in which they were drawn, to be written in any format.
+#[derive(Debug, Clone, Default)]
+pub struct Drawing {
+    cells: Vec<(String, Sketch)>,
+}
+
+impl Drawing {
+    /// Adds a cell.
+    pub fn add(&mut self, name: &str, cell: Sketch) {
+        self.cells.push((name.to_owned(), cell));
+    }
+
+    /// The last cell drawn.
+    pub fn last(&self) -> Option<&Sketch> {
+        self.cells.last().map(|c| &c.1)
+    }
+
+    /// Writes the cells but for those whose names are in `written`, and puts their names there.
+    ///
+    /// # Errors
+    /// What the file format cannot hold.
+    pub fn write(&self, sink: &mut impl Sink, written: &mut BTreeSet<String>) -> Result<(), StreamError> {
+        for (name, cell) in &self.cells {
+            if written.insert(name.clone()) {
+                cell.write(sink, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> &mut Sketch {
+        if self.cells.is_empty() {
+            self.cells.push(Default::default());
+        }
+        let last = self.cells.len() - 1;
+        &mut self.cells[last].1
+    }
+}
+
+impl Sink for Drawing {
+    fn begin(&mut self, name: &str) -> Result<(), StreamError> {
+        self.cells.push((name.to_owned(), Sketch::default()));
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), StreamError> {
+        Ok(())
+    }
+
+    fn rectangle(&mut self, layer: Layer, area: [Nm; 4]) -> Result<(), StreamError> {
+        self.open().rectangle(layer, area);
+        Ok(())
+    }
+
+    fn copy(&mut self, name: &str, at: [Nm; 2]) -> Result<(), StreamError> {
+        self.open().copy(name, at);
+        Ok(())
+    }
+
+    fn copies(
+        &mut self,
+        name: &str,
+        at: [Nm; 2],
+        counts: [i64; 2],
+        pitch: [Nm; 2],
+    ) -> Result<(), StreamError> {
+        self.open().copies(name, at, counts, pitch);
+        Ok(())
+    }
+
+    fn label(&mut self, layer: Layer, at: [Nm; 2], text: &str) -> Result<(), StreamError> {
+        self.open().label(layer, at, text);
+        Ok(())
     }
 }
 
@@ -209,4 +287,4 @@ fn turned([x, y]: [Nm; 2], turn: bool) -> [Nm; 2] {
 }
 
 /// Cell of one contact and one cut of a rail.
-pub const RAIL_CUTS: &str = "mac_rail_cuts";
+pub const RAIL_CUTS: &str = "base_rail_cuts";

@@ -50,7 +50,7 @@ mod column;
 mod control;
 mod critical;
 mod decoder;
-mod draw;
+pub mod draw;
 pub mod gate;
 pub mod netlist;
 mod place;
@@ -63,7 +63,11 @@ use pfmc_ir::diag::{Diagnostic, Diagnostics};
 
 use crate::bits::BitMatrix;
 use crate::codes::{E0505, E0508, E0523};
+use crate::columns::Columns;
+use crate::encode::ArrayShape;
 use crate::macros::build::BuildError;
+pub use crate::macros::build::Layout;
+use crate::macros::draw::Drawing;
 use crate::macros::netlist::Dialect;
 use crate::macros::place::Places;
 use crate::process::Process;
@@ -84,6 +88,11 @@ pub struct MacroShape {
 pub const SENSE_BIT_LINES: u32 = 16;
 
 impl MacroShape {
+    /// The size of its array.
+    pub fn array(self) -> ArrayShape {
+        ArrayShape { word_lines: self.word_lines, bit_lines: self.bit_lines }
+    }
+
     /// The smallest shape with `mux` bit lines to an output that holds so many word lines and bit lines.
     pub fn holding(process: &Process, word_lines: u32, bit_lines: u32, mux: u32) -> Self {
         let up = |n: u32, to: u32| n.div_ceil(to.max(1)).saturating_mul(to);
@@ -150,12 +159,12 @@ impl<'a> Macro<'a> {
         circuit::pins(self.0.process, self.0.shape)
     }
 
-    /// A GDSII library whose cell `name` is the macro that holds `bits`, `[word line][bit line]`. The cell
+    /// Libraries whose cell `name` is the macro that holds `bits`, `[word line][bit line]`. The cell
     /// is `<name>_base` and `<name>_prog`; only the latter depends on the bits.
     ///
     /// # Errors
-    /// Bits of another size, a part whose wires find no place, and what the file format cannot hold.
-    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Vec<u8>, Diagnostics> {
+    /// Bits of another size, a part whose wires find no place, and what the file formats cannot hold.
+    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Layout, Diagnostics> {
         let shape = self.0.shape;
         if (bits.rows(), bits.columns()) != (shape.word_lines as usize, shape.bit_lines as usize) {
             let text = format!(
@@ -168,6 +177,20 @@ impl<'a> Macro<'a> {
             return Err(Diagnostic::error(&E0523, text).into());
         }
         self.0.layout(bits, name).map_err(build_failed)
+    }
+
+    /// The cells of the macro without its program, the last one named `name`, in the array's frame: the left edge of
+    /// bit line 0 and the centre of the lowest node.
+    ///
+    /// # Errors
+    /// A part whose wires find no place.
+    pub fn draw(&self, name: &str) -> Result<Drawing, Diagnostics> {
+        self.0.draw(name).map_err(build_failed)
+    }
+
+    /// Where its columns are.
+    pub fn columns(&self) -> Columns {
+        self.0.columns()
     }
 
     /// Size.

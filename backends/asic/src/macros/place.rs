@@ -2,7 +2,7 @@
 //! centre of the lowest node.
 
 use crate::array::{Array, RowGroup};
-use crate::encode::ArrayShape;
+use crate::columns::Columns;
 use crate::macros::circuit::{MuxColumns, gap_x};
 use crate::macros::row::height;
 use crate::macros::{MacroShape, SENSE_BIT_LINES};
@@ -18,19 +18,24 @@ pub struct Places<'a> {
 }
 
 impl Places<'_> {
+    /// The array's columns.
+    pub fn columns(&self) -> Columns {
+        Columns::strapped(self.process, self.shape.array())
+    }
+
     /// Columns of a segment between two straps of the word lines.
     pub fn segment_columns(&self) -> u32 {
-        self.process.strap.columns.min(self.shape.bit_lines)
+        self.columns().segment
     }
 
     /// Number of segments.
     pub fn segments(&self) -> u32 {
-        self.shape.bit_lines / self.segment_columns()
+        self.columns().segments()
     }
 
     /// Between the left edges of two segments.
     pub fn segment_pitch(&self) -> Nm {
-        Nm::from(self.segment_columns()) * self.process.cell.pitch_x_nm + self.process.strap.gap_nm
+        self.columns().segment_pitch()
     }
 
     /// Left edge of a segment.
@@ -40,13 +45,12 @@ impl Places<'_> {
 
     /// Left edge of a column.
     pub fn column_x(&self, column: u32) -> Nm {
-        let per = self.segment_columns();
-        self.segment_x(column / per) + Nm::from(column % per) * self.process.cell.pitch_x_nm
+        self.columns().x(column)
     }
 
     /// Right edge of the last column.
     pub fn width(&self) -> Nm {
-        self.column_x(self.shape.bit_lines - 1) + self.process.cell.pitch_x_nm
+        self.columns().width()
     }
 
     /// Right end of the last column's diffusion.
@@ -56,8 +60,7 @@ impl Places<'_> {
 
     /// Row groups from the bottom.
     pub fn row_groups(&self) -> Vec<RowGroup> {
-        let shape = ArrayShape { word_lines: self.shape.word_lines, bit_lines: self.shape.bit_lines };
-        Array::new(self.process, shape).row_groups()
+        Array::new(self.process, self.shape.array()).row_groups()
     }
 
     /// Centres of the tap rows from the bottom.

@@ -1,8 +1,6 @@
 //! Deflate (RFC 1951) of tokens whose kind is known beforehand: literals and short matches.
 //!
-//! A stream is one block with codes of its own. Their lengths suit what a program is made of: the most
-//! frequent length of match takes 2 bits, bytes from 0x80 on 8 bits, the others 9, distances by how often
-//! they are used.
+//! A stream is one block with codes of its own: Huffman's for the tokens that were counted.
 
 /// Longest match that is written; all lengths up to it have a symbol of their own.
 pub const LONGEST: usize = 10;
@@ -41,7 +39,8 @@ fn distance_symbol(distance: usize) -> (usize, u32, u64) {
 /// Counts tokens.
 #[derive(Debug, Clone)]
 pub struct Counts {
-    lengths: [u64; LONGEST + 1],
+    /// Bytes and lengths, by symbol.
+    symbols: [u64; SYMBOLS],
     distances: [u64; DISTANCES],
     /// Bytes the tokens stand for.
     pub bytes: usize,
@@ -49,19 +48,77 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        Counts { lengths: [0; LONGEST + 1], distances: [0; DISTANCES], bytes: 0 }
+        Counts { symbols: [0; SYMBOLS], distances: [0; DISTANCES], bytes: 0 }
     }
 }
 
 impl Tokens for Counts {
     fn literals(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
+        for &byte in bytes {
+            self.symbols[usize::from(byte)] += 1;
+        }
     }
 
     fn repeat(&mut self, length: usize, distance: usize) {
         self.bytes += length;
-        self.lengths[length] += 1;
+        self.symbols[STOP - 2 + length] += 1;
         self.distances[distance_symbol(distance).0] += 1;
+    }
+}
+
+/// Longest code.
+const LONGEST_CODE: u8 = 15;
+
+/// Lengths of the codes of Huffman (1952) for symbols by how often they are used; 0 for those that are not. A code has two
+/// symbols at least.
+fn lengths<const N: usize>(uses: &[u64; N]) -> [u8; N] {
+    let mut uses = *uses;
+    for symbol in 0..N {
+        if uses.iter().filter(|&&n| n > 0).count() >= 2 {
+            break;
+        }
+        uses[symbol] = uses[symbol].max(1);
+    }
+    loop {
+        // Two queues: symbols by use, and pairs, which come in order of use. Of each the number of the pair it is in.
+        let mut leaves: Vec<usize> = (0..N).filter(|&s| uses[s] > 0).collect();
+        leaves.sort_by_key(|&s| (uses[s], s));
+        let mut pairs: Vec<u64> = Vec::new();
+        let mut parents = vec![0usize; 2 * leaves.len()];
+        let (mut leaf, mut pair) = (0, 0);
+        for parent in 0..leaves.len() - 1 {
+            let mut sum = 0u64;
+            for _ in 0..2 {
+                let of_leaf = leaves.get(leaf).map(|&s| uses[s]);
+                let of_pair = pairs.get(pair).copied();
+                if of_leaf.is_some() && of_pair.is_none_or(|p| of_leaf <= Some(p)) {
+                    sum += of_leaf.unwrap_or(0);
+                    parents[leaf] = parent;
+                    leaf += 1;
+                } else {
+                    sum += of_pair.unwrap_or(0);
+                    parents[leaves.len() + pair] = parent;
+                    pair += 1;
+                }
+            }
+            pairs.push(sum);
+        }
+        // The last pair is the root.
+        let root = pairs.len() - 1;
+        let mut depths = vec![0u8; pairs.len()];
+        for pair in (0..root).rev() {
+            depths[pair] = depths[parents[leaves.len() + pair]].saturating_add(1);
+        }
+        let mut lengths = [0; N];
+        for (i, &symbol) in leaves.iter().enumerate() {
+            lengths[symbol] = depths[parents[i]].saturating_add(1);
+        }
+        if lengths.iter().all(|&l| l <= LONGEST_CODE) {
+            return lengths;
+        }
+        // Flatter counts make shorter codes.
+        uses.iter_mut().filter(|n| **n > 0).for_each(|n| *n = *n / 4 + 1);
     }
 }
 
@@ -69,7 +126,7 @@ impl Tokens for Counts {
 fn codes<const N: usize>(lengths: &[u8; N]) -> [(u32, u32); N] {
     let mut codes = [(0, 0); N];
     let mut code = 0u32;
-    for length in 1..=15u8 {
+    for length in 1..=LONGEST_CODE {
         for (code_of, _) in codes.iter_mut().zip(lengths).filter(|(_, l)| **l == length) {
             *code_of = (code.reverse_bits() >> (32 - u32::from(length)), u32::from(length));
             code += 1;
@@ -90,35 +147,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// For tokens of which `counts` were counted, and no others; of at most four lengths.
+    /// For tokens of which `counts` were counted, and no others.
     pub fn new(counts: &Counts, capacity: usize) -> Self {
-        let mut lengths = [0u8; SYMBOLS];
-        lengths[..128].fill(9);
-        lengths[128..256].fill(8);
-        // With the match of 2 bits, 2^-9 of the code space is left for what is rare.
-        lengths[0] = 11;
-        lengths[STOP] = 12;
-        let mut by_use: Vec<usize> = (SHORTEST..=LONGEST).collect();
-        by_use.sort_by_key(|&l| (std::cmp::Reverse(counts.lengths[l]), l));
-        for (length, bits) in by_use.into_iter().zip([2, 10, 13, 13]) {
-            lengths[STOP - 2 + length] = bits;
-        }
-        let mut distances = [0u8; DISTANCES];
-        let mut by_use: Vec<usize> = (0..DISTANCES).filter(|&d| counts.distances[d] > 0).collect();
-        by_use.sort_by_key(|&d| (std::cmp::Reverse(counts.distances[d]), d));
-        // A code has two symbols at least.
-        while by_use.len() < 2 {
-            by_use.extend((0..DISTANCES).find(|d| !by_use.contains(d)));
-        }
-        let last = by_use.len() - 1;
-        if last > 14 {
-            distances.fill(5);
-            distances[..2].fill(4);
-        } else {
-            for (rank, distance) in by_use.into_iter().enumerate() {
-                distances[distance] = (rank.min(last - 1) + 1) as u8;
-            }
-        }
+        let mut uses = counts.symbols;
+        uses[STOP] = 1;
+        let (lengths, distances) = (lengths(&uses), lengths(&counts.distances));
         let mut writer = Writer {
             out: Vec::with_capacity(capacity),
             pending: 0,
@@ -220,6 +253,20 @@ mod tests {
             assert_eq!(counts.bytes, want.len());
             assert!(inflate(&writer.finish()) == want, "{far}");
         }
+    }
+
+    #[test]
+    fn codes_are_as_long_as_huffmans_and_no_longer_than_deflate_allows() {
+        // By hand: 1 and 1 make 2, with 2 it makes 4, with 4 it makes 8.
+        assert_eq!(lengths(&[4, 2, 0, 1, 1]), [1, 2, 0, 3, 3]);
+        assert_eq!(lengths(&[0, 0, 9]), [1, 0, 1]);
+        // Fibonacci numbers make the longest codes.
+        let mut uses = [1u64; 40];
+        (2..40).for_each(|i| uses[i] = uses[i - 1] + uses[i - 2]);
+        let lengths = lengths(&uses);
+        assert!(lengths.iter().all(|l| (1..=15).contains(l)), "{lengths:?}");
+        // Complete, as deflate wants it.
+        assert_eq!(lengths.iter().map(|l| 1u64 << (15 - l)).sum::<u64>(), 1 << 15);
     }
 
     #[test]

@@ -7,15 +7,16 @@
 //!
 //! # Programs
 //!
-//! What a tile's program holds, a reference to a pattern cell for each 14 columns of a row of nodes, is
-//! nearly all of the file. All references are the same seven bytes but for the pattern's number:
+//! What a tile's program holds, a reference to a pattern cell for each 16 columns of a row of nodes, is
+//! nearly all of the file. References go up each 16 columns, so that nearly all are the same seven bytes but for the
+//! pattern's number:
 //!
 //! ```text
-//! 17 F0 | number, 2 bytes | x step | y step     x, y relative to the reference before
+//! 17 D0 | number, 3 bytes | y step     y relative to the reference before, x the same
 //! ```
 //!
-//! In deflate a reference is therefore two literals and one match, which [`deflate`] writes directly: 21
-//! bits for 14 nodes, where a general compressor would search.
+//! In deflate a reference is therefore three literals and one match, which [`deflate`] writes directly: 24
+//! bits or less for 16 nodes, where a general compressor would search.
 
 pub mod deflate;
 mod program;
@@ -113,9 +114,12 @@ fn put_block(out: &mut Vec<u8>, length: usize, packed: &[u8]) {
     out.extend_from_slice(packed);
 }
 
-/// Number of a pattern's cell. The full width comes first, so that it takes two bytes.
+/// Numbers from here on take three bytes. Those of the full width do.
+const THREE_BYTES: u64 = 1 << 14;
+
+/// Number of a pattern's cell. Narrower cells have fewer columns than bits fit into two bytes.
 fn number(p: Pattern) -> u64 {
-    if p.width == SPLIT.full { u64::from(p.value) } else { (1 << SPLIT.full) + u64::from(p.code()) }
+    if p.width == SPLIT.full { THREE_BYTES + u64::from(p.value) } else { u64::from(p.code()) }
 }
 
 /// The cells of patterns and of the parts they are made of, with their names.

@@ -3,11 +3,12 @@
 use super::deflate::{Counts, FARTHEST, LONGEST, SHORTEST, Tokens, Writer};
 use super::{number, put_signed, put_unsigned, record};
 use crate::bits::BitMatrix;
+use crate::columns::{Columns, Part};
 use crate::patterns::{self, Split, Used};
 use crate::process::{Nm, Process};
 
-/// Patterns of 14 columns, so that most numbers of their cells fill two bytes.
-pub const SPLIT: Split = Split { full: 14, leaf: 7, tail: 13 };
+/// Patterns of 16 columns, so that segments of whole patterns have no tails and all numbers of their cells take three bytes.
+pub const SPLIT: Split = Split { full: 16, leaf: 8, tail: 13 };
 
 /// What a program cell holds.
 #[derive(Debug, Clone)]
@@ -63,10 +64,10 @@ impl Last {
 
 impl Program {
     /// Content of the program cell of `groups`, row groups with the height of their lowest node.
-    pub fn new(process: &Process, columns: usize, groups: &[(Nm, BitMatrix)], used: &mut Used) -> Program {
-        let parts = SPLIT.parts(columns);
+    pub fn new(process: &Process, columns: &Columns, groups: &[(Nm, BitMatrix)], used: &mut Used) -> Program {
+        let parts = columns.parts(SPLIT);
         for row in groups.iter().flat_map(|(_, nodes)| (0..nodes.rows()).map(|r| nodes.row(r))) {
-            parts.iter().for_each(|&(first, width)| used.insert(patterns::pattern(row, first, width)));
+            parts.iter().for_each(|part| used.insert(patterns::pattern(row, part.first, part.width)));
         }
         let mut counts = Counts::default();
         tokens(process, &parts, groups, &mut counts);
@@ -76,53 +77,50 @@ impl Program {
     }
 }
 
-/// The references of a program: a match for what all have in common, the number as it is.
-fn tokens(process: &Process, parts: &[(usize, usize)], groups: &[(Nm, BitMatrix)], tokens: &mut impl Tokens) {
-    let cell = &process.cell;
-    let next = [record::PLACEMENT, 0xf0];
-    let step = |x: Nm, y: Nm| {
-        let mut bytes = Vec::with_capacity(16);
-        put_signed(&mut bytes, x);
-        put_signed(&mut bytes, y);
-        bytes.extend_from_slice(&next);
-        Run::of(&bytes)
-    };
-    // Steps inside a row, from one part to the next.
-    let inner = step(SPLIT.full as Nm * cell.pitch_x_nm, 0);
-    let back = parts.last().map_or(0, |&(first, _)| -(first as Nm * cell.pitch_x_nm));
-    let (mut rows, mut steps) = (Last::default(), Last::default());
+/// Hands on bytes as they are and empties them; how many they were.
+fn literals(bytes: &mut Vec<u8>, tokens: &mut impl Tokens) -> usize {
+    let count = bytes.len();
+    tokens.literals(bytes);
+    bytes.clear();
+    count
+}
+
+/// The references of a program, part by part from the left, in each upwards: a match for what all have in common, the
+/// number as it is.
+fn tokens(process: &Process, parts: &[Part], groups: &[(Nm, BitMatrix)], tokens: &mut impl Tokens) {
+    let pitch = process.cell.pitch_y_nm;
+    // A reference whose x is that of the one before, and one with both.
+    let (up, new) = ([record::PLACEMENT, 0xd0], [record::PLACEMENT, 0xf0]);
+    let heights: Vec<(Nm, &[u64])> = (groups.iter())
+        .flat_map(|(y, nodes)| (0..nodes.rows()).map(move |r| (y + r as Nm * pitch, nodes.row(r))))
+        .collect();
+    let (mut steps, mut jumps) = (Last::default(), Last::default());
     tokens.literals(&[record::RELATIVE]);
-    tokens.literals(&next);
-    let mut at = 3;
-    let mut y = 0;
-    let mut left = groups.iter().map(|(_, nodes)| nodes.rows()).sum::<usize>() * parts.len();
-    let mut started = false;
+    let mut at = 1;
+    let [mut x, mut y] = [0; 2];
     let mut bytes = Vec::with_capacity(16);
-    for (bottom, nodes) in groups {
-        for node in 0..nodes.rows() {
-            let row_y = bottom + node as Nm * cell.pitch_y_nm;
-            let row = nodes.row(node);
-            for (i, &(first, width)) in parts.iter().enumerate() {
+    for part in parts {
+        for (i, &(row_y, row)) in heights.iter().enumerate() {
+            if i == 0 {
+                bytes.extend_from_slice(&new);
+            }
+            put_unsigned(&mut bytes, number(patterns::pattern(row, part.first, part.width)));
+            if i == 0 {
+                put_signed(&mut bytes, part.x - x);
+                x = part.x;
+            }
+            at += literals(&mut bytes, tokens);
+            put_signed(&mut bytes, row_y - y);
+            // What follows is the next reference's head, but for the last of a part.
+            if i + 1 == heights.len() {
+                at += literals(&mut bytes, tokens);
+            } else {
+                bytes.extend_from_slice(&up);
+                let run = Run::of(&bytes);
                 bytes.clear();
-                put_unsigned(&mut bytes, number(patterns::pattern(row, first, width)));
-                tokens.literals(&bytes);
-                at += bytes.len();
-                let mut run = match i {
-                    0 => step(if started { back } else { 0 }, row_y - y),
-                    _ => inner,
-                };
-                left -= 1;
-                if left == 0 {
-                    // No reference follows.
-                    run.len -= next.len();
-                    tokens.literals(run.as_slice());
-                } else if i == 0 {
-                    rows.put(run, at, tokens);
-                } else {
-                    steps.put(run, at, tokens);
-                }
+                let kind = if row_y - y == pitch { &mut steps } else { &mut jumps };
+                kind.put(run, at, tokens);
                 at += run.len;
-                started = true;
             }
             y = row_y;
         }
@@ -134,11 +132,13 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+    use crate::encode::ArrayShape;
 
     #[test]
     fn a_program_unpacks_to_one_reference_a_part() {
         let process = crate::tests::process();
-        for columns in [1, 13, 14, 15, 32, 100, 1024] {
+        for bit_lines in [1, 13, 14, 15, 16, 32, 100, 1024] {
+            let columns = bit_lines as usize;
             let mut state = 7u64;
             let mut nodes = BitMatrix::new(9, columns);
             for i in 0..9 * columns {
@@ -148,26 +148,38 @@ mod tests {
                 }
             }
             let groups = [(0, nodes.clone()), (9000, nodes)];
-            let mut used = Used::new();
-            let program = Program::new(&process, columns, &groups, &mut used);
-            let mut got = Vec::new();
-            flate2::read::DeflateDecoder::new(&program.packed[..]).read_to_end(&mut got).unwrap();
-            let mut want = vec![record::RELATIVE];
-            let (mut x, mut y) = (0, 0);
-            for (bottom, nodes) in &groups {
-                for node in 0..nodes.rows() {
-                    for (first, width) in SPLIT.parts(columns) {
-                        want.extend([record::PLACEMENT, 0xf0]);
-                        put_unsigned(&mut want, number(patterns::pattern(nodes.row(node), first, width)));
-                        let at = (first as Nm * 770, bottom + node as Nm * 430);
-                        put_signed(&mut want, at.0 - x);
-                        put_signed(&mut want, at.1 - y);
-                        (x, y) = at;
+            let shape = ArrayShape { word_lines: 16, bit_lines };
+            let even = Columns::even(&process, shape);
+            // Segments of 64 where they are whole.
+            let strapped = Columns::strapped(&process, shape);
+            for columns in
+                [Some(even), bit_lines.is_multiple_of(64).then_some(strapped)].into_iter().flatten()
+            {
+                let mut used = Used::new();
+                let program = Program::new(&process, &columns, &groups, &mut used);
+                let mut got = Vec::new();
+                flate2::read::DeflateDecoder::new(&program.packed[..]).read_to_end(&mut got).unwrap();
+                let mut want = vec![record::RELATIVE];
+                let (mut x, mut y) = (0, 0);
+                for part in columns.parts(SPLIT) {
+                    for (i, (bottom, nodes)) in groups.iter().enumerate() {
+                        for node in 0..nodes.rows() {
+                            let first = i == 0 && node == 0;
+                            want.extend([record::PLACEMENT, if first { 0xf0 } else { 0xd0 }]);
+                            let pattern = patterns::pattern(nodes.row(node), part.first, part.width);
+                            put_unsigned(&mut want, number(pattern));
+                            let at = (part.x, bottom + node as Nm * 430);
+                            if first {
+                                put_signed(&mut want, at.0 - x);
+                            }
+                            put_signed(&mut want, at.1 - y);
+                            (x, y) = at;
+                        }
                     }
                 }
+                assert_eq!(program.length, got.len());
+                assert!(got == want, "{columns:?}");
             }
-            assert_eq!(program.length, got.len());
-            assert!(got == want, "{columns}");
         }
     }
 }

@@ -1,23 +1,41 @@
 //! Whether a base cell is the array of its shape: every word line, strip, node contact, pad, rail,
 //! ground cut and label where the process file puts it, once, and nothing else on their layers inside
 //! the array.
+//!
+//! The array of a macro is found in the same way. What is around and over it (implants, straps, decoder, precharge,
+//! multiplexer, sense circuits, pins) is compared, flat, with what the generator draws for the shape: damage to a file is
+//! found, an error of the generator is not. That the generator's periphery works is for decks, netlist comparers and
+//! simulators to say.
+
+use std::collections::BTreeSet;
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 
 use super::cuts::{Findings, Nodes};
 use super::library::{Library, Shape, StructureId};
+use crate::base::Base;
 use crate::bits::BitMatrix;
 use crate::codes::E0515;
+use crate::encode::ArrayShape;
 use crate::process::{Layer, Levels, Process, Span};
+use crate::stream::{self, Cells, StreamError};
 
-/// Checks a base cell; returns its boundary.
+/// What others need to know of a base.
+pub struct Frame {
+    /// Its boundary, `[x0, y0, x1, y1]`.
+    pub boundary: [i64; 4],
+    /// Pins of a macro: metal, name, and where.
+    pub pins: Vec<(Layer, String, [i64; 4])>,
+}
+
+/// Checks a base cell.
 pub fn check(
     library: &Library,
     base: StructureId,
     process: &Process,
     word_lines: usize,
     bit_lines: usize,
-) -> Result<[i64; 4], Diagnostics> {
+) -> Result<Frame, Diagnostics> {
     let mut array = Array::new(process, word_lines, bit_lines);
     let mut findings = Findings::new();
     let name = library.name(base);
@@ -33,10 +51,35 @@ pub fn check(
         return Err(library.explain(&format!("cell {name}"), &unresolved).into());
     }
     array.missing(&mut |text| findings.push(|| report(text)));
+    if array.is_macro() {
+        let drawn = generated(process, word_lines, bit_lines)?;
+        array.differences(drawn, &mut |text| findings.push(|| report(text)));
+    }
     match array.boundary {
-        Some(boundary) if findings.is_empty() => Ok(boundary),
+        Some(boundary) if findings.is_empty() => Ok(Frame { boundary, pins: array.pins() }),
         _ => Err(findings.into_diagnostics()),
     }
+}
+
+/// The macro of a shape as the generator draws it.
+fn generated(process: &Process, word_lines: usize, bit_lines: usize) -> Result<Array<'_>, Diagnostics> {
+    let failed = |text: String| Diagnostics::from(Diagnostic::error(&E0515, text));
+    let narrow = |n: usize| u32::try_from(n).map_err(|e| failed(e.to_string()));
+    let shape = ArrayShape { word_lines: narrow(word_lines)?, bit_lines: narrow(bit_lines)? };
+    let base = Base::of(process, shape)?;
+    let file = || -> Result<Vec<u8>, StreamError> {
+        let mut cells = Cells::new(0);
+        base.write(&mut cells, &mut BTreeSet::new())?;
+        Ok([stream::head("macro")?, cells.into_bytes(), stream::tail()?].concat())
+    };
+    let library = Library::new(Box::new(file().map_err(|e| failed(e.to_string()))?))?;
+    let mut array = Array::new(process, word_lines, bit_lines);
+    if let Some(cell) = library.find(base.name().as_bytes()) {
+        // What is wrong with the array is what is said of the file's, too.
+        let resolved = library.resolve(cell, u64::MAX, &mut |layer, shape| drop(array.add(layer, shape)));
+        resolved.map_err(|e| library.explain(base.name(), &e))?;
+    }
+    Ok(array)
 }
 
 /// What has been found of an array.
@@ -66,7 +109,12 @@ struct Array<'a> {
     labels: BitMatrix,
     /// `[0][tap row]`: tap, `[1][tap row]`: li1 strap.
     taps: BitMatrix,
+    /// `[tap row][bit line]`: pads that tie the ground rails of a macro to its straps.
+    ties: BitMatrix,
     boundary: Option<[i64; 4]>,
+    /// Shapes and labels of a macro that are not its array's.
+    others: Vec<(Layer, [i64; 4])>,
+    texts: Vec<(Layer, [i64; 2], Vec<u8>)>,
     /// Box of all shapes but the boundary.
     extent: [i64; 4],
 }
@@ -104,13 +152,37 @@ impl<'a> Array<'a> {
             rows: BitMatrix::new(2, word_lines),
             labels: BitMatrix::new(1, bit_lines),
             taps: BitMatrix::new(2, tap_rows),
+            ties: BitMatrix::new(tap_rows, bit_lines),
             boundary: None,
+            others: Vec::new(),
+            texts: Vec::new(),
             extent: [i64::MAX, i64::MAX, i64::MIN, i64::MIN],
         }
     }
 
     fn width(&self) -> i64 {
-        self.bit_lines as i64 * self.process.cell.pitch_x_nm
+        self.nodes.width()
+    }
+
+    fn is_macro(&self) -> bool {
+        self.process.mux().is_some()
+    }
+
+    /// Whether an area touches a column between the array's lowest and highest tap row, those included.
+    fn over_columns(&self, [x0, y0, x1, y1]: [i64; 4]) -> bool {
+        let half = self.process.tap_row.strap_half_height_nm;
+        let c = &self.process.cell;
+        let [low, high] = [self.tap_y(0) - half, self.tap_y(self.nodes.groups()) + half];
+        // From the last column that begins left of the area's right end to its right end.
+        let right = c.ground_x_nm[1].max(c.diff_x_nm[1]).max(c.pad_x_nm[1]);
+        let before = |column: usize| self.nodes.column_x(column) < x1;
+        let (mut first, mut after) = (0, self.bit_lines);
+        while first < after {
+            let middle = first + (after - first) / 2;
+            if before(middle) { first = middle + 1 } else { after = middle }
+        }
+        let touches = first.checked_sub(1).is_some_and(|last| self.nodes.column_x(last) + right > x0);
+        touches && y0 < high && y1 > low
     }
 
     /// Height of the centre of a tap row: below its row group, the last above the top one.
@@ -138,10 +210,8 @@ impl<'a> Array<'a> {
 
     /// The column whose span this is.
     fn column(&self, x: [i64; 2], span: Span) -> Option<usize> {
-        let pitch = self.process.cell.pitch_x_nm;
-        let from = x[0] - span[0];
-        let column = usize::try_from(from.div_euclid(pitch)).ok().filter(|&c| c < self.bit_lines)?;
-        (from.rem_euclid(pitch) == 0 && x[1] - x[0] == span[1] - span[0]).then_some(column)
+        let (column, within) = self.nodes.column_at(x[0] - span[0])?;
+        (within == 0 && x[1] - x[0] == span[1] - span[0]).then_some(column)
     }
 
     /// The node row whose span this is.
@@ -172,6 +242,10 @@ impl<'a> Array<'a> {
                     self.extent[i] = self.extent[i].min(area[i]);
                     self.extent[i + 2] = self.extent[i + 2].max(area[i + 2]);
                 }
+                if self.is_macro() && !self.is_of_array(layer, area) {
+                    self.others.push((layer, area));
+                    return Ok(());
+                }
                 let there = self.rectangle(layer, area).ok_or_else(|| {
                     format!("a rectangle {area:?} nm on layer {layer} that the array does not have")
                 })?;
@@ -182,8 +256,18 @@ impl<'a> Array<'a> {
                 }
             }
             Shape::Foreign => Err(format!("a shape on layer {layer} that is no rectangle")),
+            Shape::Label(at, text) if self.is_macro() => {
+                self.texts.push((layer, at, text.to_vec()));
+                Ok(())
+            }
             Shape::Label(at, text) => self.label(layer, at, text),
         }
+    }
+
+    /// Whether a shape of a macro is one that the array must have there.
+    fn is_of_array(&self, layer: Layer, area: [i64; 4]) -> bool {
+        let l = &self.process.layers;
+        [l.diff, l.poly, l.licon, l.li1, l.mcon, l.met1, l.tap].contains(&layer) && self.over_columns(area)
     }
 
     /// Whether the part this rectangle is was found before; `None` where it is no part.
@@ -246,6 +330,13 @@ impl<'a> Array<'a> {
             let column = self.column(x, c.cut_ground_x_nm)?;
             Some(self.ground_cuts.set(row, column))
         } else if layer == levels.rail.layer {
+            if self.is_macro()
+                && y[1] - y[0] == 2 * p.logic.met1_end_nm
+                && let Some(row) = self.tap_row_at((y[0] + y[1]) / 2)
+            {
+                let column = self.column(x, p.strap.ground_pad_x_nm)?;
+                return Some(self.ties.set(row, column));
+            }
             let good = y[0] < self.tap_y(0) && y[1] > self.tap_y(self.nodes.groups());
             let spans = [(0, c.bit_line_x_nm), (1, c.ground_x_nm)];
             let (which, column) =
@@ -287,7 +378,7 @@ impl<'a> Array<'a> {
         if layer == levels.rail.label {
             let [x0, x1] = self.process.cell.bit_line_x_nm;
             let column = number("BL").filter(|&i| i < self.bit_lines).filter(|&i| {
-                let x = at[0] - i as i64 * self.process.cell.pitch_x_nm;
+                let x = at[0] - self.nodes.column_x(i);
                 x > x0 && x < x1
             });
             again(self.labels.set(0, column.ok_or_else(misplaced)?))
@@ -305,6 +396,7 @@ impl<'a> Array<'a> {
 
     /// Reports what has not been found.
     fn missing(&self, found: &mut dyn FnMut(String)) {
+        let is_macro = self.is_macro();
         for (what, matrix, rows) in [
             ("node contacts", &self.contacts, None),
             ("node pads", &self.pads, None),
@@ -321,7 +413,12 @@ impl<'a> Array<'a> {
             ("word-line labels", &self.rows, Some(1)),
             ("taps", &self.taps, Some(0)),
             ("ground straps", &self.taps, Some(1)),
+            ("ground ties", &self.ties, None),
         ] {
+            // A macro's pins have labels of their own; an array alone is tied beside its columns.
+            if if is_macro { what.ends_with("labels") } else { what == "ground ties" } {
+                continue;
+            }
             let (got, all) = match rows {
                 None => (matrix.count_ones(), matrix.rows() * matrix.columns()),
                 Some(row) => {
@@ -341,6 +438,59 @@ impl<'a> Array<'a> {
                     found(format!("shapes up to {e:?} nm lie outside of the boundary {b:?} nm"));
                 }
             }
+        }
+    }
+
+    /// Rectangles of pins on the upper metals with a label in them.
+    fn pins(&self) -> Vec<(Layer, String, [i64; 4])> {
+        let l = &self.process.layers;
+        let named = |&(layer, area): &(Layer, [i64; 4])| {
+            let metals = [(l.met3_pin, l.met3_label, l.met3), (l.met4_pin, l.met4_label, l.met4)];
+            let (_, label, metal) = metals.into_iter().find(|m| m.0 == layer)?;
+            let inside = |at: &[i64; 2]| (0..2).all(|i| area[i] <= at[i] && at[i] <= area[i + 2]);
+            let (.., text) = self.texts.iter().find(|(on, at, _)| *on == label && inside(at))?;
+            Some((metal, String::from_utf8_lossy(text).into_owned(), area))
+        };
+        self.others.iter().filter_map(named).collect()
+    }
+
+    /// Reports shapes and labels beside the array that are not those of another one.
+    fn differences(&mut self, mut drawn: Array<'a>, found: &mut dyn FnMut(String)) {
+        for array in [&mut *self, &mut drawn] {
+            array.others.sort_unstable();
+            array.texts.sort_unstable();
+        }
+        let shape = |(layer, area): &(Layer, [i64; 4])| format!("a rectangle {area:?} nm on layer {layer}");
+        let text = |(layer, at, text): &(Layer, [i64; 2], Vec<u8>)| {
+            format!("a label {} at {at:?} nm on layer {layer}", String::from_utf8_lossy(text))
+        };
+        unmatched(&self.others, &drawn.others, &shape, found);
+        unmatched(&self.texts, &drawn.texts, &text, found);
+        if self.boundary != drawn.boundary {
+            found(format!("its boundary is {:?} nm, not {:?} nm", self.boundary, drawn.boundary));
+        }
+    }
+}
+
+/// Reports what is in one sorted list and not in the other.
+fn unmatched<T: Ord>(got: &[T], want: &[T], describe: &dyn Fn(&T) -> String, found: &mut dyn FnMut(String)) {
+    let (mut got, mut want) = (got.iter().peekable(), want.iter().peekable());
+    loop {
+        match (got.peek(), want.peek()) {
+            (None, None) => return,
+            (Some(g), Some(w)) if g == w => {
+                got.next();
+                want.next();
+            }
+            (Some(g), w) if w.is_none_or(|w| g < w) => {
+                found(format!("{} that a macro of its shape does not have", describe(g)));
+                got.next();
+            }
+            (_, Some(w)) => {
+                found(format!("{} of a macro of its shape is missing", describe(w)));
+                want.next();
+            }
+            (Some(_), None) => return,
         }
     }
 }

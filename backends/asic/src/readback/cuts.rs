@@ -56,12 +56,47 @@ pub struct Nodes<'a> {
     bit_lines: usize,
     /// Word lines of a full row group.
     full: usize,
+    /// Columns of a segment, and the gap between two segments.
+    segment: usize,
+    gap: i64,
 }
 
 impl<'a> Nodes<'a> {
-    /// Nodes of an array.
+    /// Nodes of an array, that of a macro where the process has macros.
     pub fn new(process: &'a Process, word_lines: usize, bit_lines: usize) -> Self {
-        Nodes { process, word_lines, bit_lines, full: process.tap_row.word_lines as usize }
+        let (segment, gap) = match process.mux() {
+            Some(_) => ((process.strap.columns as usize).min(bit_lines), process.strap.gap_nm),
+            None => (bit_lines, 0),
+        };
+        let full = process.tap_row.word_lines as usize;
+        Nodes { process, word_lines, bit_lines, full, segment: segment.max(1), gap }
+    }
+
+    /// Between the left edges of two segments.
+    fn segment_pitch(&self) -> i64 {
+        self.segment as i64 * self.process.cell.pitch_x_nm + self.gap
+    }
+
+    /// Right edge of the last column.
+    pub fn width(&self) -> i64 {
+        (self.bit_lines.div_ceil(self.segment) as i64) * self.segment_pitch() - self.gap
+    }
+
+    /// The column that a place along x is in, and how far from the column's left edge it is; `None` beside the columns
+    /// and in the gap between two segments.
+    pub fn column_at(&self, x: i64) -> Option<(usize, i64)> {
+        let segment = usize::try_from(x.div_euclid(self.segment_pitch())).ok()?;
+        let within = x.rem_euclid(self.segment_pitch());
+        let pitch = self.process.cell.pitch_x_nm;
+        let column = usize::try_from(within / pitch).ok().filter(|&c| c < self.segment)?;
+        let column = segment.checked_mul(self.segment)?.checked_add(column)?;
+        (column < self.bit_lines).then_some((column, within % pitch))
+    }
+
+    /// Left edge of a column.
+    pub fn column_x(&self, column: usize) -> i64 {
+        (column / self.segment) as i64 * self.segment_pitch()
+            + (column % self.segment) as i64 * self.process.cell.pitch_x_nm
     }
 
     /// Row groups.
@@ -107,8 +142,7 @@ impl<'a> Nodes<'a> {
     /// Column of a site and whether it is the bit line's, from the left edge of a cut.
     fn site_at(&self, x: i64) -> Option<(usize, bool)> {
         let c = &self.process.cell;
-        let column = usize::try_from(x.div_euclid(c.pitch_x_nm)).ok().filter(|&i| i < self.bit_lines)?;
-        let within = x.rem_euclid(c.pitch_x_nm);
+        let (column, within) = self.column_at(x)?;
         if within == c.cut_bit_line_x_nm[0] {
             Some((column, true))
         } else if within == c.cut_ground_x_nm[0] {
@@ -166,7 +200,7 @@ pub fn decode(
     let report = |code: &'static Code, text: String| {
         Diagnostic::error(code, format!("tile {tile}: {text}")).at(origin)
     };
-    // Cuts come row by row; the row of the last one is remembered.
+    // The cuts of a pattern have one height; the row of the last one is remembered.
     let mut last = (i64::MIN, None);
     let mut found = |layer: [i16; 2], shape: Shape<'_>| {
         let Shape::Rectangle(area) = shape else {

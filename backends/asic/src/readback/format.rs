@@ -13,6 +13,8 @@ pub struct Format {
     pub word_lines: usize,
     /// Bit lines.
     pub bit_lines: usize,
+    /// Word lines and bit lines of the array that holds them; those beyond read 0.
+    pub array: [usize; 2],
     kind: Kind,
 }
 
@@ -33,6 +35,8 @@ pub enum Row {
     Header,
     /// Bytes from an offset on.
     Bytes(usize),
+    /// Nothing: reads 0.
+    Unused,
 }
 
 /// Meaning of a cell.
@@ -52,6 +56,20 @@ pub enum Cell {
     Unused,
 }
 
+/// Size of the array of a tile with so many word lines and bit lines. A macro has whole rows of its decoder, two at least, and
+/// whole segments between straps, or of sense circuits where it has one segment.
+fn array(process: &Process, [word_lines, bit_lines]: [usize; 2]) -> [usize; 2] {
+    if process.mux().is_none() {
+        return [word_lines, bit_lines];
+    }
+    let (row, segment) = (process.logic.word_lines as usize, process.strap.columns as usize);
+    let step = if bit_lines <= segment { SENSE_BIT_LINES } else { segment };
+    [word_lines.next_multiple_of(row).max(2 * row), bit_lines.next_multiple_of(step)]
+}
+
+/// Bit lines in the width of a sense circuit.
+const SENSE_BIT_LINES: usize = 16;
+
 impl Format {
     /// The format of a tile; `None` for a tile this target cannot hold.
     pub fn of(process: &Process, program: &TileProgram, id: TileId) -> Option<Format> {
@@ -61,7 +79,7 @@ impl Format {
                 let len = usize::try_from(len).ok().filter(|&len| len > 0)?;
                 let bytes = len.min(process.tile.bit_lines as usize / 8);
                 let (word_lines, bit_lines) = (len.div_ceil(bytes), bytes * 8);
-                Some(Format { word_lines, bit_lines, kind: Kind::Data { len } })
+                Some(Format { word_lines, bit_lines, array: [0; 2], kind: Kind::Data { len } })
             }
             TileKind::Matrix { .. } => {
                 let (k, n, scheme) = program.matrix_tile(id)?;
@@ -75,6 +93,7 @@ impl Format {
                 Some(Format {
                     word_lines: k.checked_add(scales)?.checked_add(1)?,
                     bit_lines: n.checked_mul(bits)?.max(32 + 8 * codebook),
+                    array: [0; 2],
                     kind: Kind::Codes { k, n, bits, group, codebook },
                 })
             }
@@ -82,11 +101,13 @@ impl Format {
         .filter(|f| {
             f.word_lines <= process.tile.word_lines as usize && f.bit_lines <= process.tile.bit_lines as usize
         })
+        .map(|f| Format { array: array(process, [f.word_lines, f.bit_lines]), ..f })
     }
 
     /// Meaning of a word line.
     pub fn row(&self, word_line: usize) -> Row {
         match self.kind {
+            _ if word_line >= self.word_lines => Row::Unused,
             Kind::Data { .. } => Row::Bytes(word_line * (self.bit_lines / 8)),
             Kind::Codes { k, bits, group, .. } => {
                 if word_line + 1 >= self.word_lines {
@@ -108,7 +129,9 @@ impl Format {
     /// Meaning of a cell and which bit of it.
     pub fn cell(&self, word_line: usize, bit_line: usize) -> (Cell, usize) {
         match (self.kind, self.row(word_line)) {
-            (Kind::Data { len }, Row::Bytes(first)) if first + bit_line / 8 < len => {
+            (Kind::Data { len }, Row::Bytes(first))
+                if bit_line < self.bit_lines && first + bit_line / 8 < len =>
+            {
                 (Cell::Byte(first + bit_line / 8), bit_line % 8)
             }
             (Kind::Codes { .. }, Row::Header) if bit_line < 32 => (Cell::Unit, bit_line),
@@ -138,6 +161,15 @@ impl Format {
     /// The content that an array of this format with these bits holds, and whether every unused cell
     /// reads 0.
     pub fn decode(&self, bits: &BitMatrix) -> (TileContent, bool) {
+        let (content, clean) = self.decode_used(bits);
+        let [word_lines, bit_lines] = self.array;
+        let beyond = |word_line: usize| if word_line < self.word_lines { self.bit_lines } else { 0 };
+        let mut unused = (0..word_lines).flat_map(|w| (beyond(w)..bit_lines).map(move |b| (w, b)));
+        (content, clean && !unused.any(|(w, b)| bits.get(w, b)))
+    }
+
+    /// The same of the word lines and bit lines that are not beyond the contents.
+    fn decode_used(&self, bits: &BitMatrix) -> (TileContent, bool) {
         match self.kind {
             Kind::Data { len } => {
                 let row = self.bit_lines / 8;
@@ -176,7 +208,7 @@ impl Format {
                                 *byte = bits.field(word_line, i * 8, 8);
                             }
                         }
-                        Row::Bytes(_) => {}
+                        Row::Bytes(_) | Row::Unused => {}
                     }
                 }
                 let (unit, entries) = header.split_at(4);

@@ -194,9 +194,49 @@ impl Library {
         self.visit(id, Place::default(), 0, &mut budget, true, found)
     }
 
+    /// The same without the structures of some names right below.
+    pub fn resolve_without<'a>(
+        &'a self,
+        id: StructureId,
+        most: u64,
+        skip: &dyn Fn(&[u8]) -> bool,
+        found: &mut dyn FnMut([i16; 2], Shape<'a>),
+    ) -> Result<(), Unresolved> {
+        let mut budget = most;
+        let mut elements = self.elements(id);
+        while let Some(element) = elements.read().map_err(|e| Unresolved::Malformed(id, e))? {
+            let skipped = matches!(&element, Element::Copy { name, .. } if skip(name));
+            if !skipped {
+                self.element(id, element, Place::default(), 0, &mut budget, true, found)?;
+            }
+        }
+        Ok(())
+    }
+
     fn visit<'a>(
         &'a self,
         id: StructureId,
+        place: Place,
+        depth: u32,
+        budget: &mut u64,
+        keep: bool,
+        found: &mut dyn FnMut([i16; 2], Shape<'a>),
+    ) -> Result<(), Unresolved> {
+        if depth > DEPTH {
+            return Err(Unresolved::TooMany(id));
+        }
+        let mut elements = self.elements(id);
+        while let Some(element) = elements.read().map_err(|e| Unresolved::Malformed(id, e))? {
+            self.element(id, element, place, depth, budget, keep, found)?;
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn element<'a>(
+        &'a self,
+        id: StructureId,
+        element: Element<'a>,
         place: Place,
         depth: u32,
         budget: &mut u64,
@@ -207,35 +247,29 @@ impl Library {
             *budget = budget.checked_sub(n).ok_or(Unresolved::TooMany(id))?;
             Ok(())
         }
-        if depth > DEPTH {
-            return Err(Unresolved::TooMany(id));
-        }
-        let mut elements = self.elements(id);
-        while let Some(element) = elements.read().map_err(|e| Unresolved::Malformed(id, e))? {
-            spend(budget, 1, id)?;
-            match element {
-                Element::Rectangle { layer, area } => found(layer, Shape::Rectangle(place.area(area))),
-                Element::Polygon { layer } => found(layer, Shape::Foreign),
-                Element::Other { .. } => found([0, 0], Shape::Foreign),
-                Element::Label { layer, at, text } => found(layer, Shape::Label(place.point(at), text)),
-                Element::Copy { name, turn, at, counts, steps } => {
-                    let Some(child) = self.find(name) else {
-                        return Err(Unresolved::Missing(id, name.to_vec()));
-                    };
-                    let kept = if keep { self.kept(child) } else { None };
-                    for column in 0..i64::from(counts[0]) {
-                        for row in 0..i64::from(counts[1]) {
-                            let at = [0, 1].map(|i| at[i] + column * steps[0][i] + row * steps[1][i]);
-                            let inner = place.then(Place { turn, at });
-                            spend(budget, 1, id)?;
-                            let Some(kept) = kept else {
-                                self.visit(child, inner, depth + 1, budget, keep, found)?;
-                                continue;
-                            };
-                            spend(budget, kept.len() as u64, id)?;
-                            for &(layer, area) in kept {
-                                found(layer, Shape::Rectangle(inner.area(area.map(i64::from))));
-                            }
+        spend(budget, 1, id)?;
+        match element {
+            Element::Rectangle { layer, area } => found(layer, Shape::Rectangle(place.area(area))),
+            Element::Polygon { layer } => found(layer, Shape::Foreign),
+            Element::Other { .. } => found([0, 0], Shape::Foreign),
+            Element::Label { layer, at, text } => found(layer, Shape::Label(place.point(at), text)),
+            Element::Copy { name, turn, at, counts, steps } => {
+                let Some(child) = self.find(name) else {
+                    return Err(Unresolved::Missing(id, name.to_vec()));
+                };
+                let kept = if keep { self.kept(child) } else { None };
+                for column in 0..i64::from(counts[0]) {
+                    for row in 0..i64::from(counts[1]) {
+                        let at = [0, 1].map(|i| at[i] + column * steps[0][i] + row * steps[1][i]);
+                        let inner = place.then(Place { turn, at });
+                        spend(budget, 1, id)?;
+                        let Some(kept) = kept else {
+                            self.visit(child, inner, depth + 1, budget, keep, found)?;
+                            continue;
+                        };
+                        spend(budget, kept.len() as u64, id)?;
+                        for &(layer, area) in kept {
+                            found(layer, Shape::Rectangle(inner.area(area.map(i64::from))));
                         }
                     }
                 }

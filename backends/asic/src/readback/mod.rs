@@ -2,13 +2,14 @@
 //! to the content of every tile.
 //!
 //! Nothing of the plan is used. Opening checks what all tiles rest on: the library's structure, that
-//! each tile is one base and one program, that each base is the array of its shape, and that each tile
-//! is placed once. Programs are decoded tile by tile when asked for, straight from the mapped file, so
+//! each tile is one base and one program, that each base is the array of its shape with the periphery that the generator
+//! draws, and that each tile is placed once. Programs are decoded tile by tile when asked for, straight from the mapped file, so
 //! memory does not grow with the model. The other file must hold the same cells and, decoded by the
 //! same rules from records of its own, the same bits.
 
 mod base;
 mod cuts;
+mod dies;
 mod format;
 mod library;
 mod oasis;
@@ -27,7 +28,7 @@ use pfmc_ir::tile::{TileContent, TileId, TileSource};
 use rayon::prelude::*;
 
 use crate::bits::BitMatrix;
-use crate::codes::{E0510, E0512, E0513, E0514, E0520, E0521, E0531};
+use crate::codes::{E0510, E0512, E0513, E0520, E0521, E0531};
 use crate::process::Process;
 use cuts::{Decoded, Findings, Nodes};
 use format::{Cell, Format};
@@ -96,24 +97,24 @@ impl<'a> RomReadBack<'a> {
             }
         }
         problems.check()?;
-        let shape = |t: &TileCells| (t.base, t.format.word_lines, t.format.bit_lines);
+        let shape = |t: &TileCells| (t.base, t.format.array);
         let bases: BTreeMap<_, ()> = cells.iter().map(|t| (shape(t), ())).collect();
         let keys: Vec<_> = bases.into_keys().collect();
         let checked: Vec<_> =
-            keys.par_iter().map(|&(base, w, b)| base::check(&library, base, process, w, b)).collect();
-        let mut boundaries = HashMap::new();
+            keys.par_iter().map(|&(base, [w, b])| base::check(&library, base, process, w, b)).collect();
+        let mut frames = HashMap::new();
         let mut problems = Diagnostics::new();
         for (key, checked) in keys.into_iter().zip(checked) {
             match checked {
-                Ok(boundary) => {
-                    boundaries.insert(key, boundary);
+                Ok(frame) => {
+                    frames.insert(key, frame);
                 }
                 Err(more) => problems.extend(more),
             }
         }
         problems.check()?;
-        let boundary = |tile: usize| cells.get(tile).and_then(|t| boundaries.get(&shape(t)).copied());
-        check_dies(process, program, &library, &boundary)?;
+        let frame = |tile: usize| cells.get(tile).and_then(|t| frames.get(&shape(t)));
+        dies::check(process, program, &library, &frame)?;
         let tiles = cells.into_iter().map(|t| (t.prog, t.format)).collect();
         Ok(RomReadBack { process, program, library, oasis: None, tiles })
     }
@@ -132,7 +133,8 @@ impl<'a> RomReadBack<'a> {
         else {
             return Err(Diagnostic::error(&E0521, format!("tile {id} does not exist")).into());
         };
-        let nodes = Nodes::new(self.process, format.word_lines, format.bit_lines);
+        let [word_lines, bit_lines] = format.array;
+        let nodes = Nodes::new(self.process, word_lines, bit_lines);
         let decoded = cuts::decode(
             |most, found| {
                 (self.library.resolve(prog, most, &mut |layer, shape| found(layer, shape)))
@@ -205,9 +207,10 @@ impl<'a> RomReadBack<'a> {
         got: &TileContent,
         want: &TileContent,
     ) -> Diagnostics {
-        let mut differ = BitMatrix::new(format.word_lines, format.bit_lines);
-        for word_line in 0..format.word_lines {
-            for bit_line in 0..format.bit_lines {
+        let [word_lines, bit_lines] = format.array;
+        let mut differ = BitMatrix::new(word_lines, bit_lines);
+        for word_line in 0..word_lines {
+            for bit_line in 0..bit_lines {
                 let (cell, bit) = format.cell(word_line, bit_line);
                 let want = format.value(want, cell) >> bit & 1 == 1;
                 if decoded.bits.get(word_line, bit_line) != want {
@@ -217,13 +220,13 @@ impl<'a> RomReadBack<'a> {
         }
         let full = self.process.tap_row.word_lines as usize;
         let mut findings = Findings::new();
-        for word_line in 0..format.word_lines {
-            for bit_line in 0..format.bit_lines {
+        for word_line in 0..word_lines {
+            for bit_line in 0..bit_lines {
                 if !differ.get(word_line, bit_line) {
                     continue;
                 }
                 let next = word_line + 1;
-                let pair = next < format.word_lines && next % full != 0 && differ.get(next, bit_line);
+                let pair = next < word_lines && next % full != 0 && differ.get(next, bit_line);
                 if pair {
                     differ.clear(next, bit_line);
                 }
@@ -348,6 +351,11 @@ fn same(a: &TileContent, b: &TileContent) -> bool {
     }
 }
 
+/// Name of a tile's cell.
+fn rom_name(tile: &str) -> String {
+    format!("{tile}_rom")
+}
+
 /// Name of a tile's program cell.
 fn prog_name(tile: &str) -> String {
     format!("{tile}_prog")
@@ -388,7 +396,7 @@ fn tile_cells(
     let find = |name: &str| {
         library.find(name.as_bytes()).ok_or_else(|| wrong(&E0512, format!("cell {name} is not in the file")))
     };
-    let cell = find(&tile.name)?;
+    let cell = find(&rom_name(&tile.name))?;
     let prog_name = prog_name(&tile.name);
     let prog = find(&prog_name)?;
     let mut base = None;
@@ -419,103 +427,6 @@ fn tile_cells(
         (Some(base), 1) => Ok(TileCells { base, prog, format }),
         (None, _) => Err(wrong(&E0513, "it has no base".to_owned())),
         _ => Err(wrong(&E0513, format!("it has {programs} references to {prog_name}"))),
-    }
-}
-
-/// Every tile lies in one die, once, unturned, inside the reticle and clear of the others.
-fn check_dies(
-    process: &Process,
-    program: &TileProgram,
-    library: &Library,
-    boundary: &dyn Fn(usize) -> Option<[i64; 4]>,
-) -> Result<(), Diagnostics> {
-    let by_name: HashMap<&[u8], usize> =
-        program.tiles.iter().enumerate().map(|(i, t)| (t.name.as_bytes(), i)).collect();
-    let mut placed = vec![0u32; program.tiles.len()];
-    let mut findings = Findings::new();
-    for die in 0u32.. {
-        let name = format!("die{die}");
-        let Some(cell) = library.find(name.as_bytes()) else { break };
-        let report = |text: String| Diagnostic::error(&E0514, format!("cell {name}: {text}"));
-        let mut outline = None;
-        let mut areas = Vec::new();
-        let mut elements = library.elements(cell);
-        loop {
-            let element = match elements.read() {
-                Ok(Some(element)) => element,
-                Ok(None) => break,
-                Err(e) => {
-                    let malformed = library::Unresolved::Malformed(cell, e);
-                    return Err(library.explain("placement", &malformed).into());
-                }
-            };
-            match element {
-                Element::Rectangle { layer, area }
-                    if layer == [process.layers.boundary.layer, process.layers.boundary.datatype]
-                        && outline.is_none() =>
-                {
-                    outline = Some(area);
-                }
-                Element::Copy { name, turn, at, counts, .. } => {
-                    let shown = || String::from_utf8_lossy(name).into_owned();
-                    let Some(&tile) = by_name.get(name) else {
-                        findings.push(|| report(format!("{} is no tile of the program", shown())));
-                        continue;
-                    };
-                    if !turn.is_none() || counts != [1, 1] {
-                        findings.push(|| report(format!("tile {} is turned or repeated", shown())));
-                    }
-                    placed[tile] += 1;
-                    if let Some([x0, y0, x1, y1]) = boundary(tile) {
-                        areas.push(([x0 + at[0], y0 + at[1], x1 + at[0], y1 + at[1]], tile));
-                    }
-                }
-                _ => findings.push(|| report("it holds a shape that is not its boundary".to_owned())),
-            }
-        }
-        let reticle = [process.reticle.width_nm, process.reticle.height_nm];
-        match outline {
-            None => findings.push(|| report("it has no boundary".to_owned())),
-            Some(o) => {
-                if o[2] - o[0] > reticle[0] || o[3] - o[1] > reticle[1] {
-                    findings.push(|| report(format!("its boundary {o:?} nm is larger than the reticle")));
-                }
-                for (a, tile) in &areas {
-                    if a[0] < o[0] || a[1] < o[1] || a[2] > o[2] || a[3] > o[3] {
-                        let tile = &program.tiles[*tile].name;
-                        findings.push(|| report(format!("tile {tile} at {a:?} nm leaves the boundary")));
-                    }
-                }
-            }
-        }
-        overlaps(areas, &mut |a, b| {
-            let (a, b) = (&program.tiles[a].name, &program.tiles[b].name);
-            findings.push(|| report(format!("tiles {a} and {b} overlap")));
-        });
-    }
-    for (tile, &count) in program.tiles.iter().zip(&placed) {
-        if count != 1 {
-            findings.push(|| {
-                Diagnostic::error(&E0514, format!("tile {} is placed {count} times", tile.name))
-                    .at(&tile.origin)
-            });
-        }
-    }
-    findings.into_diagnostics().check()
-}
-
-/// Reports tiles whose areas share a point inside: a sweep along x.
-fn overlaps(mut areas: Vec<([i64; 4], usize)>, found: &mut dyn FnMut(usize, usize)) {
-    areas.sort_unstable();
-    let mut open: Vec<([i64; 4], usize)> = Vec::new();
-    for (a, tile) in areas {
-        open.retain(|(b, _)| b[2] > a[0]);
-        for (b, other) in &open {
-            if a[1] < b[3] && b[1] < a[3] {
-                found(*other, tile);
-            }
-        }
-        open.push((a, tile));
     }
 }
 

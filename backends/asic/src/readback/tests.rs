@@ -3,19 +3,23 @@
 use super::*;
 use crate::sink::Sink;
 use crate::stream::Cells;
-use crate::tests::{Model, mixed, noise, process};
+use crate::tests::{Model, bare, mixed, noise, process};
 use library::Shape;
 
-fn open(model: &Model, bytes: Vec<u8>) -> Result<Vec<Diagnostics>, Diagnostics> {
-    let process = process();
-    let read = RomReadBack::of_bytes(&process, &model.program, Box::new(bytes))?;
+fn open(process: &Process, model: &Model, bytes: Vec<u8>) -> Result<Vec<Diagnostics>, Diagnostics> {
+    let read = RomReadBack::of_bytes(process, &model.program, Box::new(bytes))?;
     let checked = model.contents.iter().enumerate().map(|(i, c)| read.check(TileId(i as u32), c));
     Ok(checked.filter_map(Result::err).collect())
 }
 
 /// All problems of a layout as text, whatever stage finds them.
 fn problems(model: &Model, bytes: Vec<u8>) -> Vec<String> {
-    let all = match open(model, bytes) {
+    problems_by(&process(), model, bytes)
+}
+
+/// The same by another process.
+fn problems_by(process: &Process, model: &Model, bytes: Vec<u8>) -> Vec<String> {
+    let all = match open(process, model, bytes) {
         Ok(by_tile) => by_tile.into_iter().flat_map(|d| d.0).collect(),
         Err(d) => d.0,
     };
@@ -121,7 +125,9 @@ fn faults_in_scales_unit_data_and_unused_cells_are_named() {
     for (tile, node, column, expected) in [
         ("w0", 33, 4, "bit 0 of the scale of rows 0..32, column 1, which reads"),
         ("w0", 33, 4, "bit 4 of the scale of rows 0..32, column 1, which reads"),
-        ("d0", 1, 17, "tile d0: word line 0, bit line 17: bit 1 of byte 2, which reads"),
+        // The macro's word line 1 is beyond the data.
+        ("d0", 1, 17, "tile d0: word lines 0 and 1, bit line 17: bit 1 of byte 2, which reads"),
+        ("d0", 1, 17, "; a cell that nothing uses, which reads 1 for 0"),
         ("d0", 1, 17, "tensor \"bias.0\""),
         ("w1", 14, 10, "bit 10 of the unit, which reads"),
     ] {
@@ -138,7 +144,7 @@ fn faults_in_scales_unit_data_and_unused_cells_are_named() {
         cuts[i] = other_site(cuts[i]);
     });
     let got = problems(&model, bytes);
-    assert!(got[0].contains("word line 14, bit line 60: a cell that nothing uses"), "{got:#?}");
+    assert!(got[0].contains("word lines 14 and 15, bit line 60: a cell that nothing uses"), "{got:#?}");
 }
 
 #[test]
@@ -296,13 +302,13 @@ fn tiles_must_be_one_base_and_one_program_placed_once() {
         let library = Library::new(Box::new(bytes.clone())).unwrap();
         let p = process();
         let f = Format::of(&p, &model.program, TileId(0)).unwrap();
-        let name = format!("base_{}x{}", f.word_lines, f.bit_lines);
+        let name = format!("base_{}x{}", f.array[0], f.array[1]);
         library.find(name.as_bytes()).unwrap();
         name
     };
     let tile = |write: &dyn Fn(&mut Cells)| {
-        let bytes = replace(&bytes, "w0", |c| {
-            c.begin("w0").unwrap();
+        let bytes = replace(&bytes, "w0_rom", |c| {
+            c.begin("w0_rom").unwrap();
             write(c);
             c.end().unwrap();
         });
@@ -353,38 +359,109 @@ fn tiles_must_be_one_base_and_one_program_placed_once() {
     ] {
         assert!(problem.contains(expected), "{expected}: {problem}");
     }
+}
+
+#[test]
+fn arrays_alone_are_placed_once() {
+    let (rom, model) = (bare(), mixed());
+    let bytes = model.file(&rom, "layout.gds");
     let die = |names: &[(&str, [i64; 2])]| {
         let bytes = replace(&bytes, "die0", |c| {
             c.begin("die0").unwrap();
-            c.rectangle(process().layers.boundary, [0, 0, 900_000, 900_000]).unwrap();
+            c.rectangle(process().layers.boundary, [0, 0, 3_000_000, 3_000_000]).unwrap();
             for (name, at) in names {
                 c.copy(name, *at).unwrap();
             }
             c.end().unwrap();
         });
-        problems(&model, bytes).join("\n")
+        problems_by(rom.process(), &model, bytes).join("\n")
     };
-    let all = [("w0", [20_000, 20_000]), ("w1", [20_000, 120_000]), ("d0", [20_000, 240_000])];
+    let all =
+        [("w0_rom", [300_000, 300_000]), ("w1_rom", [300_000, 600_000]), ("d0_rom", [300_000, 900_000])];
     assert!(die(&all).contains("tile w2 is placed 0 times"));
-    let others = [("w2", 360_000), ("w3", 480_000), ("w4", 600_000), ("w5", 720_000)];
-    let good: Vec<_> = all.into_iter().chain(others.map(|(name, y)| (name, [20_000, y]))).collect();
+    let others = [("w2_rom", 1_200_000), ("w3_rom", 1_500_000), ("w4_rom", 1_800_000), ("w5_rom", 2_100_000)];
+    let good: Vec<_> = all.into_iter().chain(others.map(|(name, y)| (name, [300_000, y]))).collect();
     assert_eq!(die(&good), "");
-    let twice: Vec<_> = good.iter().copied().chain([("w0", [400_000, 20_000])]).collect();
+    let twice: Vec<_> = good.iter().copied().chain([("w0_rom", [2_000_000, 300_000])]).collect();
     assert!(die(&twice).contains("tile w0 is placed 2 times"));
     let over: Vec<_> =
-        good.iter().map(|&(n, at)| (n, if n == "w1" { [25_000, 25_000] } else { at })).collect();
+        good.iter().map(|&(n, at)| (n, if n == "w1_rom" { [305_000, 305_000] } else { at })).collect();
     assert!(die(&over).contains("tiles w0 and w1 overlap"), "{}", die(&over));
     let out: Vec<_> =
-        good.iter().map(|&(n, at)| (n, if n == "w1" { [880_000, 25_000] } else { at })).collect();
+        good.iter().map(|&(n, at)| (n, if n == "w1_rom" { [2_980_000, 300_000] } else { at })).collect();
     assert!(die(&out).contains("leaves the boundary"));
     let foreign: Vec<_> = good.iter().copied().chain([("base_tap", [0, 0])]).collect();
     assert!(die(&foreign).contains("base_tap is no tile of the program"));
 }
 
+/// The layout with elements added at the start of a cell.
+fn with_more(bytes: &[u8], cell: &str, write: impl FnOnce(&mut Cells)) -> Vec<u8> {
+    let library = Library::new(Box::new(bytes.to_vec())).unwrap();
+    let start = library.elements(library.find(cell.as_bytes()).unwrap()).offset();
+    let mut cells = Cells::new(0);
+    write(&mut cells);
+    [&bytes[..start], &cells.into_bytes(), &bytes[start..]].concat()
+}
+
 #[test]
-fn every_part_of_a_base_is_checked() {
-    let model = Model::new().codes(70, 9, 4, 32, 1);
+fn what_lies_on_a_die_beside_macros_harms_none() {
+    let model = Model::new().codes(20, 9, 4, 8, 1).data(100, 2);
     let bytes = model.layout();
+    let p = process();
+    let library = Library::new(Box::new(bytes.clone())).unwrap();
+    // Where the tiles and the straps are.
+    let mut elements = library.elements(library.find(b"die0").unwrap());
+    let (mut at, mut straps, mut uncut) = (None, Vec::new(), Vec::new());
+    let mut start = elements.offset();
+    while let Some(element) = elements.read().unwrap() {
+        match element {
+            Element::Copy { name: b"w0_rom", at: origin, .. } => at = Some(origin),
+            Element::Copy { name: b"base_via4", .. } => {
+                uncut.push([&bytes[..start], &bytes[elements.offset()..]].concat());
+            }
+            Element::Rectangle { layer: [72, 20], area } => {
+                straps.push((area, [&bytes[..start], &bytes[elements.offset()..]].concat()));
+            }
+            _ => {}
+        }
+        start = elements.offset();
+    }
+    let [x, y] = at.unwrap();
+    assert!(straps.len() > 8 && uncut.len() > 8);
+    let with = |write: &dyn Fn(&mut Cells)| problems(&model, with_more(&bytes, "die0", write)).join("\n");
+    let met2 = with(&|c| c.rectangle(p.layers.met2, [x, y, x + 500, y + 500]).unwrap());
+    assert!(met2.contains("on layer 69/20, which tiles alone may have"), "{met2}");
+    let tap = with(&|c| c.copy("base_tap", [x, y]).unwrap());
+    assert!(tap.contains("E0514") && tap.contains("layer 67/44"), "{tap}");
+    let over = with(&|c| c.rectangle(p.layers.met4, [x, y, x + 500, y + 500]).unwrap());
+    assert!(over.contains("lies over tile w0 and on no pin of it"), "{over}");
+    // A ring without its metal leaves cuts on nothing; one bridge joins the two nets.
+    for (area, without) in &straps {
+        let got = problems(&model, without.clone()).join("\n");
+        assert!(got.contains("E0509"), "{area:?}: {got}");
+    }
+    let [a, b] = [straps[4].0, straps[5].0];
+    let bridge = [a[0].max(b[0]) + 100, a[1].min(b[1]), a[0].max(b[0]) + 1800, a[3].max(b[3])];
+    let short = with(&|c| c.rectangle(p.die.met5, bridge).unwrap());
+    assert!(short.contains("the supply and ground meet"), "{short}");
+    // Without any of the cuts to its straps the tile has no power.
+    let vias = replace(&bytes, "base_vias0_32x48", |c| {
+        c.begin("base_vias0_32x48").unwrap();
+        c.end().unwrap();
+    });
+    let got = problems(&model, vias).join("\n");
+    assert!(got.contains("a pin VPWR of tile w0 is not joined to the ring of that net"), "{got}");
+    // Lanes over the other tile.
+    let lanes = with(&|c| c.copy("base_lanes_32x48_u4_3", [x, y]).unwrap());
+    assert!(lanes.contains("an outline of lanes overlaps"), "{lanes}");
+}
+
+#[test]
+fn every_part_of_an_array_alone_is_checked() {
+    let rom = bare();
+    let problems = |model: &Model, bytes: Vec<u8>| problems_by(rom.process(), model, bytes);
+    let model = Model::new().codes(70, 9, 4, 32, 1);
+    let bytes = model.file(&rom, "layout.gds");
     assert_eq!(problems(&model, bytes.clone()), [""; 0]);
     // Every cell of the base array without any one of its elements, and with any one moved.
     let names: Vec<String> = {
@@ -426,9 +503,56 @@ fn every_part_of_a_base_is_checked() {
 }
 
 #[test]
+fn every_part_of_a_macro_is_checked() {
+    let model = Model::new().codes(10, 3, 4, 32, 1);
+    let bytes = model.layout();
+    assert_eq!(problems(&model, bytes.clone()), [""; 0]);
+    let library = Library::new(Box::new(bytes.clone())).unwrap();
+    // All cells of the base, from its own down.
+    let mut names = vec![b"base_16x32".to_vec()];
+    let mut next = 0;
+    while let Some(name) = names.get(next).cloned() {
+        let mut elements = library.elements(library.find(&name).unwrap());
+        while let Some(element) = elements.read().unwrap() {
+            if let Element::Copy { name, .. } = element
+                && !names.iter().any(|n| n == name)
+            {
+                names.push(name.to_vec());
+            }
+        }
+        next += 1;
+    }
+    assert!(names.len() > 15, "{names:?}");
+    let mut checked = 0;
+    for name in names {
+        let mut elements = library.elements(library.find(&name).unwrap());
+        let mut parts = Vec::new();
+        let mut start = elements.offset();
+        while elements.read().unwrap().is_some() {
+            parts.push(start..elements.offset());
+            start = elements.offset();
+        }
+        // Of the many elements of a cell a few that lie apart.
+        let step = parts.len().div_ceil(9);
+        for range in parts.into_iter().step_by(step) {
+            let without = [&bytes[..range.start], &bytes[range.end..]].concat();
+            let doubled = [&bytes[..range.end], &bytes[range.start..]].concat();
+            for damaged in [without, doubled] {
+                let got = problems(&model, damaged);
+                let name = String::from_utf8_lossy(&name);
+                assert!(got.iter().all(|p| p.contains("E0515")), "{name} {range:?}: {got:#?}");
+                assert!(!got.is_empty(), "{name} {range:?}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 150, "{checked}");
+}
+
+#[test]
 fn a_file_cut_short_anywhere_is_an_error() {
     let model = Model::new().codes(3, 2, 4, 2, 1);
-    let bytes = model.layout();
+    let bytes = model.file(&bare(), "layout.gds");
     for end in (0..bytes.len()).step_by(7).chain(bytes.len() - 6..bytes.len()) {
         let got = problems(&model, bytes[..end].to_vec());
         assert!(got.len() == 1 && got[0].contains("E0511"), "{end}: {got:#?}");
@@ -440,7 +564,8 @@ fn a_file_cut_short_anywhere_is_an_error() {
 #[test]
 fn no_damage_changes_a_weight_unnoticed_or_ends_in_a_panic() {
     let model = Model::new().codes(20, 5, 4, 8, 1).data(40, 2);
-    let bytes = model.layout();
+    let rom = bare();
+    let bytes = model.file(&rom, "layout.gds");
     let mut next = noise(7);
     let (mut noticed, mut harmless) = (0, 0);
     for round in 0..2000 {
@@ -451,10 +576,20 @@ fn no_damage_changes_a_weight_unnoticed_or_ends_in_a_panic() {
         } else {
             damaged[at] = next() as u8;
         }
-        if problems(&model, damaged).is_empty() { harmless += 1 } else { noticed += 1 }
+        if problems_by(rom.process(), &model, damaged).is_empty() { harmless += 1 } else { noticed += 1 }
     }
     // Dates, labels' letters, implants and flags of no meaning are all that may change.
     assert!(noticed > 3 * harmless, "{noticed} {harmless}");
+    // Of macros all shapes and texts are checked: dates and flags are left.
+    let bytes = model.layout();
+    let (mut noticed, mut harmless) = (0, 0);
+    for _ in 0..150 {
+        let mut damaged = bytes.clone();
+        let at = (next() % bytes.len() as u64) as usize;
+        damaged[at] ^= 1 << (next() % 8);
+        if problems(&model, damaged).is_empty() { harmless += 1 } else { noticed += 1 }
+    }
+    assert!(noticed > 10 * harmless, "{noticed} {harmless}");
 }
 
 #[test]
@@ -476,20 +611,21 @@ fn the_weights_reach_no_layer_but_the_cuts() {
     let cut = [67, 44];
     assert_ne!(a.remove(&cut).unwrap(), b.remove(&cut).unwrap());
     assert_eq!(a, b);
-    assert_eq!(a.len(), 18);
+    // All layers of sky130.toml but the programmed one and pins and labels of li1, met1 and met2.
+    assert_eq!(a.len(), 25, "{:?}", a.keys());
 }
 
 #[test]
 fn met1_leaves_the_clear_area_that_its_density_rule_asks_for() {
     let model = Model::new().codes(120, 24, 4, 32, 1);
-    let bytes = model.layout();
+    let bytes = model.file(&bare(), "layout.gds");
     let library = Library::new(Box::new(bytes)).unwrap();
     let process = process();
     let format = Format::of(&process, &model.program, TileId(0)).unwrap();
     let layer = |l: crate::process::Layer| [l.layer, l.datatype];
     let (mut metal, mut boundary) = (Vec::new(), [0; 4]);
     library
-        .resolve(library.find(b"w0").unwrap(), 1 << 22, &mut |at, shape| match shape {
+        .resolve(library.find(b"w0_rom").unwrap(), 1 << 22, &mut |at, shape| match shape {
             Shape::Rectangle(area) if at == layer(process.layers.met1) => metal.push(area),
             Shape::Rectangle(area) if at == layer(process.layers.boundary) => boundary = area,
             _ => {}
@@ -518,8 +654,12 @@ fn met1_leaves_the_clear_area_that_its_density_rule_asks_for() {
 
 /// Problems of a GDSII file and an OASIS file together, by code.
 fn both(model: &Model, gds: Vec<u8>, oasis: Vec<u8>) -> Vec<String> {
-    let process = process();
-    let all = RomReadBack::of_bytes(&process, &model.program, Box::new(gds))
+    both_by(&process(), model, gds, oasis)
+}
+
+/// The same by another process.
+fn both_by(process: &Process, model: &Model, gds: Vec<u8>, oasis: Vec<u8>) -> Vec<String> {
+    let all = RomReadBack::of_bytes(process, &model.program, Box::new(gds))
         .and_then(|read| read.with_oasis(Box::new(oasis)))
         .map(|read| {
             let checked = model.contents.iter().enumerate().map(|(i, c)| read.check(TileId(i as u32), c));
@@ -563,13 +703,17 @@ fn both_files_hold_one_layout() {
     assert!(both(&a, a.layout(), b.oasis())[0].contains("E0531"));
     let more = Model::new().codes(40, 9, 4, 32, 1).data(40, 2);
     assert!(both(&more, more.layout(), a.oasis()).iter().any(|p| p.contains("cell d0_prog of layout.gds")));
-    assert!(both(&a, a.layout(), more.oasis()).iter().any(|p| p.contains("cell d0 is not in layout.gds")));
+    assert!(
+        both(&a, a.layout(), more.oasis()).iter().any(|p| p.contains("cell d0_rom is not in layout.gds"))
+    );
 }
 
 #[test]
 fn no_damage_of_the_oasis_file_goes_unnoticed() {
     let model = Model::new().codes(20, 5, 4, 8, 1).data(40, 2);
-    let (gds, bytes) = (model.layout(), model.oasis());
+    let rom = bare();
+    let both = |model: &Model, gds, oasis| both_by(rom.process(), model, gds, oasis);
+    let (gds, bytes) = (model.file(&rom, "layout.gds"), model.file(&rom, "layout.oas"));
     let mut next = noise(7);
     let mut harmless = 0;
     for round in 0..1500 {

@@ -35,8 +35,8 @@ use pfmc_ir::tile::{Levels, MatrixId, Scheme, TileId, TileKind};
 use crate::bits::BitMatrix;
 use crate::codes::E0503;
 use crate::encode::{self, Contents};
+use crate::macros::MacroShape;
 use crate::macros::circuit::address_bits;
-use crate::macros::{MacroShape, SENSE_BIT_LINES};
 use crate::process::Process;
 
 /// The modules that all tiles share: name of a file and its text.
@@ -100,13 +100,7 @@ impl TileRtl {
             let text = format!("tile {id} holds no codes: there is nothing to multiply with");
             return Err(Diagnostic::error(&E0503, text).into());
         };
-        let (per_row, segment) = (process.logic.word_lines, process.strap.columns);
-        let unit = if array.bit_lines <= segment { SENSE_BIT_LINES } else { segment };
-        let rom = MacroShape {
-            word_lines: array.word_lines.next_multiple_of(per_row).max(2 * per_row),
-            bit_lines: array.bit_lines.next_multiple_of(unit),
-            mux,
-        };
+        let rom = MacroShape::holding(process, array.word_lines, array.bit_lines, mux);
         rom.check(process)?;
         let group = group.min(k);
         let sum_bits = signed_bits(numerics::accumulator_bound(u64::from(k), scheme));
@@ -135,6 +129,16 @@ impl TileRtl {
     /// Columns: sums a vector.
     pub fn n(&self) -> u32 {
         self.n
+    }
+
+    /// Bits of a code.
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// What codes stand for.
+    pub fn levels(&self) -> Levels {
+        self.levels
     }
 
     /// The macro.

@@ -25,6 +25,22 @@ fn lanes_cover_whole_columns() {
 }
 
 #[test]
+fn roms_have_the_pins_of_the_macros_in_the_layout() {
+    let p = process();
+    for (k, n, bits, mux) in [(20, 40, 4, 16), (480, 256, 4, 16), (30, 9, 3, 8)] {
+        let t = tile(k, n, bits, 32, mux);
+        let rom = crate::macros::Macro::new(&p, t.rom()).unwrap();
+        let [a, q] = t.rom_pins();
+        let logic: Vec<String> = ["CLK".to_owned(), "CE".to_owned()].into_iter().chain(a).chain(q).collect();
+        assert_eq!(rom.pins()[..logic.len()], logic, "{k} x {n}");
+        // And they are of the shape that the layout's bases have.
+        let model = Model::new().codes(k, n, bits, 32, 1);
+        let (_, used) = encode::contents(&p, &model.program, TileId(0)).unwrap();
+        assert_eq!(t.rom().array(), crate::base::shape(&p, used));
+    }
+}
+
+#[test]
 fn registers_are_as_wide_as_the_largest_sums() {
     let t = tile(448, 256, 4, 32, 16);
     // 448 * 7 * 127 * 255 = 101,559,360 < 2^27; 32 * 7 * 127 = 28,448 < 2^15.

@@ -64,6 +64,20 @@ fn the_abstract_is_that_of_the_layout_and_a_moved_pin_is_found() {
 }
 
 #[test]
+fn both_formats_are_one_layout_and_other_weights_change_the_programming_layer_alone() {
+    let folder = Folder::new(72, 128, 8);
+    let differ = |a: &str, b: &str| script("xor.py", &[&folder.text(a), &folder.text(b), "rom"]);
+    assert_eq!(differ("rom.gds", "rom.oas"), "");
+    let layer = std::fs::read_to_string(folder.path("weight-layers.txt")).unwrap();
+    let [_, layer, datatype] = layer.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{layer}") };
+    assert_eq!(differ("rom.gds", "rom_other.oas").trim(), format!("{layer}/{datatype}"));
+    // A macro whose base differs: another number of bit lines an output.
+    let other = Folder::new(72, 128, 16);
+    let found = script("xor.py", &[&folder.text("rom.gds"), &other.text("rom.oas"), "rom"]);
+    assert!(found.lines().count() > 3, "{found}");
+}
+
+#[test]
 fn two_tools_read_liberty_and_times_are_those_of_the_file() {
     let folder = Folder::new(64, 64, 16);
     let timing = Timing::parse(pfmc_asic::SKY130_TIMING).unwrap();

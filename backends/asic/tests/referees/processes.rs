@@ -37,7 +37,7 @@ fn sg13g2(layout: &Path, cell: &str) -> Vec<String> {
 fn decks_find_nothing_in_arrays_programmed_on_via() {
     for (k, n) in SHAPES {
         let (_dir, layout) = layout("sky130-via1", &block(k, n, k));
-        let found = both_decks(Path::new(&layout), "t");
+        let found = both_decks(Path::new(&layout), "t_rom");
         assert!(found.is_empty(), "{k} x {n}: {found:#?}");
     }
 }
@@ -46,7 +46,7 @@ fn decks_find_nothing_in_arrays_programmed_on_via() {
 fn the_deck_of_sg13g2_finds_nothing_in_arrays() {
     for (k, n) in SHAPES {
         let (_dir, layout) = layout("sg13g2", &block(k, n, k));
-        let found = sg13g2(Path::new(&layout), "t");
+        let found = sg13g2(Path::new(&layout), "t_rom");
         assert!(found.is_empty(), "{k} x {n}: {found:#?}");
     }
 }
@@ -55,7 +55,7 @@ fn the_deck_of_sg13g2_finds_nothing_in_arrays() {
 fn faults(process: &str) -> (tempfile::TempDir, String, std::path::PathBuf) {
     let (dir, layout) = layout(process, &block(5, 8, 1));
     let faults = dir.path().join("faults.gds");
-    let list = script("faults.py", &[&layout, "t", &process_file(process), faults.to_str().unwrap()]);
+    let list = script("faults.py", &[&layout, "t_rom", &process_file(process), faults.to_str().unwrap()]);
     (dir, list, faults)
 }
 
@@ -94,7 +94,7 @@ fn weights_change_one_layer_of_each_process_and_both_files_hold_it() {
 fn conductors_of_the_other_processes_leave_the_clear_area() {
     for (process, conductors) in [("sky130-via1", 4), ("sg13g2", 3)] {
         let (_dir, layout) = layout(process, &block(119, 64, 1));
-        let shares = script("density.py", &[&layout, "t", &process_file(process)]);
+        let shares = script("density.py", &[&layout, "t_rom", &process_file(process)]);
         assert_eq!(shares.lines().count(), conductors);
         for line in shares.lines() {
             let share: f64 = line.split(' ').nth(1).unwrap().parse().unwrap();
@@ -108,7 +108,7 @@ fn taps_of_arrays_are_near_and_antennas_small_and_seeded_faults_are_found() {
     for process in ["sky130", "sky130-via1", "sg13g2"] {
         let (_dir, layout) = layout(process, &block(119, 16, 1));
         let check = |more: &[&str]| {
-            let mut arguments = vec![layout.as_str(), "t"];
+            let mut arguments = vec![layout.as_str(), "t_rom"];
             arguments.extend(more);
             arguments.push("--process");
             let file = process_file(process);

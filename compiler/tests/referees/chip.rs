@@ -1,0 +1,53 @@
+//! A retrained model on an existing chip: one mask changes, and nothing of the logic.
+
+use std::path::Path;
+use std::process::Command;
+
+use pfmc::compile::Options;
+use pfmc::verify::open;
+use pfmc_asic::process::Process;
+use pfmc_asic::rtl;
+use pfmc_ir::backend::ProcessText;
+
+use crate::common::referee::{python, root};
+use crate::common::{build, options, retrained};
+
+/// What a script of `fixtures/referees/asic` prints.
+fn script(name: &str, arguments: &[&str]) -> String {
+    let script = root().join("fixtures/referees/asic").join(name);
+    let done = Command::new(python()).arg(script).args(arguments).output().unwrap();
+    assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// KLayout's comparison of two layouts: the layers of the die on which they differ.
+fn differing(a: &Path, b: &Path) -> Vec<String> {
+    let text = script("xor.py", &[&a.display().to_string(), &b.display().to_string(), "die0"]);
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_retrained_model_changes_the_programming_mask_and_no_logic() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, held] = ["first", "held"].map(|name| dir.path().join(name));
+    build(&options("kjv_lm.onnx", "asic", &first)).unwrap();
+    let other = Options {
+        model: retrained("kjv_lm.onnx", dir.path()),
+        base: Some(first.clone()),
+        ..options("kjv_lm.onnx", "asic", &held)
+    };
+    build(&other).unwrap();
+    assert_eq!(differing(&first.join("layout.oas"), &held.join("layout.oas")), ["67/44"]);
+    // A shape of a macro that is moved is seen.
+    let moved = dir.path().join("moved.oas");
+    let from = held.join("layout.oas").display().to_string();
+    script("move_cut.py", &[&from, &moved.display().to_string(), "base_group", "68/44"]);
+    assert_eq!(differing(&first.join("layout.oas"), &moved), ["67/44", "68/44"]);
+    let files = [&first, &held].map(|folder| {
+        let opened = open(folder).unwrap();
+        let toml = std::fs::read_to_string(folder.join("process.toml")).unwrap();
+        let process = Process::open(&ProcessText { name: "sky130".into(), toml }).unwrap();
+        rtl::program(&process, &opened.program, process.mux().unwrap()).unwrap().files
+    });
+    assert!(files[0].len() > 5 && files[0] == files[1]);
+}
