@@ -62,7 +62,8 @@ pfmc_ir::codes! {
     E0515 "the base array is not the array of this process"
         "The base cell is flattened and its word lines, diffusion strips, node contacts, pads, rails, \
          ground cuts and labels are compared with the positions the process file gives. A shape that is \
-         missing, moved, doubled or extra would change which transistor a cut programs."
+         missing, moved, doubled or extra would change which transistor a cut programs. Around and over the array of a macro every \
+         shape and label is compared with what the generator draws for the shape: what differs is damage, or another version's work."
     E0516 "a shape of the program is not a cut on a site"
         "A program cell holds nothing but cuts: squares of the process's cut size on the cut layer, each \
          on one of the two sites of a node. The message has the shape's position and layer. A shape on \
