@@ -17,6 +17,33 @@ pub enum FormFactor {
     Gaussian([f64; 3]),
 }
 
+/// What is read of an output by homodyne.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quadrature {
+    /// One quadrature: a weight a grating, real.
+    Single,
+    /// Both: two weights a grating, those of columns 2j and 2j + 1 as real and imaginary part of output j.
+    Dual,
+}
+
+impl Quadrature {
+    /// Name in process files and schedules.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quadrature::Single => "single",
+            Quadrature::Dual => "dual",
+        }
+    }
+
+    /// Real weights one grating holds.
+    pub fn weights_a_grating(self) -> usize {
+        match self {
+            Quadrature::Single => 1,
+            Quadrature::Dual => 2,
+        }
+    }
+}
+
 /// A validated glass process. Lengths in micrometres unless the name says otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Process {
@@ -28,6 +55,8 @@ pub struct Process {
     pub index: f64,
     /// Angle in glass of the centres of the input (negative) and output (positive) ports, degrees.
     pub theta0_deg: f64,
+    /// What is read of an output.
+    pub quadrature: Quadrature,
     /// Raster pitch along x, y and depth.
     pub voxel_um: [f64; 3],
     /// Shape of a voxel.
@@ -52,6 +81,8 @@ pub struct Process {
     pub kappa_min: f64,
     /// Conjugate-gradient steps.
     pub cg_steps: usize,
+    /// Projections that bring the hologram into the range of the levels.
+    pub clip_steps: usize,
     /// Most steps of level flips.
     pub flip_steps: usize,
     /// Signal-to-noise ratio at which flips stop, dB.
@@ -129,6 +160,14 @@ impl Process {
         let mut f = Fields { name, root, diags: Diagnostics::new() };
         let big = 1e9;
         let form = f.text("voxel", "form_factor");
+        let quadrature = match f.text("optics", "quadrature").as_deref() {
+            Some("dual") => Quadrature::Dual,
+            Some("single") | None => Quadrature::Single,
+            Some(other) => {
+                f.problem("optics.quadrature", &format!("is {other:?}, not \"single\" or \"dual\""));
+                Quadrature::Single
+            }
+        };
         let fwhm = ["fwhm_x_um", "fwhm_y_um", "fwhm_z_um"].map(|k| f.number("voxel", k, 1e-3, 100.0));
         let form_factor = match form.as_deref() {
             Some("gaussian") => FormFactor::Gaussian(fwhm),
@@ -142,6 +181,7 @@ impl Process {
             name: name.to_owned(),
             wavelength_um: f.number("optics", "wavelength_um", 0.1, 20.0),
             index: f.number("optics", "index", 1.0, 4.0),
+            quadrature,
             theta0_deg: f.number("optics", "theta0_deg", 0.1, 80.0),
             voxel_um: ["x_um", "y_um", "z_um"].map(|k| f.number("voxel", k, 1e-2, 100.0)),
             form_factor,
@@ -155,6 +195,7 @@ impl Process {
             height_per_row_pair_um: f.number("tile", "height_per_row_pair_um", 1e-2, 1e3),
             kappa_min: f.number("tile", "kappa_min", 0.0, 100.0),
             cg_steps: f.count("design", "cg_steps", 1, 1000),
+            clip_steps: f.count("design", "clip_steps", 0, 100),
             flip_steps: f.count("design", "flip_steps", 0, 10_000),
             snr_target_db: f.number("design", "snr_target_db", 0.0, 100.0),
             snr_min_db: f.number("design", "snr_min_db", -100.0, 100.0),

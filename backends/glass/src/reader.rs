@@ -460,7 +460,7 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
     };
     let volume = u64::from(nx).checked_mul(u64::from(ny)).and_then(|v| v.checked_mul(u64::from(nz)));
     let ports = [r.columns, r.rows_in, r.rows_out, r.output_row_step, r.carrier];
-    if nx % 2 != 0 || ny % 2 != 0 || !volume.is_some_and(|v| v > 0 && v <= VOXELS_MAX) {
+    if nx % 2 != 0 || ny % 2 != 0 || nz % 2 != 0 || !volume.is_some_and(|v| v > 0 && v <= VOXELS_MAX) {
         return Err(bad(format!("{nx} x {ny} x {nz} voxels are out of range")));
     }
     let (rows, columns) = (facts.rows_max, facts.columns_max);

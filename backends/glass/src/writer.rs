@@ -192,8 +192,7 @@ impl<'a> GlassPlan<'a> {
     /// read. Powers of independent errors add.
     fn written_snr_db(&self, g: &Geometry, d: &Design) -> f64 {
         let p = self.process;
-        // Mean square of the written index change, bias included, in units of dn_rms squared.
-        let written = p.clip_sigma * p.clip_sigma + 1.0;
+        let written = d.written_square;
         let kx = 2.0 * g.output_k(g.columns / 2).x;
         let voxel = written * (p.energy_rms.powi(2) + (kx * p.voxel_jitter_nm * 1e-3).powi(2));
         let layer = (kx * p.layer_registration_nm * 1e-3).powi(2) + p.layer_gain_rms.powi(2);
@@ -280,7 +279,7 @@ impl Plan for GlassPlan<'_> {
         let written: u64 = zones.iter().map(|z| z.voxels).sum();
         let write_s: f64 = zones.iter().map(|z| z.write_s).sum();
         let voxel_um3: f64 = self.process.voxel_um.iter().product();
-        let one = self.members.values().map(|m| Born::memory_bytes(&m.geometry)).max().unwrap_or(0);
+        let one = self.members.values().map(|m| Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating())).max().unwrap_or(0);
         let zone_voxels = zones
             .iter()
             .map(|z| {
@@ -350,7 +349,7 @@ impl Plan for GlassPlan<'_> {
                 // As many tiles at once as threads and memory allow.
                 let (mut bytes, mut batch) = (0u64, Vec::new());
                 for &(id, _, m) in members[realised.len()..].iter().take(rayon::current_num_threads()) {
-                    bytes += Born::memory_bytes(&m.geometry);
+                    bytes += Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating());
                     if !batch.is_empty() && bytes > DESIGN_MEMORY {
                         break;
                     }
