@@ -333,6 +333,19 @@ impl Born {
         out: &mut [T],
         f: impl Fn(usize, [&[f32]; 2], &mut [T]) + Sync,
     ) {
+        self.adjoint_of(ws, real, imaginary, out, |_| true, f);
+    }
+
+    /// As [`Born::adjoint`], with empty layers where `wanted` says no.
+    pub fn adjoint_of<T: Send>(
+        &self,
+        ws: &mut Workspace,
+        real: &[f32],
+        imaginary: Option<&[f32]>,
+        out: &mut [T],
+        wanted: impl Fn(usize) -> bool + Sync,
+        f: impl Fn(usize, [&[f32]; 2], &mut [T]) + Sync,
+    ) {
         let [nx, ny, layers] = self.sites;
         let [first, second] = &mut ws.lines;
         self.spread(first, real, Part::Real);
@@ -344,6 +357,10 @@ impl Born {
             || self.local(),
             |l, (block, out)| {
                 for (zi, out) in out.chunks_exact_mut(nx * ny).enumerate() {
+                    if !wanted(block * BLOCK + zi) {
+                        f(block * BLOCK + zi, [&[], &[]], out);
+                        continue;
+                    }
                     self.layer(first, layers, block, zi, l, 0);
                     if imaginary.is_some() {
                         self.layer(second, layers, block, zi, l, 1);

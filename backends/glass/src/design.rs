@@ -14,9 +14,11 @@
 //!    to half a level step a voxel, and then divided among the two.
 //! 3. A flip step computes the error `e = T - a W` over what is read, the gradient `g = A^T e` at every voxel
 //!    and moves voxels one level against it. A voxel's predicted gain is `|g| q - q^2 |a_v|^2 / 2`, with q the
-//!    level step; a random share of the voxels with positive gain moves, in proportion to the gain. Since T
-//!    is linear in the voxels, the error as a function of the share is a parabola known after one
-//!    evaluation; its minimum steers the share.
+//!    level step and `|a_v|` the length of its effect. Of each small cell of voxels the one with the largest gradient
+//!    moves, if that is above a bar. Since T is linear in the voxels, the error as a function of the share of these
+//!    moves is a parabola known after one evaluation; its minimum steers the bar.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pfmc_ir::tile::RealBlock;
 use pulp::{Arch, Simd, WithSimd};
@@ -32,6 +34,17 @@ use crate::schedule::{SNR_MAX_DB, sign, sign_bytes};
 const RELAXATION: f32 = 1.7;
 /// Conjugate-gradient steps that restore T within a projection.
 const RESTORE_STEPS: usize = 3;
+
+/// Sites along x and y of which a flip step moves at most one: the one with the largest gradient. Neighbours that
+/// move together overshoot.
+const CELL: [usize; 2] = [16, 2];
+/// A flip step moves sites of every so many-th layer.
+const LAYER_STEP: usize = 2;
+/// Most by which the bar for a move lies above the gradient from which moves pay, in terms of the gradient's root
+/// mean square.
+const BAR_ABOVE: f32 = 0.5;
+/// Flip steps in sequence that move nothing before flips end.
+const IDLE_STEPS: usize = 4;
 
 /// A designed tile.
 #[derive(Debug, Clone, PartialEq)]
@@ -157,7 +170,7 @@ pub fn design(
             w[o % parts][line_order(g, i, port)] = sign(input_signs, i) * sign(output_signs, port) * v / rms;
         }
     }
-    let task = Task { process, g, born, seed, rms: f64::from(rms) };
+    let task = Task { weights, process, g, born, seed, rms: f64::from(rms) };
     let second = w.pop().unwrap_or_default();
     match (process.quadrature, w.pop()) {
         (Quadrature::Dual, Some(first)) => task.run(ws, [first, second]),
@@ -165,8 +178,35 @@ pub fn design(
     }
 }
 
+/// Figures of a transfer matrix: the best real gain, the ratio of what is read, and that of the whole matrix with
+/// the best complex gain, dB. `entry(i, o)` gives T from input i to output port o, and W, a complex number of which
+/// `parts` are read.
+pub(crate) fn figures(
+    [k, n]: [usize; 2],
+    parts: usize,
+    entry: impl Fn(usize, usize) -> [[f64; 2]; 2],
+) -> (f64, f64, f64) {
+    let (mut read, mut all, mut power) = (0f64, 0f64, 0f64);
+    let (mut same, mut across) = (0f64, 0f64);
+    for i in 0..k {
+        for o in 0..n.div_ceil(parts) {
+            let [[re, im], [wr, wi]] = entry(i, o);
+            same += re * wr + im * wi;
+            across += im * wr - re * wi;
+            all += re * re + im * im;
+            // Of an odd number of columns a port of two has one to spare.
+            read += re * re + if (o + 1) * parts <= n && parts == 2 { im * im } else { 0.0 };
+            power += wr * wr + wi * wi;
+        }
+    }
+    let signal = (same * same + across * across) / power;
+    let ratio = |signal: f64, total: f64| db(signal, (total - signal).max(1e-30 * total)).min(SNR_MAX_DB);
+    (same / power, ratio(same * same / power, read), ratio(signal, all))
+}
+
 /// What a design needs besides its weights.
 struct Task<'a> {
+    weights: &'a RealBlock,
     process: &'a Process,
     g: &'a Geometry,
     born: &'a Born,
@@ -197,7 +237,7 @@ fn cut<const P: usize>(f: [f32; P], limit: f32) -> [f32; P] {
 
 impl Task<'_> {
     fn run<const P: usize>(&self, ws: &mut Workspace, w: Parts<P>) -> Design {
-        let Task { process, g, born, seed, rms } = *self;
+        let Task { weights, process, g, born, seed, rms } = *self;
         let [nx, ny, _] = born.sites();
         let sites = g.voxel_count() / 2;
         let parts = [Part::Real, Part::Imaginary];
@@ -314,41 +354,40 @@ impl Task<'_> {
         // Squared length of one voxel's effect on everything that is read.
         let effect = born.voxel_norm() * P as f64;
         let penalty = (0.5 * f64::from(step) * f64::from(step) * effect) as f32;
-        let mut share = 0.3f64;
+        let mut share = 0.1f64;
+        let mut idle = 0;
         for flip in 0..process.flip_steps {
             if db(gain * gain * power, error) >= process.snr_target_db {
                 break;
             }
             residual(&t, &w, gain as f32, &mut e);
-            // Root mean square of the gradient and, from a normal distribution, the gain that four fifths
-            // of the voxels with positive gain stay below.
+            // Root mean square of the gradient; it is nearly normal, so that the bar which `share` of the voxels
+            // exceed follows from it.
             let slope = (effect * error / (P * born.weights()) as f64).sqrt() as f32;
-            let bar = penalty / step;
-            let scale = step * slope * 1.6 / (bar / slope + 1.25);
-            let flips = Flip {
-                step,
-                penalty,
-                chance: (share / f64::from(scale)) as f32,
-                cap: share.min(1.0) as f32,
-                top,
-                stream: hash(seed, 2 * flip as u32),
-                single: P == 1,
-            };
+            let least = penalty / step;
+            let bar = (slope * normal_quantile(share) as f32).clamp(least, least + slope * BAR_ABOVE);
+            let stream = hash(seed, 2 * flip as u32);
+            let flips = Flip { bar, top, stream, single: P == 1 };
             let base = &state;
-            born.adjoint(ws, &e[0], e.get(1).map(|e| &e[..]), &mut next, |z, layers, out| {
+            let count = AtomicU64::new(0);
+            let moving = |z: usize| z % LAYER_STEP == flip % LAYER_STEP;
+            born.adjoint_of(ws, &e[0], e.get(1).map(|e| &e[..]), &mut next, moving, |z, layers, out| {
                 let first = z * nx * ny;
-                let mut moves = vec![0i8; nx];
-                for (y, out) in out.chunks_exact_mut(nx).enumerate() {
-                    let at = y * nx;
-                    let from = &base[first + at..first + at + nx];
-                    let rows = layers.map(|l| l.get(at..at + nx).unwrap_or_default());
-                    flips.row(rows, from, (first + at) as u32, &mut moves, out);
+                out.copy_from_slice(&base[first..first + nx * ny]);
+                if moving(z) {
+                    count.fetch_add(flips.layer(layers, z as u32, nx, out), Ordering::Relaxed);
                 }
             });
-            let count = count_moves(&state, &next);
+            let count = count.into_inner();
             if count == 0 {
-                break;
+                idle += 1;
+                if idle > IDLE_STEPS {
+                    break;
+                }
+                share *= 4.0;
+                continue;
             }
+            idle = 0;
             let mut better = evaluate(ws, &next, &mut trial);
             // |e + f D|^2 for a share f of these flips, of which `own` is what their single effects add.
             let (mut cross, mut square) = (0f64, 0f64);
@@ -388,7 +427,7 @@ impl Task<'_> {
                 );
                 better = evaluate(ws, &next, &mut trial);
             }
-            share = (share * best.max(0.05)).clamp(1e-6, 8.0);
+            share = (share * best.clamp(0.2, 2.0)).clamp(1e-7, 0.5);
             let improved = better.0 > 0.0 && better.0 * better.0 / better.1 > gain * gain / error;
             if improved {
                 std::mem::swap(&mut state, &mut next);
@@ -401,16 +440,17 @@ impl Task<'_> {
         }
         drop(next);
 
-        let snr_db = db(gain * gain * power, error).min(SNR_MAX_DB);
-        let mut snr_complex_db = snr_db;
+        // Figures over the weights in use: of an odd number of columns a port of two has one to spare.
+        let mut other = Vec::new();
         if P == 1 {
-            let other = &mut trial[0];
-            levels_forward(ws, Part::Imaginary, &state, other);
-            let [re, rr] = sum(&t[0], &w[0], |t, w| [f64::from(t) * f64::from(w), f64::from(t) * f64::from(t)]);
-            let [im, ii] = sum(other, &w[0], |t, w| [f64::from(t) * f64::from(w), f64::from(t) * f64::from(t)]);
-            let signal = (re * re + im * im) / power;
-            snr_complex_db = db(signal, (rr + ii - signal).max(1e-30 * (rr + ii))).min(SNR_MAX_DB);
+            other = trial.into_iter().next().unwrap_or_default();
+            levels_forward(ws, Part::Imaginary, &state, &mut other);
         }
+        let (gain, snr_db, snr_complex_db) = figures([weights.k, weights.n], P, |i, o| {
+            let at = line_order(g, i, o);
+            let im = t.get(1).map_or_else(|| other[at], |t| t[at]);
+            [[t[0][at], im], [w[0][at], w.get(1).map_or(0.0, |w| w[at])]].map(|c| c.map(f64::from))
+        });
         let physical = process.dn_rms / (g.voxel_count() as f64).sqrt() / rms;
         let square: u64 = state
             .par_chunks(1 << 16)
@@ -426,6 +466,14 @@ impl Task<'_> {
             history_db: history,
         }
     }
+}
+
+/// The x that a share `p` of a normal distribution's absolute values exceeds, in units of its root mean square;
+/// to 4.5e-4 (Abramowitz and Stegun 26.2.23).
+fn normal_quantile(p: f64) -> f64 {
+    let t = (-2.0 * (0.5 * p.clamp(1e-12, 1.0)).ln()).sqrt();
+    let above = 2.515517 + t * (0.802853 + t * 0.010328);
+    t - above / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
 }
 
 /// Levels of all voxels from those of the sites.
@@ -446,17 +494,6 @@ fn unfold(state: &[u8], [nx, ny, layers]: [usize; 3]) -> Vec<u8> {
         }
     });
     levels
-}
-
-/// Number of levels two states differ by.
-fn count_moves(a: &[u8], b: &[u8]) -> u64 {
-    a.par_chunks(1 << 16)
-        .zip(b.par_chunks(1 << 16))
-        .map(|(a, b)| {
-            let each = |a: u8, b: u8| u64::from(a & 15 != b & 15) + u64::from(a >> 4 != b >> 4);
-            a.iter().zip(b).map(|(a, b)| each(*a, *b)).sum::<u64>()
-        })
-        .sum()
 }
 
 /// Two rows of sites as the real and imaginary parts of one: sums or differences of their voxels in units of
@@ -496,86 +533,62 @@ impl WithSimd for Load<'_> {
 
 /// The rule of one flip step.
 struct Flip {
-    step: f32,
-    penalty: f32,
-    chance: f32,
-    cap: f32,
+    /// Gradient above which a voxel may move.
+    bar: f32,
     top: u8,
     stream: u32,
     /// Whether a site moves as a whole (its sum) or each voxel on its own.
     single: bool,
 }
 
-/// Which of a row of voxels move, and where to: -1, 0 or 1 for each.
-struct Moves<'a> {
-    rule: &'a Flip,
-    gradient: [&'a [f32]; 2],
-    sign: f32,
-    first: u32,
-    stream: u32,
-    moves: &'a mut [i8],
-}
-
-impl WithSimd for Moves<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Moves { rule, gradient: [real, imaginary], sign, first, stream, moves } = self;
-        let Flip { step, penalty, chance, cap, .. } = *rule;
-        let decide = |i: usize, g: f32| {
-            let gain = (g.abs() * step - penalty) * chance;
-            let draw = (hash(stream, first.wrapping_add(i as u32)) >> 8) as i32 as f32 * 2f32.powi(-24);
-            let direction = if g > 0.0 { -1 } else { 1 };
-            if draw < gain.min(cap) { direction } else { 0 }
-        };
-        if imaginary.is_empty() {
-            for (i, (m, g)) in moves.iter_mut().zip(real).enumerate() {
-                *m = decide(i, *g);
-            }
-        } else {
-            for (i, (m, (g, h))) in moves.iter_mut().zip(real.iter().zip(imaginary)).enumerate() {
-                *m = decide(i, g + sign * h);
-            }
-        }
-    }
-}
-
 impl Flip {
-    /// Moves a row of sites that begins at site `first`.
-    fn row(&self, gradient: [&[f32]; 2], from: &[u8], first: u32, moves: &mut [i8], out: &mut [u8]) {
-        out.copy_from_slice(from);
-        let plan = |sign: f32, stream: u32, moves: &mut [i8]| {
-            Arch::new().dispatch(Moves { rule: self, gradient, sign, first, stream, moves });
-        };
-        plan(1.0, self.stream, moves);
-        if self.single {
-            for ((out, &m), x) in out.iter_mut().zip(moves.iter()).zip(0u32..) {
-                if m == 0 {
-                    continue;
-                }
-                let (a, b) = (*out & 15, *out >> 4);
-                // Of the two voxels the one that brings their levels together.
-                let first = if a == b { hash(self.stream, !(first.wrapping_add(x))) & 1 == 0 } else { (a < b) == (m > 0) };
-                let change = |level: u8| level.wrapping_add_signed(m);
-                let new = if first { (change(a), b) } else { (a, change(b)) };
-                if new.0 <= self.top && new.1 <= self.top {
-                    *out = pair(new.0, new.1);
-                }
-            }
-            return;
+    /// The site's levels with a move of its sum (`shift` none) or of one voxel, where there is room.
+    fn moved(&self, site: u8, by: i8, shift: Option<u8>, tie: bool) -> Option<u8> {
+        if let Some(shift) = shift {
+            let level = (site >> shift & 15).wrapping_add_signed(by);
+            return (level <= self.top).then_some((site & !(15 << shift)) | level << shift);
         }
-        for (sign, shift) in [(1.0, 0), (-1.0, 4)] {
-            if shift > 0 {
-                plan(sign, hash(self.stream, u32::MAX), moves);
-            }
-            for (out, &m) in out.iter_mut().zip(moves.iter()) {
-                let level = (*out >> shift & 15).wrapping_add_signed(m);
-                if m != 0 && level <= self.top {
-                    *out = (*out & !(15 << shift)) | level << shift;
+        let (a, b) = (site & 15, site >> 4);
+        // Of the two voxels the one that brings their levels together.
+        let deeper = if a == b { tie } else { (a < b) == (by > 0) };
+        let (a, b) = if deeper { (a.wrapping_add_signed(by), b) } else { (a, b.wrapping_add_signed(by)) };
+        (a <= self.top && b <= self.top).then(|| pair(a, b))
+    }
+
+    /// Moves sites of layer `z`, whose gradients are `layers`. Returns the number of moves.
+    fn layer(&self, [real, imaginary]: [&[f32]; 2], z: u32, nx: usize, out: &mut [u8]) -> u64 {
+        let ny = out.len() / nx;
+        let start = hash(self.stream, z) as usize;
+        let (x0, y0) = (start % nx, start / nx % ny);
+        let [cx, cy] = CELL;
+        let mut count = 0;
+        let voxels: &[(f32, Option<u8>)] =
+            if self.single { &[(1.0, None)] } else { &[(1.0, Some(0)), (-1.0, Some(4))] };
+        for yc in (0..ny).step_by(cy) {
+            for xc in (0..nx).step_by(cx) {
+                let (mut most, mut best) = (self.bar, None);
+                for &(sign, shift) in voxels {
+                    for y in yc..(yc + cy).min(ny) {
+                        let row = (y + y0) % ny * nx;
+                        for x in xc..(xc + cx).min(nx) {
+                            let at = row + (x + x0) % nx;
+                            let g = real[at] + imaginary.get(at).map_or(0.0, |h| sign * h);
+                            if g.abs() > most {
+                                let by = if g > 0.0 { -1 } else { 1 };
+                                if let Some(new) = self.moved(out[at], by, shift, at % 2 == 0) {
+                                    (most, best) = (g.abs(), Some((at, new)));
+                                }
+                            }
+                        }
+                    }
+                }
+                if let Some((at, new)) = best {
+                    out[at] = new;
+                    count += 1;
                 }
             }
         }
+        count
     }
 }
 

@@ -4,7 +4,7 @@
 //! Inputs and outputs of a tile are plane waves. Weight (i, j) is the grating whose vector is the
 //! difference of the wave vectors of output j and input i; in the first Born approximation the
 //! transfer matrix is the Fourier transform of the index change at those vectors. Outputs are read
-//! by homodyne, one quadrature, so weights are signed.
+//! by homodyne, one quadrature or both, so weights are signed.
 //!
 //! - [`process`]: the process file.
 //! - [`geometry`]: ports, grating vectors and the assertions on them.
@@ -96,8 +96,10 @@ impl Target for GlassTarget {
     fn tile_limit(&self, scheme: Scheme) -> Option<TileLimit> {
         let most = (self.process.columns_max * self.process.rows_max) as u32;
         let multiple = self.process.columns_max as u32;
+        let parts = self.process.quadrature.weights_a_grating() as u32;
+        let (n, n_multiple) = (most * parts, multiple * parts);
         match scheme {
-            Scheme::Real => Some(TileLimit { k: most, n: most, k_multiple: multiple, n_multiple: multiple }),
+            Scheme::Real => Some(TileLimit { k: most, n, k_multiple: multiple, n_multiple }),
             Scheme::Codes { .. } => None,
         }
     }

@@ -35,6 +35,11 @@ impl Quadrature {
         }
     }
 
+    /// Output ports that `columns` columns of a matrix take.
+    pub fn ports(self, columns: usize) -> usize {
+        columns.div_ceil(self.weights_a_grating())
+    }
+
     /// Real weights one grating holds.
     pub fn weights_a_grating(self) -> usize {
         match self {

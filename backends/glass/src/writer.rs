@@ -69,7 +69,7 @@ impl<'a> GlassPlan<'a> {
             }
             let geometry = match known.get(&(inputs, outputs)) {
                 Some(g) => g.clone(),
-                None => match Geometry::choose(process, inputs, outputs) {
+                None => match Geometry::choose(process, inputs, process.quadrature.ports(outputs)) {
                     Ok(g) => {
                         known.insert((inputs, outputs), g.clone());
                         g
@@ -110,7 +110,7 @@ impl<'a> GlassPlan<'a> {
             pitch_nm: p.voxel_um.iter().map(|&um| nm(um) as u32).collect(),
             levels: p.level_table().into_iter().map(|dn| Level { dn, pulse_energy_nj: None }).collect(),
             gaussian_fwhm_um: schedule::form_factor_widths(p.form_factor),
-            quadrature: "real".into(),
+            quadrature: p.quadrature.name().into(),
             order: "zone, layer descending, tile, y, x".into(),
             z_convention: "depth in glass".into(),
             plate_nm: p.plate_mm.iter().map(|&mm| nm(mm * 1e3)).collect(),
@@ -151,7 +151,7 @@ impl<'a> GlassPlan<'a> {
     ) -> Result<Realised, Diagnostics> {
         let weights = self.weights(source, id, m)?;
         let seed = design::hash(0x676c_6173, id);
-        let signs = [design::signs(seed ^ 1, m.inputs), design::signs(seed ^ 2, m.outputs)];
+        let signs = [design::signs(seed ^ 1, m.inputs), design::signs(seed ^ 2, self.process.quadrature.ports(m.outputs))];
         let ports = [&signs[0][..], &signs[1][..]];
         let ws = &mut Workspace::default();
         let d = design::design(self.process, &m.geometry, born, ws, &weights, ports, seed);
@@ -237,7 +237,7 @@ fn pack(zone: u32, layer: u32, tile: u32, levels: &[u8], nx: usize) -> Result<Ve
 struct Operators(Vec<((usize, usize), Arc<Born>)>);
 
 impl Operators {
-    fn get(&mut self, m: &Member) -> Arc<Born> {
+    fn get(&mut self, m: &Member, ports: usize) -> Arc<Born> {
         let key = (m.inputs, m.outputs);
         if let Some((_, b)) = self.0.iter().find(|(k, _)| *k == key) {
             return b.clone();
@@ -245,7 +245,7 @@ impl Operators {
         if self.0.len() >= 2 {
             self.0.remove(0);
         }
-        let born = Arc::new(Born::new(&m.geometry, m.inputs, m.outputs));
+        let born = Arc::new(Born::new(&m.geometry, m.inputs, ports));
         self.0.push((key, born.clone()));
         born
     }
@@ -353,7 +353,7 @@ impl Plan for GlassPlan<'_> {
                     if !batch.is_empty() && bytes > DESIGN_MEMORY {
                         break;
                     }
-                    batch.push((id, m, operators.get(m)));
+                    batch.push((id, m, operators.get(m, self.process.quadrature.ports(m.outputs))));
                 }
                 let done: Vec<Result<Realised, Diagnostics>> = batch
                     .par_iter()
