@@ -314,8 +314,7 @@ impl Born {
                         };
                         let w = 0.5 * w;
                         depth.grid[first + i] = Complex32::new(a.re - b.im, a.im + b.re) * w;
-                        depth.grid[self.grid - 1 - first - i] =
-                            Complex32::new(a.re + b.im, b.re - a.im) * w;
+                        depth.grid[self.grid - 1 - first - i] = Complex32::new(a.re + b.im, b.re - a.im) * w;
                     }
                 }
                 self.gather(depth, chunk, out);
@@ -379,32 +378,44 @@ impl Born {
         let blocks = layers.div_ceil(BLOCK);
         let chunks = self.row_bins.len() * c;
         lines.resize(2 * chunks * blocks * BLOCK, Complex32::ZERO);
-        lines.par_chunks_mut(GROUP * 2 * blocks * BLOCK).zip(c_in.par_chunks(GROUP * c)).enumerate().for_each_init(
-            || self.depth(),
-            |depth, (group, (lines, c_in))| {
-                let slots = 2 * c_in.len() / c;
-                for (k, c_in) in c_in.chunks_exact(c).enumerate() {
-                    self.scatter(depth, group * GROUP + k, c_in);
-                    for (z, w) in self.deconvolve.iter().enumerate() {
-                        let (u, v) = (depth.grid[z], depth.grid[self.grid - 1 - z]);
-                        let w = 0.5 * w;
-                        let a = Complex32::new(u.re + v.re, u.im - v.im) * w;
-                        let b = Complex32::new(u.im + v.im, v.re - u.re) * w;
-                        let (a, b) = match part {
-                            Part::Real => (a, b),
-                            Part::Imaginary => (Complex32::new(-a.im, a.re), Complex32::new(-b.im, b.re)),
-                        };
-                        let at = (z / BLOCK * slots + 2 * k) * BLOCK + z % BLOCK;
-                        lines[at] = a;
-                        lines[at + BLOCK] = b;
+        lines
+            .par_chunks_mut(GROUP * 2 * blocks * BLOCK)
+            .zip(c_in.par_chunks(GROUP * c))
+            .enumerate()
+            .for_each_init(
+                || self.depth(),
+                |depth, (group, (lines, c_in))| {
+                    let slots = 2 * c_in.len() / c;
+                    for (k, c_in) in c_in.chunks_exact(c).enumerate() {
+                        self.scatter(depth, group * GROUP + k, c_in);
+                        for (z, w) in self.deconvolve.iter().enumerate() {
+                            let (u, v) = (depth.grid[z], depth.grid[self.grid - 1 - z]);
+                            let w = 0.5 * w;
+                            let a = Complex32::new(u.re + v.re, u.im - v.im) * w;
+                            let b = Complex32::new(u.im + v.im, v.re - u.re) * w;
+                            let (a, b) = match part {
+                                Part::Real => (a, b),
+                                Part::Imaginary => (Complex32::new(-a.im, a.re), Complex32::new(-b.im, b.re)),
+                            };
+                            let at = (z / BLOCK * slots + 2 * k) * BLOCK + z % BLOCK;
+                            lines[at] = a;
+                            lines[at + BLOCK] = b;
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
     }
 
     /// Layer `zi` of a block from the depth lines of [`Born::spread`], into `l.layers[which]`.
-    fn layer(&self, lines: &[Complex32], layers: usize, block: usize, zi: usize, l: &mut Local, which: usize) {
+    fn layer(
+        &self,
+        lines: &[Complex32],
+        layers: usize,
+        block: usize,
+        zi: usize,
+        l: &mut Local,
+        which: usize,
+    ) {
         let [nx, ny, _] = self.sites;
         let c = self.columns;
         let blocks = layers.div_ceil(BLOCK);
@@ -536,8 +547,7 @@ impl Born {
                         let (head, tail) = depth.grid.split_at_mut(layers);
                         let end = tail.len() - layers;
                         tail[..end].fill(Complex32::ZERO);
-                        for ((d, a), b) in
-                            self.deconvolve.iter().zip(head).zip(tail[end..].iter_mut().rev())
+                        for ((d, a), b) in self.deconvolve.iter().zip(head).zip(tail[end..].iter_mut().rev())
                         {
                             let factor = d * d * half_area;
                             *a *= factor;
@@ -654,14 +664,20 @@ pub(crate) mod tests {
             let (lower, upper) = v.split_at(v.len() / 2);
             let mut ws = Workspace::default();
             let mut t = [vec![0f32; born.weights()], vec![0f32; born.weights()]];
-            for (part, (t, sign)) in [Part::Real, Part::Imaginary].into_iter().zip(t.iter_mut().zip([1.0, -1.0])) {
-                let folded: Vec<f32> =
-                    upper.iter().enumerate().map(|(i, u)| u + sign * lower[mirrored(born.sites(), i)]).collect();
+            for (part, (t, sign)) in
+                [Part::Real, Part::Imaginary].into_iter().zip(t.iter_mut().zip([1.0, -1.0]))
+            {
+                let folded: Vec<f32> = upper
+                    .iter()
+                    .enumerate()
+                    .map(|(i, u)| u + sign * lower[mirrored(born.sites(), i)])
+                    .collect();
                 born.forward(&mut ws, part, load(&folded, nx), t);
                 let both = noise(t.len(), 2);
                 let zero = vec![0f32; t.len()];
                 let mut back = vec![0f32; folded.len()];
-                let (a, b, at) = if part == Part::Real { (&both, None, 0) } else { (&zero, Some(&both[..]), 1) };
+                let (a, b, at) =
+                    if part == Part::Real { (&both, None, 0) } else { (&zero, Some(&both[..]), 1) };
                 born.adjoint(&mut ws, a, b, &mut back, |_, layers, out| out.copy_from_slice(layers[at]));
                 let left: f64 = t.iter().zip(&both).map(|(t, c)| f64::from(t * c)).sum();
                 let right: f64 = folded.iter().zip(&back).map(|(v, b)| f64::from(v * b)).sum();

@@ -249,7 +249,9 @@ impl Task<'_> {
             born.forward(
                 ws,
                 part,
-                |first, pair| Arch::new().dispatch(Load { state: &state[first..first + 2 * nx], part, top, step, pair }),
+                |first, pair| {
+                    Arch::new().dispatch(Load { state: &state[first..first + 2 * nx], part, top, step, pair })
+                },
                 t,
             );
         };
@@ -318,7 +320,8 @@ impl Task<'_> {
                 let first = (z * ny + y) * nx;
                 for x in 0..nx {
                     let before = kept.get(first + x).map_or([0f32; P], |f| cut(*f, limit));
-                    let f: [f32; P] = cut(std::array::from_fn(|part| before[part] + layers[part][y * nx + x]), limit);
+                    let f: [f32; P] =
+                        cut(std::array::from_fn(|part| before[part] + layers[part][y * nx + x]), limit);
                     match f.as_slice() {
                         [sum, difference] => {
                             lines[0][x] = 0.5 * (sum + difference);
@@ -710,7 +713,8 @@ mod tests {
         };
         let diffused = |feedback: f32| {
             let mut out = vec![0f32; n];
-            Quantiser { step, mid: 3.5, top: 7.0, feedback }.diffuse(&line, |x, level| out[x] = f32::from(level));
+            Quantiser { step, mid: 3.5, top: 7.0, feedback }
+                .diffuse(&line, |x, level| out[x] = f32::from(level));
             power(&out)
         };
         let rounded: Vec<f32> = line.iter().map(|v| (v / step + 3.5).round().clamp(0.0, 7.0)).collect();

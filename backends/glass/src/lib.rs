@@ -7,9 +7,11 @@
 //! by homodyne, one quadrature or both, so weights are signed.
 //!
 //! - [`process`]: the process file.
+//! - [`presets`]: changes of it from the command line.
 //! - [`geometry`]: ports, grating vectors and the assertions on them.
 //! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
 //! - [`design`]: levels: rounding, error diffusion, flips.
+//! - [`budget`]: what each imperfection of writing and reading adds to the error.
 //! - [`layout`]: tiles in zones, zones on plates.
 //! - [`schedule`]: the file format.
 //! - [`writer`], [`reader`], [`recompute`]: emission, read-back, the reader's own forward model.
@@ -27,17 +29,19 @@
 
 use std::path::Path;
 
-use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit};
+use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit, Wishes};
 use pfmc_ir::diag::{Code, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::Scheme;
 use pfmc_ir::verify::Verified;
 
 pub mod born;
+pub mod budget;
 pub mod codes;
 pub mod design;
 pub mod geometry;
 pub mod layout;
+pub mod presets;
 pub mod process;
 pub mod reader;
 pub mod recompute;
@@ -64,6 +68,10 @@ impl Backend for Glass {
             name: "borosilicate-phase".to_owned(),
             toml: include_str!("../process/borosilicate-phase.toml").to_owned(),
         }]
+    }
+
+    fn adapt(&self, process: ProcessText, wishes: &Wishes) -> Result<ProcessText, String> {
+        presets::adapt(process, wishes)
     }
 
     fn codes(&self) -> &'static [&'static Code] {

@@ -120,6 +120,18 @@ pub struct Process {
     pub layer_registration_nm: f64,
     /// Relative root mean square error of a layer's index change.
     pub layer_gain_rms: f64,
+    /// Power of the light on a tile, all inputs together, milliwatts.
+    pub power_mw: f64,
+    /// Time over which an output is integrated, microseconds.
+    pub integration_us: f64,
+    /// Electrons a photon at the detectors.
+    pub detector_efficiency: f64,
+    /// Bits of the converters that drive the inputs.
+    pub dac_bits: u32,
+    /// Bits of the converters that read the outputs.
+    pub adc_bits: u32,
+    /// Relative expansion of the glass a kelvin.
+    pub expansion_per_k: f64,
 }
 
 impl Process {
@@ -217,6 +229,12 @@ impl Process {
             voxel_jitter_nm: f.number("noise", "voxel_jitter_nm", 0.0, 1e6),
             layer_registration_nm: f.number("noise", "layer_registration_nm", 0.0, 1e6),
             layer_gain_rms: f.number("noise", "layer_gain_rms", 0.0, 10.0),
+            power_mw: f.number("light", "power_mw", 1e-12, 1e9),
+            integration_us: f.number("light", "integration_us", 1e-9, 1e12),
+            detector_efficiency: f.number("light", "detector_efficiency", 1e-6, 1.0),
+            dac_bits: f.count("light", "dac_bits", 1, 32) as u32,
+            adc_bits: f.count("light", "adc_bits", 1, 32) as u32,
+            expansion_per_k: f.number("light", "expansion_per_k", 1e-9, 1.0),
         };
         let dn_max = f.number("levels", "dn_max", 1e-8, 1.0);
         f.unknown();
