@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pfmc_ir::backend::{Backend, Figure, ProcessText, Progress, Target};
+use pfmc_ir::backend::{Backend, Figure, ProcessText, Progress, Target, Wishes};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::graph::Graph;
 use pfmc_ir::program::TileProgram;
@@ -47,6 +47,8 @@ pub struct Options {
     pub target: String,
     /// Built-in process or process file.
     pub process: Option<String>,
+    /// What is wanted of the process beyond its file.
+    pub wishes: Wishes,
     /// `--bind` arguments.
     pub bind: Vec<(String, i64)>,
     /// How weights are quantised.
@@ -159,9 +161,10 @@ pub struct OpenTarget {
 ///
 /// # Errors
 /// Unknown names and bad process files.
-pub fn open_target(name: &str, process: Option<&str>) -> Result<OpenTarget, Diagnostics> {
+pub fn open_target(name: &str, process: Option<&str>, wishes: &Wishes) -> Result<OpenTarget, Diagnostics> {
     let backend = targets::backend(name)?;
     let process = targets::process(backend, process)?;
+    let process = backend.adapt(process, wishes).map_err(|e| Diagnostic::error(&E0004, e))?;
     let target = backend.open(&process)?;
     Ok(OpenTarget { backend, process, target })
 }
@@ -437,7 +440,8 @@ pub fn compile(
     let process = options.process.clone().or_else(|| {
         options.base.as_ref().map(|folder| folder.join(PROCESS_FILE).to_string_lossy().into_owned())
     });
-    let OpenTarget { backend, mut process, target } = open_target(&options.target, process.as_deref())?;
+    let OpenTarget { backend, mut process, target } =
+        open_target(&options.target, process.as_deref(), &options.wishes)?;
     let folder = match &options.output {
         Some(o) => o.clone(),
         None => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use pfmc_ir::backend::Wishes;
 use pfmc_ir::diag::Diagnostics;
 use serde::Serialize;
 
@@ -79,7 +80,7 @@ pub fn inspect(path: &Path) -> Result<(Inspection, Diagnostics), Diagnostics> {
     let blocks = blocks(&graph);
     let mut tiles = BTreeMap::new();
     for backend in BACKENDS {
-        let target = open_target(backend.name(), None)?.target;
+        let target = open_target(backend.name(), None, &Wishes::default())?.target;
         let caps = target.caps();
         let plan = WeightPlan::uniform(&found, caps.default_scheme);
         let limit = |scheme| target.tile_limit(scheme);

@@ -16,7 +16,7 @@ use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisatio
 use pfmc::samples::Samples;
 use pfmc::session::Session;
 use pfmc::{codes, evaluate, export, handoff, inspect, layers, npz, onnx, passes, run, targets, verify};
-use pfmc_ir::backend::{Figure, Progress};
+use pfmc_ir::backend::{Figure, Progress, Wishes};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::Levels;
@@ -94,6 +94,9 @@ struct CompileArgs {
     /// Built-in process or process file (TOML).
     #[arg(long)]
     process: Option<String>,
+    /// Settings of the target's designer: for glass `fast` or `best`.
+    #[arg(long)]
+    preset: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -114,6 +117,7 @@ impl CompileArgs {
     fn given(&self) -> bool {
         let paths = self.model.is_some() || self.output.is_some();
         let words = self.target.is_some() || self.process.is_some() || !self.bind.is_empty();
+        let words = words || self.preset.is_some();
         let weights = self.bits.is_some() || self.group.is_some() || self.levels.is_some();
         let files = self.calib.is_some() || self.plan.is_some() || self.base.is_some();
         paths || words || weights || files || self.budget.is_some() || !self.keep.is_empty()
@@ -504,6 +508,7 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         model,
         target,
         process: a.process.clone(),
+        wishes: Wishes { preset: a.preset.clone(), ..Wishes::default() },
         bind: a.bind.clone(),
         quantisation: Quantisation {
             bits: a.bits,

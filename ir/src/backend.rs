@@ -23,6 +23,15 @@ pub struct ProcessText {
     pub toml: String,
 }
 
+/// What a user wants of a process beyond its file. Nothing is [`Wishes::default`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Wishes {
+    /// Name of a set of settings.
+    pub preset: Option<String>,
+    /// Signal-to-noise ratio of the tiles after all errors of the process, dB.
+    pub snr_target_db: Option<f64>,
+}
+
 /// A family of targets, one crate each.
 pub trait Backend: Sync {
     /// Name on the command line, `[a-z0-9-]`.
@@ -31,6 +40,16 @@ pub trait Backend: Sync {
     fn about(&self) -> &'static str;
     /// The built-in process files; the first is the default.
     fn processes(&self) -> Vec<ProcessText>;
+    /// The process with what a user wants of it, as text that says so.
+    ///
+    /// # Errors
+    /// A wish this target cannot fulfil, and what it can.
+    fn adapt(&self, process: ProcessText, wishes: &Wishes) -> Result<ProcessText, String> {
+        if *wishes == Wishes::default() {
+            return Ok(process);
+        }
+        Err(format!("target {} has no presets and no signal-to-noise ratio to aim at", self.name()))
+    }
     /// Diagnostic codes this backend can raise.
     fn codes(&self) -> &'static [&'static crate::diag::Code];
     /// Reads and validates a process file.

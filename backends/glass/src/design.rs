@@ -1,23 +1,50 @@
-//! From weights to voxel levels: minimum-norm hologram, rounding or band-pass error diffusion, and
-//! greedy flips of single levels inside the band that is read.
+//! From weights to voxel levels: minimum-norm hologram within the range of the levels, band-pass error
+//! diffusion, and greedy flips of single levels inside the band that is read.
 //!
-//! What is read is one quadrature: with one calibrated phase and one gain a for the tile,
-//! `snr = |a W|^2 / |Re T - a W|^2`. The complex figure takes `|T - a W|^2` instead.
+//! What is read is one quadrature ([`Quadrature::Single`]): with one calibrated phase and one gain a for the
+//! tile, `snr = |a W|^2 / |Re T - a W|^2`; or both ([`Quadrature::Dual`]), each with weights of its own, and
+//! then `snr = |a W|^2 / |T - a W|^2` with W complex. The complex figure of a single quadrature takes
+//! `|T - a W|^2` with W real.
 //!
-//! A flip step computes the error `e = Re T - a W`, the gradient `g = A^T e` at every voxel and moves
-//! voxels one level against it. A voxel's predicted gain is `|g| q - q^2 |a_v|^2 / 2`, with q the level
-//! step; a random share of the voxels with positive gain moves, in proportion to the gain. Since T
-//! is linear in the voxels, the error as a function of the share is a parabola known after one
-//! evaluation; its minimum steers the share.
+//! 1. The minimum-norm hologram leaves the range of the levels in a few percent of the voxels. Alternating
+//!    over-relaxed projections (cut to the range; then the least change that restores T) find a hologram
+//!    close by that stays inside.
+//! 2. Levels are chosen along x with the rounding error fed back, so that it falls outside the band. In a
+//!    single quadrature only the sum of a site's two voxels counts (see [`crate::born`]): the sum is rounded,
+//!    to half a level step a voxel, and then divided among the two.
+//! 3. A flip step computes the error `e = T - a W` over what is read, the gradient `g = A^T e` at every voxel
+//!    and moves voxels one level against it. A voxel's predicted gain is `|g| q - q^2 |a_v|^2 / 2`, with q the
+//!    level step and `|a_v|` the length of its effect. Of each small cell of voxels the one with the largest gradient
+//!    moves, if that is above a bar. Since T is linear in the voxels, the error as a function of the share of these
+//!    moves is a parabola known after one evaluation; its minimum steers the bar.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pfmc_ir::tile::RealBlock;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use rustfft::num_complex::Complex32;
 
-use crate::born::{Born, Workspace};
+use crate::born::{Born, Part, Workspace};
 use crate::geometry::Geometry;
-use crate::process::Process;
+use crate::process::{Process, Quadrature};
 use crate::schedule::{SNR_MAX_DB, sign, sign_bytes};
+
+/// Over-relaxation of the projections; between 1 and 2.
+const RELAXATION: f32 = 1.7;
+/// Conjugate-gradient steps that restore T within a projection.
+const RESTORE_STEPS: usize = 3;
+
+/// Sites along x and y of which a flip step moves at most one: the one with the largest gradient. Neighbours that
+/// move together overshoot.
+const CELL: [usize; 2] = [16, 2];
+/// A flip step moves sites of every so many-th layer.
+const LAYER_STEP: usize = 2;
+/// Most by which the bar for a move lies above the gradient from which moves pay, in terms of the gradient's root
+/// mean square.
+const BAR_ABOVE: f32 = 0.5;
+/// Flip steps in sequence that move nothing before flips end.
+const IDLE_STEPS: usize = 4;
 
 /// A designed tile.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,17 +53,20 @@ pub struct Design {
     pub levels: Vec<u8>,
     /// Gain: `Re T = gain * W` with `T = s(K)/V sum (dn - bias) exp(-i K r)`; 0 when all weights are 0.
     pub gain: f64,
-    /// Signal-to-noise ratio of the real part, dB.
+    /// Signal-to-noise ratio of what is read, dB.
     pub snr_db: f64,
     /// Signal-to-noise ratio of the complex transfer matrix, dB.
     pub snr_complex_db: f64,
     /// Error power on what is read, relative to the signal, for white noise of `dn_rms` a voxel.
     pub noise_gain: f64,
-    /// The history of `snr_db`: after rounding, after diffusion, then after each flip step.
+    /// Mean square of the written index change, bias included, in units of `dn_rms` squared.
+    pub written_square: f64,
+    /// The history of `snr_db`: after diffusion, then after each flip step.
     pub history_db: Vec<f64>,
 }
 
 /// A hash of a counter: the named generator of the design, `lowbias32` after mixing in the seed.
+#[inline(always)]
 pub(crate) fn hash(seed: u32, counter: u32) -> u32 {
     let mut x = counter ^ seed.wrapping_mul(0x9e37_79b9);
     x ^= x >> 16;
@@ -54,18 +84,14 @@ fn line_order(g: &Geometry, i: usize, o: usize) -> usize {
 }
 
 /// Sums over weights in fixed portions, so that the result does not depend on the thread count.
-fn sum<const N: usize>(
-    t: &[Complex32],
-    w: &[f32],
-    f: impl Fn(Complex32, f32) -> [f64; N] + Sync,
-) -> [f64; N] {
-    let parts: Vec<[f64; N]> = t
+fn sum<const N: usize>(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> [f64; N] + Sync) -> [f64; N] {
+    let parts: Vec<[f64; N]> = a
         .par_chunks(8192)
-        .zip(w.par_chunks(8192))
-        .map(|(t, w)| {
+        .zip(b.par_chunks(8192))
+        .map(|(a, b)| {
             let mut s = [0f64; N];
-            for (&t, &w) in t.iter().zip(w) {
-                for (s, v) in s.iter_mut().zip(f(t, w)) {
+            for (&a, &b) in a.iter().zip(b) {
+                for (s, v) in s.iter_mut().zip(f(a, b)) {
                     *s += v;
                 }
             }
@@ -78,18 +104,34 @@ fn sum<const N: usize>(
     })
 }
 
-/// Best real gain, and squared error of the real part with it.
-fn real_fit(t: &[Complex32], w: &[f32], power: f64) -> (f64, f64) {
-    let [tw, tt] = sum(t, w, |t, w| {
-        let re = f64::from(t.re);
-        [re * f64::from(w), re * re]
-    });
+/// A vector for each part that is read.
+type Parts<const P: usize> = [Vec<f32>; P];
+
+/// Best real gain over all parts, and squared error of what is read with it.
+fn real_fit<const P: usize>(t: &Parts<P>, w: &Parts<P>, power: f64) -> (f64, f64) {
+    let (mut tw, mut tt) = (0f64, 0f64);
+    for (t, w) in t.iter().zip(w) {
+        let s = sum(t, w, |t, w| [f64::from(t) * f64::from(w), f64::from(t) * f64::from(t)]);
+        tw += s[0];
+        tt += s[1];
+    }
     let a = tw / power;
     (a, (tt - a * tw).max(1e-30 * tt))
 }
 
 fn db(signal: f64, error: f64) -> f64 {
     10.0 * (signal / error).log10()
+}
+
+/// `e = t - a w`.
+fn residual<const P: usize>(t: &Parts<P>, w: &Parts<P>, a: f32, e: &mut Parts<P>) {
+    for ((t, w), e) in t.iter().zip(w).zip(e) {
+        e.par_chunks_mut(8192).zip(t.par_chunks(8192)).zip(w.par_chunks(8192)).for_each(|((e, t), w)| {
+            for ((e, t), w) in e.iter_mut().zip(t).zip(w) {
+                *e = t - a * w;
+            }
+        });
+    }
 }
 
 /// Pseudo-random signs of ports, one bit a port; `stream` names them.
@@ -116,204 +158,444 @@ pub fn design(
             snr_db: 0.0,
             snr_complex_db: 0.0,
             noise_gain: 0.0,
+            written_square: process.clip_sigma * process.clip_sigma,
             history_db: Vec::new(),
         };
     }
-    let mut w = vec![0f32; born.weights()];
+    let parts = process.quadrature.weights_a_grating();
+    let mut w = vec![vec![0f32; born.weights()]; parts];
     for (i, row) in weights.values.chunks_exact(weights.n.max(1)).enumerate() {
         for (o, v) in row.iter().enumerate() {
-            w[line_order(g, i, o)] = sign(input_signs, i) * sign(output_signs, o) * v / rms;
+            let port = o / parts;
+            w[o % parts][line_order(g, i, port)] = sign(input_signs, i) * sign(output_signs, port) * v / rms;
         }
     }
-    let [nx, ny, _] = g.voxels;
-    let power: f64 = w.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
-    let top = process.levels - 1;
-    let step = (2.0 * process.clip_sigma / f64::from(top)) as f32;
-    let mid = 0.5 * f32::from(top);
-    let table: [f32; 16] = std::array::from_fn(|l| (l as f32 - mid) * step);
-    let forward = |ws: &mut Workspace, levels: &[u8], shift: u32, t: &mut [Complex32]| {
-        let rows = |first: usize, pair: &mut [Complex32]| {
-            let (a, b) = levels[first..first + 2 * nx].split_at(nx);
-            for ((p, a), b) in pair.iter_mut().zip(a).zip(b) {
-                let at = |l: &u8| table[usize::from((l >> shift) & 15)];
-                *p = Complex32::new(at(a), at(b));
-            }
-        };
-        born.forward(ws, rows, t);
-    };
+    let task = Task { weights, process, g, born, seed, rms: f64::from(rms) };
+    let second = w.pop().unwrap_or_default();
+    match (process.quadrature, w.pop()) {
+        (Quadrature::Dual, Some(first)) => task.run(ws, [first, second]),
+        _ => task.run(ws, [second]),
+    }
+}
 
-    // Hologram in units of its own root mean square, rounded (low half) and diffused (high half).
-    let (mut c, norm) = born.solve(&w, process.cg_steps);
-    let to_unit = (g.voxel_count() as f64 / norm).sqrt() as f32;
-    c.iter_mut().for_each(|c| *c *= to_unit);
-    let carrier = std::f64::consts::TAU * (2 * g.carrier) as f64 / nx as f64;
-    let quantiser = Quantiser { step, mid, top: f32::from(top), feedback: (-2.0 * carrier.cos()) as f32 };
-    let mut levels = vec![0u8; g.voxel_count()];
-    born.adjoint(ws, &c, &mut levels, |_, layer, out| {
-        for (row, out) in layer.chunks_exact(nx).zip(out.chunks_exact_mut(nx)) {
-            quantiser.both(row, out);
+/// Figures of a transfer matrix: the best real gain, the ratio of what is read, and that of the whole matrix with
+/// the best complex gain, dB. `entry(i, o)` gives T from input i to output port o, and W, a complex number of which
+/// `parts` are read.
+pub(crate) fn figures(
+    [k, n]: [usize; 2],
+    parts: usize,
+    entry: impl Fn(usize, usize) -> [[f64; 2]; 2],
+) -> (f64, f64, f64) {
+    let (mut read, mut all, mut power) = (0f64, 0f64, 0f64);
+    let (mut same, mut across) = (0f64, 0f64);
+    for i in 0..k {
+        for o in 0..n.div_ceil(parts) {
+            let [[re, im], [wr, wi]] = entry(i, o);
+            same += re * wr + im * wi;
+            across += im * wr - re * wi;
+            all += re * re + im * im;
+            // Of an odd number of columns a port of two has one to spare.
+            read += re * re + if (o + 1) * parts <= n && parts == 2 { im * im } else { 0.0 };
+            power += wr * wr + wi * wi;
+        }
+    }
+    let signal = (same * same + across * across) / power;
+    let ratio = |signal: f64, total: f64| db(signal, (total - signal).max(1e-30 * total)).min(SNR_MAX_DB);
+    (same / power, ratio(same * same / power, read), ratio(signal, all))
+}
+
+/// What a design needs besides its weights.
+struct Task<'a> {
+    weights: &'a RealBlock,
+    process: &'a Process,
+    g: &'a Geometry,
+    born: &'a Born,
+    seed: u32,
+    rms: f64,
+}
+
+/// Levels of a site's two voxels in one byte: the deeper one in the low half.
+fn pair(deeper: u8, other: u8) -> u8 {
+    deeper | other << 4
+}
+
+/// Cuts the two voxels of a site to `limit`; `f` is their sum and, where it is there, their difference.
+#[inline(always)]
+fn cut<const P: usize>(f: [f32; P], limit: f32) -> [f32; P] {
+    let mut f = f;
+    match f.as_mut_slice() {
+        [sum, difference] => {
+            let a = (0.5 * (*sum + *difference)).clamp(-limit, limit);
+            let b = (0.5 * (*sum - *difference)).clamp(-limit, limit);
+            (*sum, *difference) = (a + b, a - b);
+        }
+        [sum] => *sum = sum.clamp(-2.0 * limit, 2.0 * limit),
+        _ => {}
+    }
+    f
+}
+
+impl Task<'_> {
+    fn run<const P: usize>(&self, ws: &mut Workspace, w: Parts<P>) -> Design {
+        let Task { weights, process, g, born, seed, rms } = *self;
+        let [nx, ny, _] = born.sites();
+        let sites = g.voxel_count() / 2;
+        let parts = [Part::Real, Part::Imaginary];
+        let power: f64 = w.iter().map(|w| sum(w, w, |a, b| [f64::from(a) * f64::from(b)])[0]).sum();
+        let top = process.levels - 1;
+        let step = (2.0 * process.clip_sigma / f64::from(top)) as f32;
+        let zero = || -> Parts<P> { std::array::from_fn(|_| vec![0f32; born.weights()]) };
+        let levels_forward = |ws: &mut Workspace, part: Part, state: &[u8], t: &mut [f32]| {
+            born.forward(
+                ws,
+                part,
+                |first, pair| {
+                    Arch::new().dispatch(Load { state: &state[first..first + 2 * nx], part, top, step, pair })
+                },
+                t,
+            );
+        };
+
+        // Hologram in units of its own root mean square.
+        let mut norm = 0f64;
+        let mut c: Parts<P> = std::array::from_fn(|part| {
+            let (c, n) = born.solve(&w[part], process.cg_steps);
+            norm += n;
+            c
+        });
+        let to_unit = (2.0 * g.voxel_count() as f64 / norm).sqrt() as f32;
+        c.iter_mut().flatten().for_each(|c| *c *= to_unit);
+        let limit = process.clip_sigma as f32 - (0.3 * step).min(0.1 * process.clip_sigma as f32);
+        let mut field: Vec<[f32; P]> = Vec::new();
+        let mut t = zero();
+        let mut e = zero();
+        if process.clip_steps > 0 {
+            field.resize(sites, [0f32; P]);
+            born.adjoint(ws, &c[0], c.get(1).map(|c| &c[..]), &mut field, |_, layers, out| {
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = std::array::from_fn(|part| layers[part][i]);
+                }
+            });
+        }
+        for round in 0..process.clip_steps {
+            for (part, t) in t.iter_mut().enumerate() {
+                let field = &field;
+                born.forward(
+                    ws,
+                    parts[part],
+                    |first, pair| {
+                        let (a, b) = field[first..first + 2 * nx].split_at(nx);
+                        for ((p, a), b) in pair.iter_mut().zip(a).zip(b) {
+                            *p = Complex32::new(cut(*a, limit)[part], cut(*b, limit)[part]);
+                        }
+                    },
+                    t,
+                );
+            }
+            residual(&t, &w, to_unit, &mut e);
+            c = std::array::from_fn(|part| born.solve(&e[part], RESTORE_STEPS).0);
+            c.iter_mut().flatten().for_each(|c| *c *= -RELAXATION);
+            if round + 1 < process.clip_steps {
+                born.adjoint(ws, &c[0], c.get(1).map(|c| &c[..]), &mut field, |_, layers, out| {
+                    for (i, out) in out.iter_mut().enumerate() {
+                        let kept = cut(*out, limit);
+                        *out = std::array::from_fn(|part| kept[part] + layers[part][i]);
+                    }
+                });
+            }
+        }
+        let carrier = std::f64::consts::TAU * (2 * g.carrier) as f64 / nx as f64;
+        let quantiser = Quantiser {
+            step,
+            mid: if P == 1 { f32::from(top) } else { 0.5 * f32::from(top) },
+            top: if P == 1 { 2.0 * f32::from(top) } else { f32::from(top) },
+            feedback: (-2.0 * carrier.cos()) as f32,
+        };
+        let mut state = vec![0u8; sites];
+        let kept = &field;
+        let stream = hash(seed, u32::MAX);
+        born.adjoint(ws, &c[0], c.get(1).map(|c| &c[..]), &mut state, |z, layers, out| {
+            let mut lines = [vec![0f32; nx], vec![0f32; nx]];
+            for (y, out) in out.chunks_exact_mut(nx).enumerate() {
+                let first = (z * ny + y) * nx;
+                for x in 0..nx {
+                    let before = kept.get(first + x).map_or([0f32; P], |f| cut(*f, limit));
+                    let f: [f32; P] =
+                        cut(std::array::from_fn(|part| before[part] + layers[part][y * nx + x]), limit);
+                    match f.as_slice() {
+                        [sum, difference] => {
+                            lines[0][x] = 0.5 * (sum + difference);
+                            lines[1][x] = 0.5 * (sum - difference);
+                        }
+                        rest => lines[0][x] = rest.first().copied().unwrap_or(0.0),
+                    }
+                }
+                if P == 1 {
+                    quantiser.diffuse(&lines[0], |x, level| {
+                        let half = hash(stream, (first + x) as u32) as u8 & 1;
+                        let deeper = (level + half) / 2;
+                        out[x] = pair(deeper, level - deeper);
+                    });
+                } else {
+                    quantiser.diffuse(&lines[0], |x, level| out[x] = level);
+                    quantiser.diffuse(&lines[1], |x, level| out[x] |= level << 4);
+                }
+            }
+        });
+        drop((c, field));
+
+        let mut trial = zero();
+        let evaluate = |ws: &mut Workspace, state: &[u8], t: &mut Parts<P>| {
+            for (part, t) in t.iter_mut().enumerate() {
+                levels_forward(ws, parts[part], state, t);
+            }
+            real_fit(t, &w, power)
+        };
+        let (mut gain, mut error) = evaluate(ws, &state, &mut t);
+        let mut history = vec![db(gain * gain * power, error)];
+        let mut next = vec![0u8; if process.flip_steps > 0 { sites } else { 0 }];
+        // Squared length of one voxel's effect on everything that is read.
+        let effect = born.voxel_norm() * P as f64;
+        let penalty = (0.5 * f64::from(step) * f64::from(step) * effect) as f32;
+        let mut share = 0.1f64;
+        let mut idle = 0;
+        for flip in 0..process.flip_steps {
+            if db(gain * gain * power, error) >= process.snr_target_db {
+                break;
+            }
+            residual(&t, &w, gain as f32, &mut e);
+            // Root mean square of the gradient; it is nearly normal, so that the bar which `share` of the voxels
+            // exceed follows from it.
+            let slope = (effect * error / (P * born.weights()) as f64).sqrt() as f32;
+            let least = penalty / step;
+            let bar = (slope * normal_quantile(share) as f32).clamp(least, least + slope * BAR_ABOVE);
+            let stream = hash(seed, 2 * flip as u32);
+            let flips = Flip { bar, top, stream, single: P == 1 };
+            let base = &state;
+            let count = AtomicU64::new(0);
+            let moving = |z: usize| z % LAYER_STEP == flip % LAYER_STEP;
+            born.adjoint_of(ws, &e[0], e.get(1).map(|e| &e[..]), &mut next, moving, |z, layers, out| {
+                let first = z * nx * ny;
+                out.copy_from_slice(&base[first..first + nx * ny]);
+                if moving(z) {
+                    count.fetch_add(flips.layer(layers, z as u32, nx, out), Ordering::Relaxed);
+                }
+            });
+            let count = count.into_inner();
+            if count == 0 {
+                idle += 1;
+                if idle > IDLE_STEPS {
+                    break;
+                }
+                share *= 4.0;
+                continue;
+            }
+            idle = 0;
+            let mut better = evaluate(ws, &next, &mut trial);
+            // |e + f D|^2 for a share f of these flips, of which `own` is what their single effects add.
+            let (mut cross, mut square) = (0f64, 0f64);
+            for ((w, trial), e) in w.iter().zip(&trial).zip(&e) {
+                let portions = trial.par_chunks(8192).zip(e.par_chunks(8192)).zip(w.par_chunks(8192));
+                let a = gain as f32;
+                let sums: Vec<[f64; 2]> = portions
+                    .map(|((n, e), w)| {
+                        let mut s = [0f64; 2];
+                        for ((n, e), w) in n.iter().zip(e).zip(w) {
+                            let d = f64::from((n - a * w) - e);
+                            s[0] += d * f64::from(*e);
+                            s[1] += d * d;
+                        }
+                        s
+                    })
+                    .collect();
+                for s in sums {
+                    cross += s[0];
+                    square += s[1];
+                }
+            }
+            let own = count as f64 * f64::from(step) * f64::from(step) * effect;
+            let curve = (square - own).max(1e-3 * square);
+            let best = (-(2.0 * cross + own) / (2.0 * curve)).clamp(0.0, 3.0);
+            if best < 0.6 {
+                let keep = (best * 2f64.powi(32)) as u64;
+                let stream = hash(seed, 2 * flip as u32 + 1);
+                next.par_chunks_mut(1 << 16).zip(state.par_chunks(1 << 16)).enumerate().for_each(
+                    |(part, (next, old))| {
+                        for (i, (n, o)) in next.iter_mut().zip(old).enumerate() {
+                            if n != o && u64::from(hash(stream, ((part << 16) + i) as u32)) >= keep {
+                                *n = *o;
+                            }
+                        }
+                    },
+                );
+                better = evaluate(ws, &next, &mut trial);
+            }
+            share = (share * best.clamp(0.2, 2.0)).clamp(1e-7, 0.5);
+            let improved = better.0 > 0.0 && better.0 * better.0 / better.1 > gain * gain / error;
+            if improved {
+                std::mem::swap(&mut state, &mut next);
+                std::mem::swap(&mut t, &mut trial);
+                (gain, error) = better;
+            } else {
+                share *= 0.5;
+            }
+            history.push(db(gain * gain * power, error));
+        }
+        drop(next);
+
+        // Figures over the weights in use: of an odd number of columns a port of two has one to spare.
+        let mut other = Vec::new();
+        if P == 1 {
+            other = trial.into_iter().next().unwrap_or_default();
+            levels_forward(ws, Part::Imaginary, &state, &mut other);
+        }
+        let (gain, snr_db, snr_complex_db) = figures([weights.k, weights.n], P, |i, o| {
+            let at = line_order(g, i, o);
+            let im = t.get(1).map_or_else(|| other[at], |t| t[at]);
+            [[t[0][at], im], [w[0][at], w.get(1).map_or(0.0, |w| w[at])]].map(|c| c.map(f64::from))
+        });
+        let physical = process.dn_rms / (g.voxel_count() as f64).sqrt() / rms;
+        let square: u64 = state
+            .par_chunks(1 << 16)
+            .map(|s| s.iter().map(|b| u64::from(b & 15).pow(2) + u64::from(b >> 4).pow(2)).sum::<u64>())
+            .sum();
+        Design {
+            levels: unfold(&state, born.sites()),
+            gain: gain * physical,
+            snr_db,
+            snr_complex_db,
+            noise_gain: g.voxel_count() as f64 * effect / (gain * gain * power),
+            written_square: square as f64 * f64::from(step).powi(2) / g.voxel_count() as f64,
+            history_db: history,
+        }
+    }
+}
+
+/// The x that a share `p` of a normal distribution's absolute values exceeds, in units of its root mean square;
+/// to 4.5e-4 (Abramowitz and Stegun 26.2.23).
+fn normal_quantile(p: f64) -> f64 {
+    let t = (-2.0 * (0.5 * p.clamp(1e-12, 1.0)).ln()).sqrt();
+    let above = 2.515517 + t * (0.802853 + t * 0.010328);
+    t - above / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
+}
+
+/// Levels of all voxels from those of the sites.
+fn unfold(state: &[u8], [nx, ny, layers]: [usize; 3]) -> Vec<u8> {
+    let mut levels = vec![0u8; 2 * state.len()];
+    levels.par_chunks_mut(nx * ny).enumerate().for_each(|(layer, out)| {
+        if layer >= layers {
+            let from = &state[(layer - layers) * nx * ny..(layer - layers + 1) * nx * ny];
+            out.iter_mut().zip(from).for_each(|(o, b)| *o = b & 15);
+            return;
+        }
+        let z = layers - 1 - layer;
+        for (y, out) in out.chunks_exact_mut(nx).enumerate() {
+            let first = (z * ny + (ny - y) % ny) * nx;
+            let from = &state[first..first + nx];
+            out[0] = from[0] >> 4;
+            out[1..].iter_mut().zip(from[1..].iter().rev()).for_each(|(o, b)| *o = b >> 4);
         }
     });
-    drop(c);
-    let mut t = vec![Complex32::ZERO; born.weights()];
-    let mut trial = t.clone();
-    let mut history = Vec::new();
-    forward(ws, &levels, 0, &mut t);
-    let (mut gain, mut error) = real_fit(&t, &w, power);
-    history.push(db(gain * gain * power, error));
-    forward(ws, &levels, 4, &mut trial);
-    let (gain2, error2) = real_fit(&trial, &w, power);
-    let diffused = gain2 * gain2 / error2 > gain * gain / error;
-    history.push(db(gain2 * gain2 * power, error2));
-    if diffused {
-        std::mem::swap(&mut t, &mut trial);
-        (gain, error) = (gain2, error2);
-    }
-    let shift = if diffused { 4 } else { 0 };
-    levels.par_chunks_mut(1 << 16).for_each(|part| part.iter_mut().for_each(|l| *l = (*l >> shift) & 15));
+    levels
+}
 
-    let mut next = levels.clone();
-    let mut e = trial.clone();
-    let voxel_norm = born.voxel_norm();
-    let (q, penalty) = (step, (0.5 * f64::from(step) * f64::from(step) * voxel_norm) as f32);
-    let mut share = 0.3f64;
-    for flip in 0..process.flip_steps {
-        let snr = db(gain * gain * power, error);
-        if snr >= process.snr_target_db {
-            break;
-        }
-        let a = gain as f32;
-        e.par_chunks_mut(8192).zip(t.par_chunks(8192)).zip(w.par_chunks(8192)).for_each(|((e, t), w)| {
-            for ((e, t), w) in e.iter_mut().zip(t).zip(w) {
-                *e = Complex32::new(t.re - a * w, 0.0);
+/// Two rows of sites as the real and imaginary parts of one: sums or differences of their voxels in units of
+/// the hologram's root mean square.
+struct Load<'a> {
+    state: &'a [u8],
+    part: Part,
+    top: u8,
+    step: f32,
+    pair: &'a mut [Complex32],
+}
+
+impl WithSimd for Load<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Load { state, part, top, step, pair } = self;
+        let (a, b) = state.split_at(pair.len());
+        let top = i32::from(top);
+        match part {
+            Part::Real => {
+                let value = |b: u8| (i32::from(b & 15) + i32::from(b >> 4) - top) as f32 * step;
+                for ((p, a), b) in pair.iter_mut().zip(a).zip(b) {
+                    *p = Complex32::new(value(*a), value(*b));
+                }
             }
-        });
-        let Some(scale) = gain_scale(g, born, ws, &e, q, penalty) else { break };
-        let stream = hash(seed, 2 * flip as u32);
-        let chance = (share / f64::from(scale) * 2f64.powi(32)) as f32;
-        let cap = (share.min(1.0) * 2f64.powi(32)) as f32;
-        let base = &levels;
-        born.adjoint(ws, &e, &mut next, |z, layer, out| {
-            let first = z * nx * ny;
-            let from = &base[first..first + nx * ny];
-            for (i, ((&grad, out), &level)) in layer.iter().zip(out.iter_mut()).zip(from).enumerate() {
-                let gain = grad.abs() * q - penalty;
-                let down = grad > 0.0;
-                let free = if down { level > 0 } else { level < top };
-                let moves = free && (hash(stream, (first + i) as u32) as f32) < (gain * chance).min(cap);
-                *out = if moves { if down { level - 1 } else { level + 1 } } else { level };
+            Part::Imaginary => {
+                let value = |b: u8| (i32::from(b & 15) - i32::from(b >> 4)) as f32 * step;
+                for ((p, a), b) in pair.iter_mut().zip(a).zip(b) {
+                    *p = Complex32::new(value(*a), value(*b));
+                }
             }
-        });
-        let flips = count_changes(&levels, &next);
-        if flips == 0 {
-            break;
         }
-        forward(ws, &next, 0, &mut trial);
-        // |e + f D|^2 for a share f of these flips, of which `own` is what their single effects add.
-        let [cross, square] = dot(&t, &trial, &e);
-        let own = flips as f64 * f64::from(q) * f64::from(q) * voxel_norm;
-        let curve = (square - own).max(1e-3 * square);
-        let best = (-(2.0 * cross + own) / (2.0 * curve)).clamp(0.0, 3.0);
-        let (gain2, error2) = real_fit(&trial, &w, power);
-        let mut better = (gain2, error2);
-        if best < 0.6 {
-            let keep = (best * 2f64.powi(32)) as u64;
-            let stream = hash(seed, 2 * flip as u32 + 1);
-            next.par_chunks_mut(1 << 16).zip(levels.par_chunks(1 << 16)).enumerate().for_each(
-                |(part, (next, old))| {
-                    for (i, (n, o)) in next.iter_mut().zip(old).enumerate() {
-                        if u64::from(hash(stream, ((part << 16) + i) as u32)) >= keep {
-                            *n = *o;
+    }
+}
+
+/// The rule of one flip step.
+struct Flip {
+    /// Gradient above which a voxel may move.
+    bar: f32,
+    top: u8,
+    stream: u32,
+    /// Whether a site moves as a whole (its sum) or each voxel on its own.
+    single: bool,
+}
+
+impl Flip {
+    /// The site's levels with a move of its sum (`shift` none) or of one voxel, where there is room.
+    fn moved(&self, site: u8, by: i8, shift: Option<u8>, tie: bool) -> Option<u8> {
+        if let Some(shift) = shift {
+            let level = (site >> shift & 15).wrapping_add_signed(by);
+            return (level <= self.top).then_some((site & !(15 << shift)) | level << shift);
+        }
+        let (a, b) = (site & 15, site >> 4);
+        // Of the two voxels the one that brings their levels together.
+        let deeper = if a == b { tie } else { (a < b) == (by > 0) };
+        let (a, b) = if deeper { (a.wrapping_add_signed(by), b) } else { (a, b.wrapping_add_signed(by)) };
+        (a <= self.top && b <= self.top).then(|| pair(a, b))
+    }
+
+    /// Moves sites of layer `z`, whose gradients are `layers`. Returns the number of moves.
+    fn layer(&self, [real, imaginary]: [&[f32]; 2], z: u32, nx: usize, out: &mut [u8]) -> u64 {
+        let ny = out.len() / nx;
+        let start = hash(self.stream, z) as usize;
+        let (x0, y0) = (start % nx, start / nx % ny);
+        let [cx, cy] = CELL;
+        let mut count = 0;
+        let voxels: &[(f32, Option<u8>)] =
+            if self.single { &[(1.0, None)] } else { &[(1.0, Some(0)), (-1.0, Some(4))] };
+        for yc in (0..ny).step_by(cy) {
+            for xc in (0..nx).step_by(cx) {
+                let (mut most, mut best) = (self.bar, None);
+                for &(sign, shift) in voxels {
+                    for y in yc..(yc + cy).min(ny) {
+                        let row = (y + y0) % ny * nx;
+                        for x in xc..(xc + cx).min(nx) {
+                            let at = row + (x + x0) % nx;
+                            let g = real[at] + imaginary.get(at).map_or(0.0, |h| sign * h);
+                            if g.abs() > most {
+                                let by = if g > 0.0 { -1 } else { 1 };
+                                if let Some(new) = self.moved(out[at], by, shift, at % 2 == 0) {
+                                    (most, best) = (g.abs(), Some((at, new)));
+                                }
+                            }
                         }
                     }
-                },
-            );
-            forward(ws, &next, 0, &mut trial);
-            better = real_fit(&trial, &w, power);
-        }
-        share = (share * best.max(0.05)).clamp(1e-6, 8.0);
-        let improved = better.0 > 0.0 && better.0 * better.0 / better.1 > gain * gain / error;
-        if improved {
-            std::mem::swap(&mut levels, &mut next);
-            std::mem::swap(&mut t, &mut trial);
-            (gain, error) = better;
-        } else {
-            share *= 0.5;
-        }
-        history.push(db(gain * gain * power, error));
-    }
-
-    let [re, im, tt] = sum(&t, &w, |t, w| {
-        let (re, im, w) = (f64::from(t.re), f64::from(t.im), f64::from(w));
-        [re * w, im * w, re * re + im * im]
-    });
-    let signal = (re * re + im * im) / power;
-    let physical = process.dn_rms / (g.voxel_count() as f64).sqrt() / f64::from(rms);
-    Design {
-        levels,
-        gain: gain * physical,
-        snr_db: db(gain * gain * power, error).min(SNR_MAX_DB),
-        snr_complex_db: db(signal, (tt - signal).max(1e-30 * tt)).min(SNR_MAX_DB),
-        noise_gain: g.voxel_count() as f64 * voxel_norm / (gain * gain * power),
-        history_db: history,
-    }
-}
-
-/// The gain that four fifths of the voxels with positive gain stay below, from a few layers.
-fn gain_scale(
-    g: &Geometry,
-    born: &Born,
-    ws: &mut Workspace,
-    e: &[Complex32],
-    q: f32,
-    penalty: f32,
-) -> Option<f32> {
-    let nz = g.voxels[2];
-    let mut layers: Vec<usize> = (0..4).map(|i| (2 * i + 1) * nz / 8).collect();
-    layers.dedup();
-    let mut gains: Vec<f32> = born
-        .adjoint_layers(ws, e, &layers)
-        .iter()
-        .flatten()
-        .step_by(5)
-        .map(|grad| grad.abs() * q - penalty)
-        .filter(|&g| g > 0.0)
-        .collect();
-    if gains.is_empty() {
-        return None;
-    }
-    let at = gains.len() * 4 / 5;
-    let (_, &mut scale, _) = gains.select_nth_unstable_by(at, f32::total_cmp);
-    Some(scale)
-}
-
-fn count_changes(a: &[u8], b: &[u8]) -> usize {
-    a.par_chunks(1 << 16)
-        .zip(b.par_chunks(1 << 16))
-        .map(|(a, b)| a.iter().zip(b).filter(|(a, b)| a != b).count())
-        .sum()
-}
-
-/// `sum e D` and `sum D^2` with `D = Re(after - before)`, in fixed portions.
-fn dot(before: &[Complex32], after: &[Complex32], e: &[Complex32]) -> [f64; 2] {
-    let parts: Vec<[f64; 2]> = before
-        .par_chunks(8192)
-        .zip(after.par_chunks(8192))
-        .zip(e.par_chunks(8192))
-        .map(|((b, a), e)| {
-            let mut s = [0f64; 2];
-            for ((b, a), e) in b.iter().zip(a).zip(e) {
-                let d = f64::from(a.re - b.re);
-                s[0] += d * f64::from(e.re);
-                s[1] += d * d;
+                }
+                if let Some((at, new)) = best {
+                    out[at] = new;
+                    count += 1;
+                }
             }
-            s
-        })
-        .collect();
-    parts.iter().fold([0.0; 2], |a, p| [a[0] + p[0], a[1] + p[1]])
+        }
+        count
+    }
 }
 
-/// Rounding to levels, plain and with band-pass error diffusion along a line.
+/// Rounding to levels with band-pass error diffusion along a line.
 struct Quantiser {
     /// Level step in units of the hologram's root mean square.
     step: f32,
@@ -330,26 +612,23 @@ impl Quantiser {
     /// Voxels over which the periodic line is entered before its levels are kept.
     const RUN_IN: usize = 32;
 
-    fn level(&self, v: f32) -> f32 {
-        (v / self.step + self.mid).round_ties_even().clamp(0.0, self.top)
-    }
-
-    /// Plain level in the low half, diffused level in the high half of each byte.
-    fn both(&self, line: &[f32], out: &mut [u8]) {
+    /// Hands the level of each place of a line to `put`.
+    fn diffuse(&self, line: &[f32], mut put: impl FnMut(usize, u8)) {
         let (mut e1, mut e2) = (0f32, 0f32);
         let limit = 1.5 * self.step;
-        let mut diffuse = |v: f32| {
+        let reciprocal = 1.0 / self.step;
+        let mut level_of = |v: f32| {
             let wanted = v + self.feedback * e1 + e2;
-            let level = self.level(wanted);
+            let level = (wanted * reciprocal + self.mid).round_ties_even().clamp(0.0, self.top);
             e2 = e1;
             e1 = ((level - self.mid) * self.step - wanted).clamp(-limit, limit);
-            level
+            level as u8
         };
         for &v in &line[line.len().saturating_sub(Self::RUN_IN)..] {
-            diffuse(v);
+            level_of(v);
         }
-        for (&v, out) in line.iter().zip(out) {
-            *out = self.level(v) as u8 | ((diffuse(v) as u8) << 4);
+        for (x, &v) in line.iter().enumerate() {
+            put(x, level_of(v));
         }
     }
 }
@@ -417,16 +696,13 @@ mod tests {
         let carrier = 41;
         let w0 = std::f32::consts::TAU * carrier as f32 / n as f32;
         let line: Vec<f32> = noise(n, 5);
-        // Error power at bins next to the carrier.
-        let power = |feedback: f32, shift: u32| {
-            let quantiser = Quantiser { step, mid: 3.5, top: 7.0, feedback };
-            let mut out = vec![0u8; n];
-            quantiser.both(&line, &mut out);
+        // Error power at bins next to the carrier, of given levels.
+        let power = |levels: &[f32]| {
             (carrier - 6..=carrier + 6)
                 .map(|bin| {
                     let (mut re, mut im) = (0f64, 0f64);
-                    for (x, (&l, v)) in out.iter().zip(&line).enumerate() {
-                        let e = f64::from((f32::from((l >> shift) & 15) - 3.5) * step - v);
+                    for (x, (l, v)) in levels.iter().zip(&line).enumerate() {
+                        let e = f64::from((l - 3.5) * step - v);
                         let (s, c) = (std::f64::consts::TAU * (bin * x) as f64 / n as f64).sin_cos();
                         re += e * c;
                         im -= e * s;
@@ -435,9 +711,14 @@ mod tests {
                 })
                 .sum::<f64>()
         };
-        let right = power(-2.0 * w0.cos(), 4);
-        let rounded = power(0.0, 0);
-        let wrong = power(2.0 * w0.cos(), 4);
+        let diffused = |feedback: f32| {
+            let mut out = vec![0f32; n];
+            Quantiser { step, mid: 3.5, top: 7.0, feedback }
+                .diffuse(&line, |x, level| out[x] = f32::from(level));
+            power(&out)
+        };
+        let rounded: Vec<f32> = line.iter().map(|v| (v / step + 3.5).round().clamp(0.0, 7.0)).collect();
+        let (right, rounded, wrong) = (diffused(-2.0 * w0.cos()), power(&rounded), diffused(2.0 * w0.cos()));
         assert!(right < 0.2 * rounded && wrong > 2.0 * rounded, "{right} {rounded} {wrong}");
     }
 }

@@ -9,8 +9,8 @@
 //!
 //! with integer divisions and `step = rows_in`, which makes all row differences distinct. Depth
 //! components follow from `kz = sqrt(k^2 - kx^2 - ky^2)`, `k = 2 pi (n + b) / lambda`. The grating of
-//! weight (i, j) is `K = k_out(j) - k_in(i)`. Phases are counted from the centre of the voxel with
-//! indices `(nx/2, ny/2, nz/2)`.
+//! weight (i, j) is `K = k_out(j) - k_in(i)`. Phases are counted from the tile's origin: the centre of voxel
+//! `(nx/2, ny/2)` at half the depth, between layers `nz/2 - 1` and `nz/2`; all three counts are even.
 
 use nalgebra::Vector3;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
@@ -89,7 +89,7 @@ impl Geometry {
         let rows = (rows_in * rows_out) as f64;
         let ny = even(process.height_per_row_pair_um * rows, process.voxel_um[1]);
         let length = length_um.unwrap_or(process.length_per_column_um * c);
-        let nz = ((length / process.voxel_um[2]).round().max(1.0) as usize).min(1 << 16);
+        let nz = even(length, process.voxel_um[2]);
         if (nx * ny) as u64 * nz as u64 > VOXELS_MAX {
             let message = format!("a tile of {nx} x {ny} x {nz} voxels is too large to compute");
             return Err(Diagnostic::error(&E0602, message).into());
@@ -153,6 +153,12 @@ impl Geometry {
             )
             .into()),
         }
+    }
+
+    /// Voxel coordinates that phases are counted from.
+    pub fn origin(&self) -> [f64; 3] {
+        let [nx, ny, nz] = self.voxels;
+        [(nx / 2) as f64, (ny / 2) as f64, (nz as f64 - 1.0) / 2.0]
     }
 
     /// Number of input ports.

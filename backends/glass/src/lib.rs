@@ -4,12 +4,14 @@
 //! Inputs and outputs of a tile are plane waves. Weight (i, j) is the grating whose vector is the
 //! difference of the wave vectors of output j and input i; in the first Born approximation the
 //! transfer matrix is the Fourier transform of the index change at those vectors. Outputs are read
-//! by homodyne, one quadrature, so weights are signed.
+//! by homodyne, one quadrature or both, so weights are signed.
 //!
 //! - [`process`]: the process file.
+//! - [`presets`]: changes of it from the command line.
 //! - [`geometry`]: ports, grating vectors and the assertions on them.
 //! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
 //! - [`design`]: levels: rounding, error diffusion, flips.
+//! - [`budget`]: what each imperfection of writing and reading adds to the error.
 //! - [`layout`]: tiles in zones, zones on plates.
 //! - [`schedule`]: the file format.
 //! - [`writer`], [`reader`], [`recompute`]: emission, read-back, the reader's own forward model.
@@ -27,17 +29,19 @@
 
 use std::path::Path;
 
-use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit};
+use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit, Wishes};
 use pfmc_ir::diag::{Code, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::Scheme;
 use pfmc_ir::verify::Verified;
 
 pub mod born;
+pub mod budget;
 pub mod codes;
 pub mod design;
 pub mod geometry;
 pub mod layout;
+pub mod presets;
 pub mod process;
 pub mod reader;
 pub mod recompute;
@@ -64,6 +68,10 @@ impl Backend for Glass {
             name: "borosilicate-phase".to_owned(),
             toml: include_str!("../process/borosilicate-phase.toml").to_owned(),
         }]
+    }
+
+    fn adapt(&self, process: ProcessText, wishes: &Wishes) -> Result<ProcessText, String> {
+        presets::adapt(process, wishes)
     }
 
     fn codes(&self) -> &'static [&'static Code] {
@@ -96,8 +104,10 @@ impl Target for GlassTarget {
     fn tile_limit(&self, scheme: Scheme) -> Option<TileLimit> {
         let most = (self.process.columns_max * self.process.rows_max) as u32;
         let multiple = self.process.columns_max as u32;
+        let parts = self.process.quadrature.weights_a_grating() as u32;
+        let (n, n_multiple) = (most * parts, multiple * parts);
         match scheme {
-            Scheme::Real => Some(TileLimit { k: most, n: most, k_multiple: multiple, n_multiple: multiple }),
+            Scheme::Real => Some(TileLimit { k: most, n, k_multiple: multiple, n_multiple }),
             Scheme::Codes { .. } => None,
         }
     }

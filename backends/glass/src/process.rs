@@ -17,6 +17,38 @@ pub enum FormFactor {
     Gaussian([f64; 3]),
 }
 
+/// What is read of an output by homodyne.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quadrature {
+    /// One quadrature: a weight a grating, real.
+    Single,
+    /// Both: two weights a grating, those of columns 2j and 2j + 1 as real and imaginary part of output j.
+    Dual,
+}
+
+impl Quadrature {
+    /// Name in process files and schedules.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quadrature::Single => "single",
+            Quadrature::Dual => "dual",
+        }
+    }
+
+    /// Output ports that `columns` columns of a matrix take.
+    pub fn ports(self, columns: usize) -> usize {
+        columns.div_ceil(self.weights_a_grating())
+    }
+
+    /// Real weights one grating holds.
+    pub fn weights_a_grating(self) -> usize {
+        match self {
+            Quadrature::Single => 1,
+            Quadrature::Dual => 2,
+        }
+    }
+}
+
 /// A validated glass process. Lengths in micrometres unless the name says otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Process {
@@ -28,6 +60,8 @@ pub struct Process {
     pub index: f64,
     /// Angle in glass of the centres of the input (negative) and output (positive) ports, degrees.
     pub theta0_deg: f64,
+    /// What is read of an output.
+    pub quadrature: Quadrature,
     /// Raster pitch along x, y and depth.
     pub voxel_um: [f64; 3],
     /// Shape of a voxel.
@@ -52,6 +86,8 @@ pub struct Process {
     pub kappa_min: f64,
     /// Conjugate-gradient steps.
     pub cg_steps: usize,
+    /// Projections that bring the hologram into the range of the levels.
+    pub clip_steps: usize,
     /// Most steps of level flips.
     pub flip_steps: usize,
     /// Signal-to-noise ratio at which flips stop, dB.
@@ -84,6 +120,18 @@ pub struct Process {
     pub layer_registration_nm: f64,
     /// Relative root mean square error of a layer's index change.
     pub layer_gain_rms: f64,
+    /// Power of the light on a tile, all inputs together, milliwatts.
+    pub power_mw: f64,
+    /// Time over which an output is integrated, microseconds.
+    pub integration_us: f64,
+    /// Electrons a photon at the detectors.
+    pub detector_efficiency: f64,
+    /// Bits of the converters that drive the inputs.
+    pub dac_bits: u32,
+    /// Bits of the converters that read the outputs.
+    pub adc_bits: u32,
+    /// Relative expansion of the glass a kelvin.
+    pub expansion_per_k: f64,
 }
 
 impl Process {
@@ -129,6 +177,14 @@ impl Process {
         let mut f = Fields { name, root, diags: Diagnostics::new() };
         let big = 1e9;
         let form = f.text("voxel", "form_factor");
+        let quadrature = match f.text("optics", "quadrature").as_deref() {
+            Some("dual") => Quadrature::Dual,
+            Some("single") | None => Quadrature::Single,
+            Some(other) => {
+                f.problem("optics.quadrature", &format!("is {other:?}, not \"single\" or \"dual\""));
+                Quadrature::Single
+            }
+        };
         let fwhm = ["fwhm_x_um", "fwhm_y_um", "fwhm_z_um"].map(|k| f.number("voxel", k, 1e-3, 100.0));
         let form_factor = match form.as_deref() {
             Some("gaussian") => FormFactor::Gaussian(fwhm),
@@ -142,6 +198,7 @@ impl Process {
             name: name.to_owned(),
             wavelength_um: f.number("optics", "wavelength_um", 0.1, 20.0),
             index: f.number("optics", "index", 1.0, 4.0),
+            quadrature,
             theta0_deg: f.number("optics", "theta0_deg", 0.1, 80.0),
             voxel_um: ["x_um", "y_um", "z_um"].map(|k| f.number("voxel", k, 1e-2, 100.0)),
             form_factor,
@@ -155,6 +212,7 @@ impl Process {
             height_per_row_pair_um: f.number("tile", "height_per_row_pair_um", 1e-2, 1e3),
             kappa_min: f.number("tile", "kappa_min", 0.0, 100.0),
             cg_steps: f.count("design", "cg_steps", 1, 1000),
+            clip_steps: f.count("design", "clip_steps", 0, 100),
             flip_steps: f.count("design", "flip_steps", 0, 10_000),
             snr_target_db: f.number("design", "snr_target_db", 0.0, 100.0),
             snr_min_db: f.number("design", "snr_min_db", -100.0, 100.0),
@@ -171,6 +229,12 @@ impl Process {
             voxel_jitter_nm: f.number("noise", "voxel_jitter_nm", 0.0, 1e6),
             layer_registration_nm: f.number("noise", "layer_registration_nm", 0.0, 1e6),
             layer_gain_rms: f.number("noise", "layer_gain_rms", 0.0, 10.0),
+            power_mw: f.number("light", "power_mw", 1e-12, 1e9),
+            integration_us: f.number("light", "integration_us", 1e-9, 1e12),
+            detector_efficiency: f.number("light", "detector_efficiency", 1e-6, 1.0),
+            dac_bits: f.count("light", "dac_bits", 1, 32) as u32,
+            adc_bits: f.count("light", "adc_bits", 1, 32) as u32,
+            expansion_per_k: f.number("light", "expansion_per_k", 1e-9, 1.0),
         };
         let dn_max = f.number("levels", "dn_max", 1e-8, 1.0);
         f.unknown();

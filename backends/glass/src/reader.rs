@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619, E0620};
 use crate::geometry::{Geometry, VOXELS_MAX};
-use crate::process::{FormFactor, Process};
+use crate::process::{FormFactor, Process, Quadrature};
 use crate::recompute::{Transfer, Written};
 use crate::schedule::{
     Chunk, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry, VERSION,
@@ -42,6 +42,7 @@ pub struct Schedule<'a> {
     written: BTreeMap<u32, (Entry, Written)>,
     bias_level: u8,
     snr_min_db: f64,
+    quadrature: Quadrature,
 }
 
 /// Maps a file into memory, read-only.
@@ -147,6 +148,7 @@ struct Facts {
     columns_max: u32,
     rows_max: u32,
     snr_min_db: f64,
+    quadrature: Quadrature,
     plate_nm: [i64; 3],
     gap_min_um: f64,
 }
@@ -199,7 +201,7 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
     };
     for (what, got, want) in [
         ("process", &h.process, process.name.as_str()),
-        ("quadrature", &h.quadrature, "real"),
+        ("quadrature", &h.quadrature, process.quadrature.name()),
         ("order", &h.order, "zone, layer descending, tile, y, x"),
         ("z convention", &h.z_convention, "depth in glass"),
         ("port map", &h.port_map, "port p is column p mod C of row p div C"),
@@ -227,6 +229,7 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
         columns_max: u32::try_from(process.columns_max).unwrap_or(u32::MAX),
         rows_max: u32::try_from(process.rows_max).unwrap_or(u32::MAX),
         snr_min_db: process.snr_min_db,
+        quadrature: process.quadrature,
         plate_nm,
         gap_min_um: process.gap_min_um,
     })
@@ -330,7 +333,14 @@ impl<'a> Schedule<'a> {
         }
         diags.check()?;
         order(&map, index.header, &zone_records, &written, &records)?;
-        Ok(Schedule { program, map, written, bias_level: facts.bias_level, snr_min_db: facts.snr_min_db })
+        Ok(Schedule {
+            program,
+            map,
+            written,
+            bias_level: facts.bias_level,
+            snr_min_db: facts.snr_min_db,
+            quadrature: facts.quadrature,
+        })
     }
 
     fn origin(&self, id: TileId) -> Origin {
@@ -441,11 +451,14 @@ impl<'a> Schedule<'a> {
         }
         let t = written.transfer(levels);
         let inputs = written.columns * written.rows_in;
+        let parts = self.quadrature.weights_a_grating();
         for (i, row) in values.chunks_exact_mut(n).enumerate() {
             let input = sign(&entry.record.input_signs, i);
             for (o, v) in row.iter_mut().enumerate() {
-                let sign = f64::from(input * sign(&entry.record.output_signs, o));
-                *v = (sign * f64::from(t.re[o * inputs + i]) / entry.record.gain) as f32;
+                let port = o / parts;
+                let sign = f64::from(input * sign(&entry.record.output_signs, port));
+                let part = if o % parts == 0 { &t.re } else { &t.im };
+                *v = (sign * f64::from(part[port * inputs + i]) / entry.record.gain) as f32;
             }
         }
         Ok((RealBlock { k, n, values }, t))
@@ -460,7 +473,7 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
     };
     let volume = u64::from(nx).checked_mul(u64::from(ny)).and_then(|v| v.checked_mul(u64::from(nz)));
     let ports = [r.columns, r.rows_in, r.rows_out, r.output_row_step, r.carrier];
-    if nx % 2 != 0 || ny % 2 != 0 || !volume.is_some_and(|v| v > 0 && v <= VOXELS_MAX) {
+    if nx % 2 != 0 || ny % 2 != 0 || nz % 2 != 0 || !volume.is_some_and(|v| v > 0 && v <= VOXELS_MAX) {
         return Err(bad(format!("{nx} x {ny} x {nz} voxels are out of range")));
     }
     let (rows, columns) = (facts.rows_max, facts.columns_max);
@@ -472,13 +485,14 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         return Err(bad(format!("ports {ports:?} are out of range")));
     }
     let fits = |used: u32, rows: u32| used > 0 && u64::from(used) <= u64::from(r.columns) * u64::from(rows);
-    if !fits(r.inputs, r.rows_in) || !fits(r.outputs, r.rows_out) {
+    let ports = u32::try_from(facts.quadrature.ports(r.outputs as usize)).unwrap_or(u32::MAX);
+    if !fits(r.inputs, r.rows_in) || !fits(ports, r.rows_out) {
         return Err(bad(format!("{} x {} weights do not fit its ports", r.inputs, r.outputs)));
     }
     if ![r.gain, r.snr_db, r.snr_complex_db].iter().all(|v| v.is_finite()) {
         return Err(bad("its gain or signal-to-noise ratio is not finite".into()));
     }
-    let signs = [(&r.input_signs, r.inputs), (&r.output_signs, r.outputs)];
+    let signs = [(&r.input_signs, r.inputs), (&r.output_signs, ports)];
     if signs.iter().any(|(s, ports)| s.len() != sign_bytes(*ports as usize)) {
         return Err(bad("its ports and their signs are not equally many".into()));
     }
@@ -706,14 +720,16 @@ impl ReadBack for Schedule<'_> {
             let snr_db = pfmc_ir::numerics::snr_db(&reference.values, &got.values).min(SNR_MAX_DB);
             measures.insert("snr_db".to_owned(), snr_db);
             let inputs = written.columns * written.rows_in;
+            let parts = self.quadrature.weights_a_grating();
             let (mut re, mut im, mut tt) = (0f64, 0f64, 0f64);
             for (i, row) in reference.values.chunks_exact(reference.n).enumerate() {
-                for (o, &w) in row.iter().enumerate() {
-                    let w = sign(&r.input_signs, i) * sign(&r.output_signs, o) * w;
+                for (o, w) in row.chunks(parts).enumerate() {
+                    let sign = f64::from(sign(&r.input_signs, i) * sign(&r.output_signs, o));
+                    let (wr, wi) = (sign * f64::from(w[0]), sign * w.get(1).map_or(0.0, |&w| f64::from(w)));
                     let (a, b) =
                         (f64::from(transfer.re[o * inputs + i]), f64::from(transfer.im[o * inputs + i]));
-                    re += a * f64::from(w);
-                    im += b * f64::from(w);
+                    re += a * wr + b * wi;
+                    im += b * wr - a * wi;
                     tt += a * a + b * b;
                 }
             }

@@ -149,7 +149,7 @@ impl Written {
         }
 
         let volume = (nx * ny * nz) as f64;
-        let centre = [nx / 2, ny / 2, nz / 2].map(|v| v as f64);
+        let centre = [(nx / 2) as f64, (ny / 2) as f64, (nz as f64 - 1.0) / 2.0];
         t.re.par_chunks_mut(c).zip(t.im.par_chunks_mut(c)).enumerate().for_each(|(n, (re, im))| {
             let (o, r) = (n / self.rows_in, n % self.rows_in);
             re.reverse();

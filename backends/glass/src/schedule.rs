@@ -27,7 +27,8 @@
 //! # Meaning
 //! `T = s(K) / V * sum_v (dn(v) - bias) exp(-i K . r_v)` with K and the phase origin as in
 //! [`crate::geometry`], V the tile's voxels; `Re T = gain * S_in W S_out`, with a sign a port. Input i
-//! is port i, output j is port j. The signs are pseudo-random: a common component of the weights
+//! is port i, output j is port j; where both quadratures are read, Re T of port j has column 2j of W and Im T
+//! column 2j + 1. The signs are pseudo-random: a common component of the weights
 //! (trained matrices have one) would otherwise focus the hologram into a few voxels that clip.
 
 use crate::process::FormFactor;
@@ -35,7 +36,7 @@ use crate::process::FormFactor;
 /// First bytes of a schedule.
 pub const MAGIC: &[u8; 8] = b"PFMGLASS";
 /// Format version this code writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Last bytes of a schedule.
 pub const END: &[u8; 4] = b"PFMG";
 /// Bytes of the trailer.
@@ -112,7 +113,7 @@ pub struct Header {
     /// Full widths at half maximum of a Gaussian voxel, micrometres; empty for a box.
     #[prost(double, repeated, tag = "7")]
     pub gaussian_fwhm_um: Vec<f64>,
-    /// What is read of an output: `real`, one quadrature.
+    /// What is read of an output: `single`, one quadrature, or `dual`, both.
     #[prost(string, tag = "8")]
     pub quadrature: String,
     /// Order of chunks: `zone, layer descending, tile, y, x`.
@@ -191,7 +192,7 @@ pub struct Tile {
     /// Inputs used.
     #[prost(uint32, tag = "10")]
     pub inputs: u32,
-    /// Outputs used.
+    /// Outputs used: columns of the matrix, two a port where both quadratures are read.
     #[prost(uint32, tag = "11")]
     pub outputs: u32,
     /// Lower corner x, y, depth in nanometres.
@@ -200,7 +201,7 @@ pub struct Tile {
     /// `Re T = gain * W`; 0 for a tile of zeros.
     #[prost(double, tag = "13")]
     pub gain: f64,
-    /// Signal-to-noise ratio of the real part as designed, dB.
+    /// Signal-to-noise ratio of what is read, as designed, dB.
     #[prost(double, tag = "14")]
     pub snr_db: f64,
     /// Signal-to-noise ratio of the complex transfer matrix as designed, dB.
@@ -215,7 +216,7 @@ pub struct Tile {
     /// One bit an input, least significant first: 1 where its amplitude is driven inverted.
     #[prost(bytes = "vec", tag = "18")]
     pub input_signs: Vec<u8>,
-    /// One bit an output, least significant first: 1 where its reading is inverted.
+    /// One bit an output port, least significant first: 1 where its reading is inverted.
     #[prost(bytes = "vec", tag = "19")]
     pub output_signs: Vec<u8>,
 }

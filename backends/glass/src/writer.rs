@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::born::{Born, Workspace};
+use crate::budget::{Budget, Spread, Tolerances};
 use crate::codes::{E0602, E0608, E0609};
 use crate::design::{self, Design};
 use crate::geometry::Geometry;
@@ -69,7 +70,7 @@ impl<'a> GlassPlan<'a> {
             }
             let geometry = match known.get(&(inputs, outputs)) {
                 Some(g) => g.clone(),
-                None => match Geometry::choose(process, inputs, outputs) {
+                None => match Geometry::choose(process, inputs, process.quadrature.ports(outputs)) {
                     Ok(g) => {
                         known.insert((inputs, outputs), g.clone());
                         g
@@ -110,7 +111,7 @@ impl<'a> GlassPlan<'a> {
             pitch_nm: p.voxel_um.iter().map(|&um| nm(um) as u32).collect(),
             levels: p.level_table().into_iter().map(|dn| Level { dn, pulse_energy_nj: None }).collect(),
             gaussian_fwhm_um: schedule::form_factor_widths(p.form_factor),
-            quadrature: "real".into(),
+            quadrature: p.quadrature.name().into(),
             order: "zone, layer descending, tile, y, x".into(),
             z_convention: "depth in glass".into(),
             plate_nm: p.plate_mm.iter().map(|&mm| nm(mm * 1e3)).collect(),
@@ -151,7 +152,10 @@ impl<'a> GlassPlan<'a> {
     ) -> Result<Realised, Diagnostics> {
         let weights = self.weights(source, id, m)?;
         let seed = design::hash(0x676c_6173, id);
-        let signs = [design::signs(seed ^ 1, m.inputs), design::signs(seed ^ 2, m.outputs)];
+        let signs = [
+            design::signs(seed ^ 1, m.inputs),
+            design::signs(seed ^ 2, self.process.quadrature.ports(m.outputs)),
+        ];
         let ports = [&signs[0][..], &signs[1][..]];
         let ws = &mut Workspace::default();
         let d = design::design(self.process, &m.geometry, born, ws, &weights, ports, seed);
@@ -178,26 +182,40 @@ impl<'a> GlassPlan<'a> {
             Diagnostics::from(Diagnostic::error(&E0001, format!("compressing tile {id}: {e}")))
         })?;
         let levels_sha256 = Sha256::digest(&d.levels).to_vec();
+        let budget = (d.gain != 0.0).then(|| {
+            let power = weights.values.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+            let spread = self.spread(m, &d, power);
+            let budget =
+                Budget::new(self.process, &m.geometry, self.process.quadrature.ports(m.outputs), &spread);
+            (budget, Tolerances::new(self.process, &m.geometry, &spread, budget.total()))
+        });
         Ok(Realised {
             chunks,
             levels_sha256,
             weights_sha256: weights_sha256(&weights),
             signs,
+            budget,
             design: Design { levels: Vec::new(), ..d },
         })
     }
 
-    /// Signal-to-noise ratio in dB to expect after writing a tile, from the process's nominal noise:
-    /// voxel errors are white; layer errors do not average, half of their power falls on what is
-    /// read. Powers of independent errors add.
-    fn written_snr_db(&self, g: &Geometry, d: &Design) -> f64 {
+    /// What the budget of a tile needs, from its levels and weights.
+    fn spread(&self, m: &Member, d: &Design, power: f64) -> Spread {
         let p = self.process;
-        // Mean square of the written index change, bias included, in units of dn_rms squared.
-        let written = p.clip_sigma * p.clip_sigma + 1.0;
-        let kx = 2.0 * g.output_k(g.columns / 2).x;
-        let voxel = written * (p.energy_rms.powi(2) + (kx * p.voxel_jitter_nm * 1e-3).powi(2));
-        let layer = (kx * p.layer_registration_nm * 1e-3).powi(2) + p.layer_gain_rms.powi(2);
-        -10.0 * (10f64.powf(-d.snr_db / 10.0) + d.noise_gain * voxel + 0.5 * layer).log10()
+        let g = &m.geometry;
+        let relative = |db: f64| 10f64.powf(-db / 10.0);
+        let ports = p.quadrature.ports(m.outputs);
+        let step = 2.0 * p.clip_sigma / f64::from(p.levels - 1);
+        let coupling =
+            std::f64::consts::TAU * g.size_um().z / (p.wavelength_um * p.theta0_deg.to_radians().cos());
+        Spread {
+            layers: Spread::layers(g, [m.inputs, ports], &d.levels, step, d.noise_gain),
+            noise_gain: d.noise_gain,
+            written_square: d.written_square,
+            efficiency: (coupling * d.gain).powi(2) * power / m.inputs as f64,
+            levels: relative(d.snr_db),
+            unread: relative(d.snr_complex_db),
+        }
     }
 }
 
@@ -207,6 +225,8 @@ struct Realised {
     levels_sha256: Vec<u8>,
     weights_sha256: Vec<u8>,
     signs: [Vec<u8>; 2],
+    /// Unless all weights are 0.
+    budget: Option<(Budget, Tolerances)>,
     /// Without the levels.
     design: Design,
 }
@@ -238,7 +258,7 @@ fn pack(zone: u32, layer: u32, tile: u32, levels: &[u8], nx: usize) -> Result<Ve
 struct Operators(Vec<((usize, usize), Arc<Born>)>);
 
 impl Operators {
-    fn get(&mut self, m: &Member) -> Arc<Born> {
+    fn get(&mut self, m: &Member, ports: usize) -> Arc<Born> {
         let key = (m.inputs, m.outputs);
         if let Some((_, b)) = self.0.iter().find(|(k, _)| *k == key) {
             return b.clone();
@@ -246,7 +266,7 @@ impl Operators {
         if self.0.len() >= 2 {
             self.0.remove(0);
         }
-        let born = Arc::new(Born::new(&m.geometry, m.inputs, m.outputs));
+        let born = Arc::new(Born::new(&m.geometry, m.inputs, ports));
         self.0.push((key, born.clone()));
         born
     }
@@ -280,7 +300,12 @@ impl Plan for GlassPlan<'_> {
         let written: u64 = zones.iter().map(|z| z.voxels).sum();
         let write_s: f64 = zones.iter().map(|z| z.write_s).sum();
         let voxel_um3: f64 = self.process.voxel_um.iter().product();
-        let one = self.members.values().map(|m| Born::memory_bytes(&m.geometry)).max().unwrap_or(0);
+        let one = self
+            .members
+            .values()
+            .map(|m| Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating()))
+            .max()
+            .unwrap_or(0);
         let zone_voxels = zones
             .iter()
             .map(|z| {
@@ -326,7 +351,9 @@ impl Plan for GlassPlan<'_> {
         progress.begin("design", self.members.len() as u64);
         let mut operators = Operators::default();
         let mut records = BTreeMap::new();
-        let mut worst: Option<[f64; 2]> = None;
+        let mut worst: Option<(Budget, Tolerances)> = None;
+        let mut least = f64::INFINITY;
+        let (mut errors, mut signals) = ([0f64; 2], 0f64);
         let depth_nm = (self.process.clearance_um * 1e3).round() as i64;
         for (number, zone) in self.layout.zones.iter().enumerate() {
             let number = number as u32;
@@ -350,11 +377,11 @@ impl Plan for GlassPlan<'_> {
                 // As many tiles at once as threads and memory allow.
                 let (mut bytes, mut batch) = (0u64, Vec::new());
                 for &(id, _, m) in members[realised.len()..].iter().take(rayon::current_num_threads()) {
-                    bytes += Born::memory_bytes(&m.geometry);
+                    bytes += Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating());
                     if !batch.is_empty() && bytes > DESIGN_MEMORY {
                         break;
                     }
-                    batch.push((id, m, operators.get(m)));
+                    batch.push((id, m, operators.get(m, self.process.quadrature.ports(m.outputs))));
                 }
                 let done: Vec<Result<Realised, Diagnostics>> = batch
                     .par_iter()
@@ -410,8 +437,16 @@ impl Plan for GlassPlan<'_> {
                 if r.design.gain != 0.0 {
                     measures.insert("snr_db".to_owned(), r.design.snr_db);
                     measures.insert("snr_complex_db".to_owned(), r.design.snr_complex_db);
-                    let now = [r.design.snr_db, self.written_snr_db(g, &r.design)];
-                    worst = Some(worst.map_or(now, |w| [w[0].min(now[0]), w[1].min(now[1])]));
+                    least = least.min(r.design.snr_db);
+                    if let Some((budget, tolerances)) = r.budget {
+                        let weights = (m.inputs * m.outputs) as f64;
+                        signals += weights;
+                        errors[0] += weights * budget.levels;
+                        errors[1] += weights * budget.total();
+                        if worst.is_none_or(|(w, _)| budget.total() > w.total()) {
+                            worst = Some((budget, tolerances));
+                        }
+                    }
                 }
                 let nm = |a: usize| (g.voxels[a] as f64 * g.voxel_um[a] * 1e3).round() as i64;
                 let region = Region {
@@ -444,9 +479,19 @@ impl Plan for GlassPlan<'_> {
         out.file.flush().map_err(|e| io_error(FILE, &e))?;
         out.file.get_ref().sync_all().map_err(|e| io_error(FILE, &e))?;
         let mut figures = vec![Figure::new("schedule.pfmg", size as f64, "B")];
-        if let Some([levels, written]) = worst {
-            figures.push(Figure::new("worst tile, levels", levels, "dB"));
-            figures.push(Figure::new("worst tile, with noise", written, "dB"));
+        if let Some((budget, tolerances)) = worst {
+            let mut put = |name: &str, value: f64, unit: &str| figures.push(Figure::new(name, value, unit));
+            put("all tiles, levels", Budget::db(errors[0] / signals), "dB");
+            put("all tiles, with noise", Budget::db(errors[1] / signals), "dB");
+            put("worst tile, levels", least, "dB");
+            put("worst tile, with noise", Budget::db(budget.total()), "dB");
+            for (name, power) in budget.terms().into_iter().filter(|t| t.1 > 0.0) {
+                put(&format!("  of it {name}"), Budget::db(power), "dB");
+            }
+            put("1 dB: wavelength", tolerances.wavelength * 1e6, "ppm");
+            put("1 dB: tilt", tolerances.tilt_rad * 1e6, "urad");
+            put("1 dB: temperature", tolerances.temperature_k, "K");
+            put("1 dB: place along x", tolerances.position_um * 1e3, "nm");
         }
         Ok(Emission { files: vec![FILE.to_owned()], tiles: records.into_values().collect(), figures })
     }

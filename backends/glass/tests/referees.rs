@@ -1,4 +1,5 @@
-//! Wave propagation by diffractio judges a slice tile; run with
+//! Propagation by others' tools judges written tiles: diffractio slices that are periodic in x, exact-kz steps and
+//! hcipy's angular spectrum isolated tiles lit with finite beams; run with
 //! `cargo nextest run -p pfmc-glass --profile referees` after `.ci/setup-referees`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -21,9 +22,9 @@ struct Verdict {
     propagated: f64,
 }
 
-/// Emits one 64 x 64 slice (C = 64, R = 1, 256 um wide, 950 um long) and returns its folder.
-fn slice(name: &str, process: &ProcessText) -> PathBuf {
-    let model = Model::new(&[(64, 64)]);
+/// Emits one square tile and returns its folder. 64 ports make a slice of C = 64, R = 1, 256 um wide, 950 um long.
+fn tile(name: &str, process: &ProcessText, ports: u32) -> PathBuf {
+    let model = Model::new(&[(ports, ports)]);
     let dir = folder(name);
     model.emit(open(process).as_ref(), &dir).unwrap_or_else(|e| panic!("{e}"));
     let bytes: Vec<u8> = model.content[&0].values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -31,23 +32,31 @@ fn slice(name: &str, process: &ProcessText) -> PathBuf {
     dir
 }
 
-/// Every `every`-th of the 64 inputs through the referee.
+/// Every `every`-th of the inputs through the referee.
 fn judge(dir: &Path, fault: &str, every: u32) -> Verdict {
+    referee("optics", "wave_propagation.py", dir, &["0", fault, &every.to_string()])
+}
+
+/// Some inputs through an isolated tile by a propagator.
+fn isolated(dir: &Path, propagator: &str, fault: &str, inputs: u32) -> Verdict {
+    referee("waves", "isolated.py", dir, &["0", propagator, fault, &inputs.to_string()])
+}
+
+fn referee(environment: &str, script: &str, dir: &Path, args: &[&str]) -> Verdict {
     let root =
         std::env::var_os("PFMC_REFEREES").map_or_else(|| workspace().join("target/referees"), PathBuf::from);
-    let python = root.join("optics/bin/python");
+    let python = root.join(environment).join("bin/python");
     assert!(python.exists(), "{} is missing: run .ci/setup-referees", python.display());
-    let script = workspace().join("fixtures/referees/glass/wave_propagation.py");
     let out = Command::new(python)
-        .arg(script)
+        .arg(workspace().join("fixtures/referees/glass").join(script))
         .args([dir.join("schedule.pfmg"), dir.join("weights.f32")])
-        .args(["0", fault, &every.to_string()])
+        .args(args)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
-    println!("{fault}: {}", text.trim());
+    println!("{script} {args:?}: {}", text.trim());
     let get = |key: &str| -> f64 {
         let at = text.find(&format!("\"{key}\": ")).unwrap() + key.len() + 4;
         text[at..].split([',', '}']).next().unwrap().trim().parse().unwrap()
@@ -61,7 +70,7 @@ fn judge(dir: &Path, fault: &str, every: u32) -> Verdict {
 
 /// A slice: one row of ports, and flips until the target is reached.
 fn slice_process() -> ProcessText {
-    process(&[("rows_max = 8 ", "rows_max = 1 "), ("flip_steps = 24", "flip_steps = 200")])
+    process(&[("rows_max = 8 ", "rows_max = 1 "), ("snr_target_db = 46.5", "snr_target_db = 41.0")])
 }
 
 /// What a good tile must reach: the recorded figure less 1 dB, and 30 dB.
@@ -71,7 +80,7 @@ fn passes(v: &Verdict) -> bool {
 
 #[test]
 fn wave_propagation_agrees_with_the_recorded_ratio() {
-    let dir = slice("referee", &slice_process());
+    let dir = tile("referee", &slice_process(), 64);
     let v = judge(&dir, "none", 1);
     assert!(
         (v.first_order - v.recorded).abs() < 0.1,
@@ -88,6 +97,54 @@ fn wave_propagation_agrees_with_the_recorded_ratio() {
 }
 
 #[test]
+fn a_slice_of_128_ports_agrees() {
+    let v = judge(&tile("referee-128", &slice_process(), 128), "none", 2);
+    assert!(passes(&v), "propagated {} recorded {}", v.propagated, v.recorded);
+}
+
+/// What an isolated tile must keep of its first-order ratio over the same inputs.
+fn keeps(v: &Verdict) -> bool {
+    v.propagated >= v.first_order - 1.0 && v.first_order >= v.recorded - 0.5
+}
+
+#[test]
+fn an_isolated_slice_keeps_its_ratio_and_faults_do_not() {
+    let dir = tile("isolated", &slice_process(), 64);
+    let v = isolated(&dir, "exact", "none", 64);
+    assert!(keeps(&v) && v.propagated >= 40.0, "propagated {} first order {}", v.propagated, v.first_order);
+    let faults = [
+        "bias-missing",
+        "depth-reversed",
+        "layers-shuffled",
+        "x-mirrored",
+        "layer-shifted",
+        "index-off",
+        "stage-z",
+        "paraxial",
+    ];
+    for fault in faults {
+        let v = isolated(&dir, "exact", fault, 12);
+        assert!(!keeps(&v), "{fault} passes at {} dB", v.propagated);
+    }
+}
+
+#[test]
+fn an_isolated_tile_with_rows_keeps_its_ratio() {
+    let p = process(&[
+        ("columns_max = 128", "columns_max = 16"),
+        ("rows_max = 8 ", "rows_max = 2 "),
+        ("snr_target_db = 46.5", "snr_target_db = 42.0"),
+    ]);
+    let dir = tile("isolated-rows", &p, 32);
+    for (propagator, inputs) in [("exact", 6), ("hcipy", 3)] {
+        let v = isolated(&dir, propagator, "none", inputs);
+        assert!(keeps(&v) && v.propagated >= 40.0, "{propagator}: {} of {}", v.propagated, v.first_order);
+    }
+    let v = isolated(&dir, "exact", "layer-shifted", 6);
+    assert!(!keeps(&v), "a shifted layer passes at {} dB", v.propagated);
+}
+
+#[test]
 fn a_singular_tile_fails() {
     let mut p = slice_process();
     for (from, to) in [
@@ -98,6 +155,6 @@ fn a_singular_tile_fails() {
         assert!(p.toml.contains(from));
         p.toml = p.toml.replace(from, to);
     }
-    let v = judge(&slice("referee-singular", &p), "none", 4);
+    let v = judge(&tile("referee-singular", &p, 64), "none", 4);
     assert!(!passes(&v), "kappa below 1 passes at {} dB", v.propagated);
 }

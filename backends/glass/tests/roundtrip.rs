@@ -15,7 +15,7 @@ use prost::Message;
 const SHAPES: [(u32, u32); 7] = [(64, 64), (1, 1), (40, 2), (2, 40), (33, 47), (16, 100), (64, 64)];
 
 fn fast() -> Box<dyn Target> {
-    open(&process(&[("flip_steps = 24", "flip_steps = 8"), ("snr_min_db = 30.0", "snr_min_db = 20.0")]))
+    open(&process(&[("flip_steps = 60", "flip_steps = 8"), ("snr_min_db = 30.0", "snr_min_db = 20.0")]))
 }
 
 /// All records of a schedule, to edit and put together again.
@@ -364,7 +364,7 @@ fn programs_glass_cannot_hold_are_refused_with_their_tensors() {
     let e = model.emit(target.as_ref(), &folder("nan")).unwrap_err();
     assert_eq!(codes(&e), ["E0609"]);
     let strict =
-        open(&process(&[("flip_steps = 24", "flip_steps = 0"), ("snr_min_db = 30.0", "snr_min_db = 40.0")]));
+        open(&process(&[("flip_steps = 60", "flip_steps = 0"), ("snr_min_db = 30.0", "snr_min_db = 40.0")]));
     let e = Model::new(&[(32, 32)]).emit(strict.as_ref(), &folder("strict")).unwrap_err();
     assert_eq!(codes(&e), ["E0608"]);
 }

@@ -1,0 +1,85 @@
+//! Changes of a process file that the command line asks for: presets of the designer.
+
+use pfmc_ir::backend::{ProcessText, Wishes};
+
+/// Names of presets, what each is, and the keys of `[design]` it sets.
+pub const PRESETS: [(&str, &str, &[(&str, &str)]); 2] = [
+    (
+        "fast",
+        "at least 36 dB from 8 levels",
+        &[("cg_steps", "8"), ("clip_steps", "2"), ("flip_steps", "12"), ("snr_target_db", "37.0")],
+    ),
+    (
+        "best",
+        "at least 46 dB from 8 levels",
+        &[("cg_steps", "12"), ("clip_steps", "3"), ("flip_steps", "60"), ("snr_target_db", "46.5")],
+    ),
+];
+
+/// The process with what is wished for.
+///
+/// # Errors
+/// A wish that glass does not know, or a file without the keys it concerns; what to do about it.
+pub fn adapt(mut process: ProcessText, wishes: &Wishes) -> Result<ProcessText, String> {
+    if let Some(name) = &wishes.preset {
+        let (_, _, keys) = PRESETS.iter().find(|p| p.0 == name).ok_or_else(|| {
+            let all: Vec<String> = PRESETS.iter().map(|p| format!("{} ({})", p.0, p.1)).collect();
+            format!("glass has no preset {name:?}; it has {}", all.join(", "))
+        })?;
+        for (key, value) in *keys {
+            process.toml = set(&process.toml, "design", key, value)
+                .ok_or_else(|| format!("process {} has no key design.{key} to set", process.name))?;
+        }
+    }
+    Ok(process)
+}
+
+/// The text with another value for a key of a table; comments stay. `None` where the key is not there.
+pub fn set(text: &str, table: &str, key: &str, value: &str) -> Option<String> {
+    let mut inside = false;
+    let mut found = false;
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let trimmed = line.trim();
+        if trimmed.starts_with('[') {
+            inside = trimmed.trim_start_matches('[').split(']').next().map(str::trim) == Some(table);
+        }
+        let mine = inside && line.split_once('=').is_some_and(|(k, _)| k.trim() == key);
+        if mine {
+            found = true;
+            let comment = line.split_once('#').map(|(_, c)| format!(" #{c}")).unwrap_or_default();
+            out.push_str(&format!("{key} = {value}{comment}"));
+        } else {
+            out.push_str(line);
+        }
+        out.push('\n');
+    }
+    found.then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Process;
+
+    #[test]
+    fn presets_set_their_keys_and_nothing_else() {
+        let toml = include_str!("../process/borosilicate-phase.toml").to_owned();
+        let process = ProcessText { name: "t".into(), toml };
+        let built_in = Process::parse("t", &process.toml).unwrap();
+        let preset = |name: &str| {
+            let wishes = Wishes { preset: Some(name.into()), ..Wishes::default() };
+            adapt(process.clone(), &wishes).map(|p| Process::parse("t", &p.toml).unwrap())
+        };
+        assert_eq!(preset("best").unwrap(), built_in);
+        let fast = preset("fast").unwrap();
+        assert_eq!((fast.cg_steps, fast.clip_steps, fast.flip_steps), (8, 2, 12));
+        assert_eq!(fast.levels, built_in.levels);
+        assert!(preset("slow").unwrap_err().contains("best"));
+        assert_eq!(
+            set("[a]\nx = 1 # one\n[b]\nx = 2\n", "b", "x", "3").unwrap(),
+            "[a]\nx = 1 # one\n[b]\nx = 3\n"
+        );
+        assert_eq!(set("[a]\ny = 1", "a", "x", "3"), None);
+    }
+}
