@@ -105,7 +105,7 @@ fn conductors_of_the_other_processes_leave_the_clear_area() {
 
 #[test]
 fn taps_of_arrays_are_near_and_antennas_small_and_seeded_faults_are_found() {
-    for process in ["sky130", "sky130-via1", "sg13g2"] {
+    for process in ["sky130-via1", "sg13g2"] {
         let (_dir, layout) = layout(process, &block(119, 16, 1));
         let check = |more: &[&str]| {
             let mut arguments = vec![layout.as_str(), "t_rom"];
