@@ -212,7 +212,7 @@ pub fn write(
         let low = d.ring_from_nm + if net == 0 { d.ring_width_nm + d.ring_space_nm } else { 0 };
         [low, low, width - low, height - low]
     };
-    for net in 0..NETS.len() {
+    for (net, name) in NETS.iter().enumerate() {
         let [x0, y0, x1, y1] = ring(net);
         let w = d.ring_width_nm;
         for x in [x0, x1 - w] {
@@ -226,7 +226,7 @@ pub fn write(
             sink.rectangle(d.met5, bar)?;
             sink.rectangle(d.met5_pin, bar)?;
             let grid = 2 * process.grid_nm.max(1);
-            sink.label(d.met5_label, [(x0 + x1) / grid * process.grid_nm, y + w / 2], NETS[net])?;
+            sink.label(d.met5_label, [(x0 + x1) / grid * process.grid_nm, y + w / 2], name)?;
         }
     }
     for (y, net) in strap_heights(process, height) {

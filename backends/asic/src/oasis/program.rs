@@ -58,6 +58,11 @@ impl Last {
             }
             _ => tokens.literals(run.as_slice()),
         }
+        self.seen(run, at);
+    }
+
+    /// `run` stood at offset `at`, whoever handed it on.
+    fn seen(&mut self, run: Run, at: usize) {
         *self = Last { run, at: Some(at) };
     }
 }
@@ -77,14 +82,6 @@ impl Program {
     }
 }
 
-/// Hands on bytes as they are and empties them; how many they were.
-fn literals(bytes: &mut Vec<u8>, tokens: &mut impl Tokens) -> usize {
-    let count = bytes.len();
-    tokens.literals(bytes);
-    bytes.clear();
-    count
-}
-
 /// The references of a program, part by part from the left, in each upwards: a match for what all have in common, the
 /// number as it is.
 fn tokens(process: &Process, parts: &[Part], groups: &[(Nm, BitMatrix)], tokens: &mut impl Tokens) {
@@ -100,6 +97,7 @@ fn tokens(process: &Process, parts: &[Part], groups: &[(Nm, BitMatrix)], tokens:
     let [mut x, mut y] = [0; 2];
     let mut bytes = Vec::with_capacity(16);
     for part in parts {
+        let mut before = None;
         for (i, &(row_y, row)) in heights.iter().enumerate() {
             if i == 0 {
                 bytes.extend_from_slice(&new);
@@ -109,19 +107,31 @@ fn tokens(process: &Process, parts: &[Part], groups: &[(Nm, BitMatrix)], tokens:
                 put_signed(&mut bytes, part.x - x);
                 x = part.x;
             }
-            at += literals(&mut bytes, tokens);
+            let head = Run::of(&bytes);
+            bytes.clear();
             put_signed(&mut bytes, row_y - y);
             // What follows is the next reference's head, but for the last of a part.
             if i + 1 == heights.len() {
-                at += literals(&mut bytes, tokens);
+                tokens.literals(head.as_slice());
+                tokens.literals(&bytes);
+                at += head.len + bytes.len();
             } else {
                 bytes.extend_from_slice(&up);
                 let run = Run::of(&bytes);
-                bytes.clear();
                 let kind = if row_y - y == pitch { &mut steps } else { &mut jumps };
-                kind.put(run, at, tokens);
-                at += run.len;
+                let whole = head.len + run.len;
+                if before == Some((head, run)) && whole <= LONGEST {
+                    // The same pattern once more: rows that nothing uses.
+                    tokens.repeat(whole, whole);
+                    kind.seen(run, at + head.len);
+                } else {
+                    tokens.literals(head.as_slice());
+                    kind.put(run, at + head.len, tokens);
+                }
+                at += whole;
+                before = (i > 0).then_some((head, run));
             }
+            bytes.clear();
             y = row_y;
         }
     }
@@ -143,7 +153,8 @@ mod tests {
             let mut nodes = BitMatrix::new(9, columns);
             for i in 0..9 * columns {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                if state >> 63 == 1 {
+                // The upper half of the columns holds nothing.
+                if state >> 63 == 1 && i % columns <= columns / 2 {
                     nodes.set(i / columns, i % columns);
                 }
             }
