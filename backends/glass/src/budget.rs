@@ -303,10 +303,10 @@ mod tests {
             let turns = turn(kx, nx, 0);
             for line in 0..ny * nz {
                 let mut sum = C::new(0.0, 0.0);
-                for x in 0..nx {
+                for (x, turn) in turns.iter().enumerate() {
                     let at = line * nx + x;
                     let value = C::new(a[at] - bias, -kx * b.map_or(0.0, |b| b[at]));
-                    sum += value * turns[x];
+                    sum += value * turn;
                 }
                 along_x[q * ny * nz + line] = sum;
             }

@@ -578,7 +578,7 @@ impl Flip {
                             let g = real[at] + imaginary.get(at).map_or(0.0, |h| sign * h);
                             if g.abs() > most {
                                 let by = if g > 0.0 { -1 } else { 1 };
-                                if let Some(new) = self.moved(out[at], by, shift, at % 2 == 0) {
+                                if let Some(new) = self.moved(out[at], by, shift, at.is_multiple_of(2)) {
                                     (most, best) = (g.abs(), Some((at, new)));
                                 }
                             }

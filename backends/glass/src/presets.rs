@@ -2,18 +2,28 @@
 
 use pfmc_ir::backend::{ProcessText, Wishes};
 
-/// Names of presets, what each is, and the keys of `[design]` it sets.
-pub const PRESETS: [(&str, &str, &[(&str, &str)]); 2] = [
-    (
-        "fast",
-        "at least 36 dB from 8 levels",
-        &[("cg_steps", "8"), ("clip_steps", "2"), ("flip_steps", "12"), ("snr_target_db", "37.0")],
-    ),
-    (
-        "best",
-        "at least 46 dB from 8 levels",
-        &[("cg_steps", "12"), ("clip_steps", "3"), ("flip_steps", "60"), ("snr_target_db", "46.5")],
-    ),
+/// A named set of settings.
+pub struct Preset {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What it gives.
+    pub about: &'static str,
+    /// Keys of `[design]` with their values.
+    keys: &'static [(&'static str, &'static str)],
+}
+
+/// All presets.
+pub const PRESETS: [Preset; 2] = [
+    Preset {
+        name: "fast",
+        about: "at least 36 dB from 8 levels",
+        keys: &[("cg_steps", "8"), ("clip_steps", "2"), ("flip_steps", "60"), ("snr_target_db", "37.0")],
+    },
+    Preset {
+        name: "best",
+        about: "at least 46 dB from 8 levels",
+        keys: &[("cg_steps", "12"), ("clip_steps", "3"), ("flip_steps", "60"), ("snr_target_db", "46.5")],
+    },
 ];
 
 /// The process with what is wished for.
@@ -22,11 +32,11 @@ pub const PRESETS: [(&str, &str, &[(&str, &str)]); 2] = [
 /// A wish that glass does not know, or a file without the keys it concerns; what to do about it.
 pub fn adapt(mut process: ProcessText, wishes: &Wishes) -> Result<ProcessText, String> {
     if let Some(name) = &wishes.preset {
-        let (_, _, keys) = PRESETS.iter().find(|p| p.0 == name).ok_or_else(|| {
-            let all: Vec<String> = PRESETS.iter().map(|p| format!("{} ({})", p.0, p.1)).collect();
+        let preset = PRESETS.iter().find(|p| p.name == name).ok_or_else(|| {
+            let all: Vec<String> = PRESETS.iter().map(|p| format!("{} ({})", p.name, p.about)).collect();
             format!("glass has no preset {name:?}; it has {}", all.join(", "))
         })?;
-        for (key, value) in *keys {
+        for (key, value) in preset.keys {
             process.toml = set(&process.toml, "design", key, value)
                 .ok_or_else(|| format!("process {} has no key design.{key} to set", process.name))?;
         }
@@ -73,7 +83,7 @@ mod tests {
         };
         assert_eq!(preset("best").unwrap(), built_in);
         let fast = preset("fast").unwrap();
-        assert_eq!((fast.cg_steps, fast.clip_steps, fast.flip_steps), (8, 2, 12));
+        assert_eq!((fast.cg_steps, fast.clip_steps, fast.flip_steps), (8, 2, 60));
         assert_eq!(fast.levels, built_in.levels);
         assert!(preset("slow").unwrap_err().contains("best"));
         assert_eq!(

@@ -173,6 +173,24 @@ fn what_is_written_is_read_back_and_computes_the_weights() {
 }
 
 #[test]
+fn two_quadratures_hold_two_weights_a_grating() {
+    let target = open(&process(&[("quadrature = \"single\"", "quadrature = \"dual\"")]));
+    let limit = target.tile_limit(pfmc_ir::tile::Scheme::Real).unwrap();
+    assert_eq!((limit.k, limit.n), (1024, 2048));
+    // An even and an odd number of columns; the last port of the odd one has a weight to spare.
+    let model = Model::new(&[(64, 128), (32, 65)]);
+    let dir = folder("dual");
+    let emission = model.emit(target.as_ref(), &dir).unwrap_or_else(|e| panic!("{e}"));
+    let back = target.read_back(&model.program, &dir, &NoProgress).unwrap_or_else(|e| panic!("{e}"));
+    for id in 0..2 {
+        let measures = back.check(TileId(id), &model.reference(id)).unwrap_or_else(|e| panic!("{e}"));
+        let recorded = emission.tiles[id as usize].measures["snr_db"];
+        assert!((measures["snr_db"] - recorded).abs() < 0.05 && recorded > 38.0, "{id}: {recorded}");
+    }
+    assert!(emission.tiles[0].measures["voxels_per_weight"] < 20.0);
+}
+
+#[test]
 fn bytes_do_not_depend_on_the_number_of_threads() {
     let target = fast();
     let model = Model::new(&SHAPES[..4]);
