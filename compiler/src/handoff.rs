@@ -55,7 +55,7 @@ impl Asic {
         let Some(mux) = self.process.mux() else {
             let text = format!("the folder's process {} has no macros", self.process.name);
             return Err(Diagnostic::error(&E0005, text)
-                .help("`column.mux` of the process file is 8 or 16")
+                .help("its process file has no sections of a periphery; compile for sky130")
                 .into());
         };
         let mut shapes = BTreeMap::new();

@@ -508,7 +508,7 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         model,
         target,
         process: a.process.clone(),
-        wishes: Wishes { preset: a.preset.clone(), ..Wishes::default() },
+        wishes: Wishes { preset: a.preset.clone() },
         bind: a.bind.clone(),
         quantisation: Quantisation {
             bits: a.bits,

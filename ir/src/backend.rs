@@ -24,12 +24,10 @@ pub struct ProcessText {
 }
 
 /// What a user wants of a process beyond its file. Nothing is [`Wishes::default`].
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wishes {
     /// Name of a set of settings.
     pub preset: Option<String>,
-    /// Signal-to-noise ratio of the tiles after all errors of the process, dB.
-    pub snr_target_db: Option<f64>,
 }
 
 /// A family of targets, one crate each.
@@ -48,7 +46,7 @@ pub trait Backend: Sync {
         if *wishes == Wishes::default() {
             return Ok(process);
         }
-        Err(format!("target {} has no presets and no signal-to-noise ratio to aim at", self.name()))
+        Err(format!("target {} has no presets", self.name()))
     }
     /// Diagnostic codes this backend can raise.
     fn codes(&self) -> &'static [&'static crate::diag::Code];

@@ -35,5 +35,5 @@ fn main() {
     std::fs::write(dir.join("path.spice"), rom.critical_path("path")).unwrap();
     std::fs::write(dir.join("address.spice"), rom.address_path("address")).unwrap();
     std::fs::write(dir.join("rom.lef"), rom.outline().unwrap().lef("rom")).unwrap();
-    std::fs::write(dir.join("rom.gds"), rom.layout(&bits, "rom").unwrap().gds).unwrap();
+    std::fs::write(dir.join("rom.gds"), rom.layout("rom").unwrap().gds(&bits).unwrap()).unwrap();
 }

@@ -112,7 +112,7 @@ impl Base {
                 (cells, Columns::even(process, shape))
             }
         };
-        let boundary = cells.last().and_then(|c| c.on(process.layers.boundary).next()).unwrap_or_default();
+        let boundary = cells.boundary(process).unwrap_or_default();
         let pins = match (process.mux(), cells.last()) {
             (Some(_), Some(cell)) => pins(process, cell),
             _ => Vec::new(),

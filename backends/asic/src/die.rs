@@ -32,14 +32,9 @@ const VIA4: &str = "base_via4";
 /// Nets of power, in the order of the straps.
 const NETS: [&str; 2] = [SUPPLY, GROUND];
 
-/// Whether tiles have lanes, straps and a ring around them: a process without macros has none of it.
-pub fn is_drawn(process: &Process) -> bool {
-    process.mux().is_some()
-}
-
-/// From the die's edge to the nearest tile.
+/// From the die's edge to the nearest tile: without macros there are no straps and no ring between them.
 pub fn edge(process: &Process) -> Nm {
-    if is_drawn(process) { process.die.edge_nm } else { process.tile.spacing_nm }
+    if process.periphery { process.die.edge_nm } else { process.tile.spacing_nm }
 }
 
 /// Area of the standard cells of a tile's lanes and sequencer, square micrometres.
@@ -243,13 +238,7 @@ pub fn write(
             }
         }
     }
-    // Pins: clock and the stream in at the left, the stream out at the right.
-    let names = |list: &[&str], bus: &str, wide: usize| -> Vec<String> {
-        list.iter().map(|n| (*n).to_owned()).chain((0..wide).map(|i| format!("{bus}{i}"))).collect()
-    };
-    let left = names(&["clk", "rst", "x_valid", "x_ready"], "x_data", 8);
-    let right = names(&["y_valid", "y_ready"], "y_data", 32);
-    for (x, pins) in [(0, left), (width - d.pin_length_nm, right)] {
+    for (x, pins) in [0, width - d.pin_length_nm].into_iter().zip(edge_pins()) {
         for (i, name) in (0..).zip(pins) {
             let y = d.edge_nm + i * d.pin_pitch_nm;
             let area = about([x + d.pin_length_nm / 2, y], [d.pin_length_nm / 2, d.pin_pitch_nm / 4]);
@@ -261,7 +250,16 @@ pub fn write(
     Ok(())
 }
 
+/// Names of the pins at the die's edges, upwards: clock and the stream in at the left, the stream out at the right.
+fn edge_pins() -> [Vec<String>; 2] {
+    let names = |list: &[&str], bus: &str, wide: usize| -> Vec<String> {
+        list.iter().map(|n| (*n).to_owned()).chain((0..wide).map(|i| format!("{bus}{i}"))).collect()
+    };
+    [names(&["clk", "rst", "x_valid", "x_ready"], "x_data", 8), names(&["y_valid", "y_ready"], "y_data", 32)]
+}
+
 /// Smallest height of a die: its pins fit.
 pub fn least_height(process: &Process) -> Nm {
-    2 * process.die.edge_nm + 34 * process.die.pin_pitch_nm
+    let most = edge_pins().map(|pins| pins.len()).into_iter().max().unwrap_or(0);
+    2 * process.die.edge_nm + most as Nm * process.die.pin_pitch_nm
 }

@@ -36,9 +36,10 @@ use pfmc_ir::numerics;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{CodeBlock, Scheme, TileContent, TileId, TileKind};
 
+use crate::array::RowGroup;
 use crate::bits::BitMatrix;
 use crate::codes::{E0503, E0504, E0506};
-use crate::process::Process;
+use crate::process::{Nm, Process};
 
 /// Size of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -261,6 +262,11 @@ pub fn nodes(bits: &BitMatrix, first: usize, rows: usize) -> BitMatrix {
         }
     }
     nodes
+}
+
+/// The nodes of row groups, with the height of each group's lowest.
+pub fn groups(bits: &BitMatrix, groups: &[RowGroup]) -> Vec<(Nm, BitMatrix)> {
+    groups.iter().map(|g| (g.y, nodes(bits, g.first as usize, g.word_lines as usize))).collect()
 }
 
 /// Columns whose count is over `limit`.

@@ -144,7 +144,7 @@ impl<'a> RomPlan<'a> {
     fn write_bases(&self, sink: &mut impl Sink) -> Result<(), StreamError> {
         let mut written = BTreeSet::new();
         self.bases.values().try_for_each(|base| base.write(sink, &mut written))?;
-        if die::is_drawn(self.process) && !self.bases.is_empty() {
+        if self.process.periphery && !self.bases.is_empty() {
             self.lanes.values().try_for_each(|lanes| lanes.write(sink))?;
             die::cells(self.process, self.bases.values().map(|b| &**b)).write(sink, &mut written)?;
         }
@@ -232,9 +232,7 @@ impl<'a> RomPlan<'a> {
 
     fn cells(&self, placed: &Placed, name: &str, bits: &BitMatrix) -> Result<Written, StreamError> {
         let Some(base) = self.bases.get(&placed.shape) else { return Ok(Written::default()) };
-        let groups: Vec<(Nm, BitMatrix)> = (base.row_groups().iter())
-            .map(|group| (group.y, encode::nodes(bits, group.first as usize, group.word_lines as usize)))
-            .collect();
+        let groups = encode::groups(bits, base.row_groups());
         let mut measures = [0u64; 2];
         for (_, nodes) in &groups {
             measures[0] += nodes.rows() as u64 * nodes.columns() as u64;
@@ -281,7 +279,7 @@ impl<'a> RomPlan<'a> {
                     sink.copy(lanes, p.at)?;
                 }
             }
-            if die::is_drawn(self.process) {
+            if self.process.periphery {
                 die::write(self.process, [*w, *h], &self.on_die(&tiles), sink)?;
             }
             sink.end()?;
@@ -300,7 +298,7 @@ impl<'a> RomPlan<'a> {
     /// Straps of both nets reach every tile.
     fn check_power(&self) -> Result<(), Diagnostics> {
         let mut problems = Diagnostics::new();
-        for (die, [_, height]) in self.dies.iter().enumerate().filter(|_| die::is_drawn(self.process)) {
+        for (die, [_, height]) in self.dies.iter().enumerate().filter(|_| self.process.periphery) {
             let tiles: Vec<&Placed> = self.placed.iter().filter(|p| p.die == die).collect();
             if let Some(p) =
                 die::missed(self.process, *height, &self.on_die(&tiles)).and_then(|i| tiles.get(i))
@@ -607,7 +605,7 @@ fn place(
         (b[1] - b[3], b[0] - b[2], i)
     });
     let mut dies: Vec<[Nm; 2]> = Vec::new();
-    let least = [0, if die::is_drawn(process) { die::least_height(process) } else { 0 }];
+    let least = [0, if process.periphery { die::least_height(process) } else { 0 }];
     // The next free place on the shelf, the shelf's bottom and top.
     let (mut x, mut y, mut top) = (Nm::MAX / 2, 0, 0);
     for i in order {

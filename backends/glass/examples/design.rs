@@ -1,5 +1,5 @@
 //! Times the design of one tile of normal weights and the operator behind it: `design COLUMNS ROWS_IN ROWS_OUT
-//! [KEY=VALUE...]`, keys of the built-in process file. Prints one line of figures; `.ci/bench-glass` puts
+//! [preset=NAME] [TABLE.KEY=VALUE...]`, keys of the built-in process file. Prints one line of figures; `.ci/bench-glass` puts
 //! them beside numpy's.
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,8 @@ use pfmc_glass::born::{Born, Part, Workspace};
 use pfmc_glass::design::design;
 use pfmc_glass::geometry::{Geometry, Request};
 use pfmc_glass::process::Process;
+use pfmc_glass::{Glass, presets};
+use pfmc_ir::backend::{Backend as _, Wishes};
 use pfmc_ir::tile::RealBlock;
 use rayon::prelude::*;
 use rustfft::num_complex::Complex32;
@@ -22,14 +24,17 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |i: usize| args[i].parse::<usize>().expect("a number");
     let (columns, rows_in, rows_out) = (number(0), number(1), number(2));
-    let mut text = include_str!("../process/borosilicate-phase.toml").to_owned();
+    let mut file = Glass.processes().remove(0);
     for pair in &args[3..] {
         let (key, value) = pair.split_once('=').expect("KEY=VALUE");
-        let start = text.find(&format!("\n{key} = ")).expect("a key of the process") + key.len() + 4;
-        let end = start + text[start..].find(['#', '\n']).expect("a line");
-        text.replace_range(start..end, &format!("{value} "));
+        if key == "preset" {
+            file = presets::adapt(file, &Wishes { preset: Some(value.to_owned()) }).expect("a preset");
+        } else {
+            let (table, key) = key.split_once('.').expect("TABLE.KEY");
+            file.toml = presets::set(&file.toml, table, key, value).expect("a key of the process");
+        }
     }
-    let process = Process::parse("bench", &text).unwrap_or_else(|e| panic!("{e}"));
+    let process = Process::parse("bench", &file.toml).unwrap_or_else(|e| panic!("{e}"));
     let g =
         Geometry::new(&process, Request::new(columns, rows_in, rows_out)).unwrap_or_else(|e| panic!("{e}"));
     let (k, n) = (g.inputs(), g.outputs() * process.quadrature.weights_a_grating());

@@ -261,7 +261,7 @@ mod tests {
         let w = RealBlock { k, n, values: normal(k * n, 9).iter().map(|v| *v as f32).collect() };
         let born = Born::new(&g, k, n);
         let d = design(&process, &g, &born, &mut Workspace::default(), &w, [&[], &[]], 7);
-        let step = 2.0 * process.clip_sigma / f64::from(process.levels - 1);
+        let step = process.level_step();
         let dn = d.levels.iter().map(|&l| f64::from(l) * step).collect();
         Tile { process, g, w, d, dn }
     }
@@ -370,7 +370,7 @@ mod tests {
             layer_gain_rms: 0.02,
             ..t.process.clone()
         };
-        let step = 2.0 * process.clip_sigma / f64::from(process.levels - 1);
+        let step = process.level_step();
         let spread = Spread {
             layers: Spread::layers(&t.g, [t.w.k, t.w.n], &t.d.levels, step, t.d.noise_gain),
             noise_gain: t.d.noise_gain,

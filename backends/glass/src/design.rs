@@ -243,7 +243,7 @@ impl Task<'_> {
         let parts = [Part::Real, Part::Imaginary];
         let power: f64 = w.iter().map(|w| sum(w, w, |a, b| [f64::from(a) * f64::from(b)])[0]).sum();
         let top = process.levels - 1;
-        let step = (2.0 * process.clip_sigma / f64::from(top)) as f32;
+        let step = process.level_step() as f32;
         let zero = || -> Parts<P> { std::array::from_fn(|_| vec![0f32; born.weights()]) };
         let levels_forward = |ws: &mut Workspace, part: Part, state: &[u8], t: &mut [f32]| {
             born.forward(
@@ -655,7 +655,6 @@ mod tests {
     fn flips_never_lose_and_reach_the_target() {
         let process = Process { snr_target_db: 60.0, ..process() };
         let d = run(&process, 32, 2, 2, 64, 64);
-        eprintln!("{:?}", d.history_db);
         let flips = &d.history_db[1..];
         assert!(flips.windows(2).skip(1).all(|w| w[1] >= w[0]), "{:?}", d.history_db);
         assert!(d.snr_db > 36.0, "{:?}", d.history_db);

@@ -78,7 +78,7 @@ mod tests {
         let process = ProcessText { name: "t".into(), toml };
         let built_in = Process::parse("t", &process.toml).unwrap();
         let preset = |name: &str| {
-            let wishes = Wishes { preset: Some(name.into()), ..Wishes::default() };
+            let wishes = Wishes { preset: Some(name.into()) };
             adapt(process.clone(), &wishes).map(|p| Process::parse("t", &p.toml).unwrap())
         };
         assert_eq!(preset("best").unwrap(), built_in);

@@ -140,6 +140,11 @@ impl Process {
         self.clip_sigma * self.dn_rms
     }
 
+    /// Step from level to level in units of `dn_rms`.
+    pub fn level_step(&self) -> f64 {
+        2.0 * self.clip_sigma / f64::from(self.levels - 1)
+    }
+
     /// Index change of each level; the entry after the design levels is exactly the bias and fills
     /// the glass around tiles.
     pub fn level_table(&self) -> Vec<f64> {

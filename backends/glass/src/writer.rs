@@ -152,10 +152,7 @@ impl<'a> GlassPlan<'a> {
     ) -> Result<Realised, Diagnostics> {
         let weights = self.weights(source, id, m)?;
         let seed = design::hash(0x676c_6173, id);
-        let signs = [
-            design::signs(seed ^ 1, m.inputs),
-            design::signs(seed ^ 2, self.process.quadrature.ports(m.outputs)),
-        ];
+        let signs = [design::signs(seed ^ 1, m.inputs), design::signs(seed ^ 2, self.ports(m))];
         let ports = [&signs[0][..], &signs[1][..]];
         let ws = &mut Workspace::default();
         let d = design::design(self.process, &m.geometry, born, ws, &weights, ports, seed);
@@ -185,8 +182,7 @@ impl<'a> GlassPlan<'a> {
         let budget = (d.gain != 0.0).then(|| {
             let power = weights.values.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
             let spread = self.spread(m, &d, power);
-            let budget =
-                Budget::new(self.process, &m.geometry, self.process.quadrature.ports(m.outputs), &spread);
+            let budget = Budget::new(self.process, &m.geometry, self.ports(m), &spread);
             (budget, Tolerances::new(self.process, &m.geometry, &spread, budget.total()))
         });
         Ok(Realised {
@@ -199,17 +195,25 @@ impl<'a> GlassPlan<'a> {
         })
     }
 
+    /// Output ports of a tile.
+    fn ports(&self, m: &Member) -> usize {
+        self.process.quadrature.ports(m.outputs)
+    }
+
+    /// Memory that designing a tile takes.
+    fn memory_bytes(&self, m: &Member) -> u64 {
+        Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating())
+    }
+
     /// What the budget of a tile needs, from its levels and weights.
     fn spread(&self, m: &Member, d: &Design, power: f64) -> Spread {
         let p = self.process;
         let g = &m.geometry;
         let relative = |db: f64| 10f64.powf(-db / 10.0);
-        let ports = p.quadrature.ports(m.outputs);
-        let step = 2.0 * p.clip_sigma / f64::from(p.levels - 1);
         let coupling =
             std::f64::consts::TAU * g.size_um().z / (p.wavelength_um * p.theta0_deg.to_radians().cos());
         Spread {
-            layers: Spread::layers(g, [m.inputs, ports], &d.levels, step, d.noise_gain),
+            layers: Spread::layers(g, [m.inputs, self.ports(m)], &d.levels, p.level_step(), d.noise_gain),
             noise_gain: d.noise_gain,
             written_square: d.written_square,
             efficiency: (coupling * d.gain).powi(2) * power / m.inputs as f64,
@@ -300,12 +304,7 @@ impl Plan for GlassPlan<'_> {
         let written: u64 = zones.iter().map(|z| z.voxels).sum();
         let write_s: f64 = zones.iter().map(|z| z.write_s).sum();
         let voxel_um3: f64 = self.process.voxel_um.iter().product();
-        let one = self
-            .members
-            .values()
-            .map(|m| Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating()))
-            .max()
-            .unwrap_or(0);
+        let one = self.members.values().map(|m| self.memory_bytes(m)).max().unwrap_or(0);
         let zone_voxels = zones
             .iter()
             .map(|z| {
@@ -377,11 +376,11 @@ impl Plan for GlassPlan<'_> {
                 // As many tiles at once as threads and memory allow.
                 let (mut bytes, mut batch) = (0u64, Vec::new());
                 for &(id, _, m) in members[realised.len()..].iter().take(rayon::current_num_threads()) {
-                    bytes += Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating());
+                    bytes += self.memory_bytes(m);
                     if !batch.is_empty() && bytes > DESIGN_MEMORY {
                         break;
                     }
-                    batch.push((id, m, operators.get(m, self.process.quadrature.ports(m.outputs))));
+                    batch.push((id, m, operators.get(m, self.ports(m))));
                 }
                 let done: Vec<Result<Realised, Diagnostics>> = batch
                     .par_iter()

@@ -648,14 +648,9 @@ impl Calibration<'_> {
     /// Quantises matrices that share their inputs; `centred` where a bias takes the mean of each output.
     fn solve(&mut self, wanted: &[Wanted], inputs: &Inputs, centred: bool) -> Result<(), Diagnostics> {
         let k = inputs.k;
-        let moments = |of: &[usize]| {
-            let [h, c] = [&inputs.h, &inputs.c].map(|m| {
-                let of: Vec<&Cross> = of.iter().map(|half| &m[*half]).collect();
-                moment(&of, centred)
-            });
-            (h, c)
-        };
-        let [all, first, second] = [&[0, 1][..], &[0], &[1]].map(moments);
+        let [h, c] = [inputs.h.each_ref(), inputs.c.each_ref()];
+        let all = (moment(&h, centred), moment(&c, centred));
+        let [first, second] = [0, 1].map(|half| (moment(&[h[half]], centred), moment(&[c[half]], centred)));
         fn solver<'m>(k: usize, (h, c): &'m (Vec<f32>, Vec<f32>)) -> Result<Solver<'m>, Diagnostics> {
             Solver::new(Moments { k, h, c: Some(c) }).map_err(|e| failed(e.to_string()))
         }
@@ -674,10 +669,9 @@ impl Calibration<'_> {
             let weights =
                 self.source.matrix(w.matrix).ok_or_else(|| failed("the model has no such weights"))?;
             let n = m.n as usize;
-            let more = |of: &[&Cross]| moment(of, centred);
-            let wanted = w.more.as_ref().map(|[a, b]| more(&[a, b]));
-            let [a, b] = [0, 1].map(|half| w.more.as_ref().map(|m| more(&[&m[half]])));
-            let share = if inputs.h.iter().all(|h| h.rows > 0) {
+            let wanted = w.more.as_ref().map(|m| moment(&m.each_ref(), centred));
+            let [a, b] = [0, 1].map(|half| w.more.as_ref().map(|m| moment(&[&m[half]], centred)));
+            let share = if h.iter().all(|h| h.rows > 0) {
                 share([(&by_half[0], a.as_deref()), (&by_half[1], b.as_deref())], &weights, n).map_err(at)?
             } else {
                 1.0
@@ -722,16 +716,13 @@ impl Calibration<'_> {
     fn correct_bias(&mut self, w: &Wanted, inputs: &Inputs, frames: &mut [Frame]) -> Result<(), Diagnostics> {
         let Some(bias) = &w.bias else { return Ok(()) };
         let floats = |means: &[f64]| means.iter().map(|v| *v as f32).collect::<Vec<f32>>();
-        let [x, r] = [
-            mean(&[&inputs.h[0], &inputs.h[1]], |h| &h.left),
-            mean(&[&inputs.c[0], &inputs.c[1]], |c| &c.right),
-        ];
+        let [x, r] = [mean(&inputs.h.each_ref(), |h| &h.left), mean(&inputs.c.each_ref(), |c| &c.right)];
         let want = self.compiled.exact.linear(w.matrix, &floats(&r))?;
         // The mean input is not rounded: its products are wanted, not those of a row like it.
         let got = self.compiled.matrix(w.matrix)?.unrounded().linear(&floats(&x))?;
         let bytes = self.compiled.exact.data(bias.offset, 4 * want.len() as u64)?;
         let before = Tensor::from_le_bytes(Elem::F32, bias.shape.clone(), &bytes).map_err(failed)?;
-        let lost = w.more.as_ref().map(|[a, b]| mean(&[a, b], |d| &d.right)).unwrap_or_default();
+        let lost = w.more.as_ref().map(|m| mean(&m.each_ref(), |d| &d.right)).unwrap_or_default();
         let lost = floats(&lost).into_iter().chain(std::iter::repeat(0.0));
         let errors = want.iter().zip(&got).map(|(w, g)| w - g).zip(lost).map(|(e, lost)| e + lost);
         let before = before.as_slice::<f32>().map_err(failed)?;

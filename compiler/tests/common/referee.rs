@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,10 +32,12 @@ pub fn python() -> PathBuf {
     tool("python/bin/python")
 }
 
-fn script(name: &str, args: &[&Path]) {
-    let script = root().join("fixtures/referees/onnx").join(name);
+/// What a script of `fixtures/referees` prints.
+pub fn script<S: AsRef<OsStr> + Debug>(name: &str, args: &[S]) -> String {
+    let script = root().join("fixtures/referees").join(name);
     let done = Command::new(python()).arg(script).args(args).output().unwrap();
-    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
 }
 
 /// Outputs of a model in onnxruntime.
@@ -50,7 +54,7 @@ pub fn onnxruntime_all(jobs: &[(&Path, &Tensors)]) -> Vec<Tensors> {
         npz::write(&file("in", at), inputs).unwrap();
         args.extend([model.to_path_buf(), file("in", at), file("out", at)]);
     }
-    script("run_ort.py", &args.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    script("onnx/run_ort.py", &args);
     (0..jobs.len()).map(|at| npz::read(&file("out", at)).unwrap()).collect()
 }
 
@@ -59,7 +63,7 @@ pub fn greedy(model: &Path, count: usize, inputs: &Tensors) -> Tensor {
     let dir = tempfile::tempdir().unwrap();
     let (source, target) = (dir.path().join("in.npz"), dir.path().join("out.npz"));
     npz::write(&source, inputs).unwrap();
-    script("greedy.py", &[model, Path::new(&count.to_string()), &source, &target]);
+    script("onnx/greedy.py", &[model, Path::new(&count.to_string()), &source, &target]);
     npz::read(&target).unwrap().remove("tokens").unwrap()
 }
 

@@ -1,7 +1,6 @@
 //! A retrained model on an existing chip: one mask changes, and nothing of the logic.
 
 use std::path::Path;
-use std::process::Command;
 
 use pfmc::compile::Options;
 use pfmc::verify::open;
@@ -9,21 +8,13 @@ use pfmc_asic::process::Process;
 use pfmc_asic::rtl;
 use pfmc_ir::backend::ProcessText;
 
-use crate::common::referee::{python, root};
+use crate::common::referee::script;
 use crate::common::{build, options, retrained};
-
-/// What a script of `fixtures/referees/asic` prints.
-fn script(name: &str, arguments: &[&str]) -> String {
-    let script = root().join("fixtures/referees/asic").join(name);
-    let done = Command::new(python()).arg(script).args(arguments).output().unwrap();
-    assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8(done.stdout).unwrap()
-}
 
 /// KLayout's comparison of the first die of two folders, with a shape of the second moved: the layers on which they differ.
 fn differing(a: &Path, b: &Path, moved: &[&str]) -> Vec<String> {
     let [a, b] = [a, b].map(|folder| folder.join("layout.oas").display().to_string());
-    let text = script("masks.py", &[&[a.as_str(), b.as_str(), "die0", "67/44"], moved].concat());
+    let text = script("asic/masks.py", &[&[a.as_str(), b.as_str(), "die0", "67/44"], moved].concat());
     text.lines().map(str::to_owned).collect()
 }
 

@@ -1,6 +1,7 @@
 //! The files a fab flow reads of a set of macros.
 //!
-//! For each macro NAME: `NAME.gds`, `NAME.oas`, `NAME_other.oas` (the same macro with every bit inverted, to compare with), `NAME.lef`, `NAME_<corner>.lib`, `NAME.v` (functional, with `NAME.hex`),
+//! For each macro NAME: `NAME.gds`, `NAME.oas`, `NAME_other.oas` (the same macro with every bit inverted, to compare
+//! with), `NAME.lef`, `NAME_<corner>.lib`, `NAME.v` (functional, with `NAME.hex`),
 //! `NAME_bb.v`, `NAME_bist.v` with `NAME_signature.vh`, `NAME.spice` (transistors, for comparison with the layout),
 //! `NAME_path.spice` (the slowest read), `NAME.sdc`, `NAME_pins.csv`. For all: `layers.map`, `layers.lyp`,
 //! `weight-layers.txt`, `librelane/config.json` with a design that instantiates every macro, and `README.md`.
@@ -57,10 +58,10 @@ pub fn write(
         let name = &piece.name;
         let rom = Macro::new(process, piece.shape)?;
         let outline = rom.outline()?;
-        let layout = rom.layout(&piece.bits, name)?;
-        out.put(&format!("{name}.gds"), &layout.gds)?;
-        out.put(&format!("{name}.oas"), &layout.oasis)?;
-        out.put(&format!("{name}_other.oas"), &rom.layout(&piece.bits.complement(), name)?.oasis)?;
+        let layout = rom.layout(name)?;
+        out.put(&format!("{name}.gds"), &layout.gds(&piece.bits)?)?;
+        out.put(&format!("{name}.oas"), &layout.oasis(&piece.bits)?)?;
+        out.put(&format!("{name}_other.oas"), &layout.oasis(&piece.bits.complement())?)?;
         out.put(&format!("{name}.lef"), outline.lef(name).as_bytes())?;
         for corner in &timing.corners {
             let text = rom.liberty(name, &outline, timing, &corner.name)?;

@@ -23,21 +23,85 @@ pub enum BuildError {
     /// A part whose wires find no place.
     #[error("the wires of the {0} find no place")]
     Wires(&'static str),
+    /// Bits of another size than the macro's.
+    #[error("{} x {} bits for a macro of {} x {}", .0[0], .0[1], .1[0], .1[1])]
+    Bits([usize; 2], [usize; 2]),
     /// The file format.
     #[error(transparent)]
     Stream(#[from] StreamError),
 }
 
-/// A macro's layout in two formats.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    /// GDSII.
-    pub gds: Vec<u8>,
-    /// OASIS.
-    pub oasis: Vec<u8>,
+/// A macro's layout but for its program: cell `name` of cells `<name>_base` and `<name>_prog`, of which only the latter
+/// depends on bits, `[word line][bit line]`. The lower left corner of its boundary is the origin.
+pub struct Layout<'a> {
+    places: Places<'a>,
+    name: String,
+    prog: String,
+    base: Drawing,
+    top: Sketch,
 }
 
-impl Places<'_> {
+impl Layout<'_> {
+    /// The GDSII library of the macro that holds `bits`.
+    ///
+    /// # Errors
+    /// Bits of another size, and what the file format cannot hold.
+    pub fn gds(&self, bits: &BitMatrix) -> Result<Vec<u8>, BuildError> {
+        let (process, groups, columns) = (self.places.process, self.groups(bits)?, self.places.columns());
+        let mut cells = Cells::new(0);
+        self.base.write(&mut cells, &mut BTreeSet::new())?;
+        let split = Split { full: 8, leaf: 8, tail: 8 };
+        let mut used = Used::new();
+        patterns::program(process, split, &self.prog, &columns, &groups, &mut used, &mut cells)?;
+        patterns::cells(process, split, &used, &mut cells)?;
+        self.top.write(&mut cells, &self.name)?;
+        Ok([stream::head("pfmc")?, cells.into_bytes(), stream::tail()?].concat())
+    }
+
+    /// The OASIS file of the macro that holds `bits`.
+    ///
+    /// # Errors
+    /// As [`Layout::gds`].
+    pub fn oasis(&self, bits: &BitMatrix) -> Result<Vec<u8>, BuildError> {
+        let (process, groups, columns) = (self.places.process, self.groups(bits)?, self.places.columns());
+        let mut cells = oasis::Cells::new(0);
+        self.base.write(&mut cells, &mut BTreeSet::new())?;
+        let mut used = Used::new();
+        cells.program(&self.prog, oasis::Program::new(process, &columns, &groups, &mut used))?;
+        self.top.write(&mut cells, &self.name)?;
+        let patterns = oasis::write_patterns(process, &used)?;
+        let mut file = [oasis::head(), cells.into_bytes(), patterns, oasis::tail()].concat();
+        let sum = crc32fast::hash(&file);
+        file.extend(sum.to_le_bytes());
+        Ok(file)
+    }
+
+    fn groups(&self, bits: &BitMatrix) -> Result<Vec<(Nm, BitMatrix)>, BuildError> {
+        let shape = self.places.shape;
+        let (got, want) =
+            ([bits.rows(), bits.columns()], [shape.word_lines as usize, shape.bit_lines as usize]);
+        if got != want {
+            return Err(BuildError::Bits(got, want));
+        }
+        Ok(encode::groups(bits, &self.places.row_groups()))
+    }
+}
+
+impl<'a> Places<'a> {
+    /// The macro's layout as cell `name`.
+    ///
+    /// # Errors
+    /// A part that cannot be wired.
+    pub fn layout(&self, name: &str) -> Result<Layout<'a>, BuildError> {
+        let (of_base, prog) = (format!("{name}_base"), format!("{name}_prog"));
+        let base = self.draw(&of_base)?;
+        let corner = base.boundary(self.process).map_or([0, 0], |b| [-b[0], -b[1]]);
+        let mut top = Sketch::default();
+        top.copy(&of_base, corner);
+        top.copy(&prog, corner);
+        Ok(Layout { places: *self, name: name.to_owned(), prog, base, top })
+    }
+
     /// The macro without its program; its cell, the last one, is `name`. The origin is that of the array.
     ///
     /// # Errors
@@ -47,45 +111,6 @@ impl Places<'_> {
         let base = self.base(&mut cells)?;
         base.write(&mut cells, name)?;
         Ok(cells)
-    }
-
-    /// The macro as libraries: cell `name` of cells `<name>_base` and `<name>_prog`; only the latter depends on
-    /// `bits`, `[word line][bit line]`. The lower left corner of its boundary is the origin.
-    ///
-    /// # Errors
-    /// A part that cannot be wired, and what the file formats cannot hold.
-    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Layout, BuildError> {
-        let (base, prog) = (format!("{name}_base"), format!("{name}_prog"));
-        let drawn = self.draw(&base)?;
-        let boundary = drawn.last().and_then(|c| c.on(self.process.layers.boundary).next());
-        let corner = boundary.map_or([0, 0], |b| [-b[0], -b[1]]);
-        let mut top = Sketch::default();
-        top.copy(&base, corner);
-        top.copy(&prog, corner);
-        let groups: Vec<(Nm, BitMatrix)> = (self.row_groups().into_iter())
-            .map(|g| (g.y, encode::nodes(bits, g.first as usize, g.word_lines as usize)))
-            .collect();
-        let columns = self.columns();
-
-        let mut cells = Cells::new(0);
-        drawn.write(&mut cells, &mut BTreeSet::new())?;
-        let split = Split { full: 8, leaf: 8, tail: 8 };
-        let mut used = Used::new();
-        patterns::program(self.process, split, &prog, &columns, &groups, &mut used, &mut cells)?;
-        patterns::cells(self.process, split, &used, &mut cells)?;
-        top.write(&mut cells, name)?;
-        let gds = [stream::head("pfmc")?, cells.into_bytes(), stream::tail()?].concat();
-
-        let mut cells = oasis::Cells::new(0);
-        drawn.write(&mut cells, &mut BTreeSet::new())?;
-        let mut used = Used::new();
-        cells.program(&prog, oasis::Program::new(self.process, &columns, &groups, &mut used))?;
-        top.write(&mut cells, name)?;
-        let patterns = oasis::write_patterns(self.process, &used)?;
-        let mut oasis = [oasis::head(), cells.into_bytes(), patterns, oasis::tail()].concat();
-        let sum = crc32fast::hash(&oasis);
-        oasis.extend(sum.to_le_bytes());
-        Ok(Layout { gds, oasis })
     }
 
     /// x of the supply and the ground strap of a segment, from its left edge: clear of data lines and

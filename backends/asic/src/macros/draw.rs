@@ -118,6 +118,11 @@ impl Drawing {
         self.cells.last().map(|c| &c.1)
     }
 
+    /// The boundary of the last cell drawn.
+    pub fn boundary(&self, process: &Process) -> Option<Area> {
+        self.last()?.on(process.layers.boundary).next()
+    }
+
     /// Writes the cells but for those whose names are in `written`, and puts their names there.
     ///
     /// # Errors

@@ -65,8 +65,7 @@ use crate::bits::BitMatrix;
 use crate::codes::{E0505, E0508, E0523};
 use crate::columns::Columns;
 use crate::encode::ArrayShape;
-use crate::macros::build::BuildError;
-pub use crate::macros::build::Layout;
+pub use crate::macros::build::{BuildError, Layout};
 use crate::macros::draw::Drawing;
 use crate::macros::netlist::Dialect;
 use crate::macros::place::Places;
@@ -159,24 +158,12 @@ impl<'a> Macro<'a> {
         circuit::pins(self.0.process, self.0.shape)
     }
 
-    /// Libraries whose cell `name` is the macro that holds `bits`, `[word line][bit line]`. The cell
-    /// is `<name>_base` and `<name>_prog`; only the latter depends on the bits.
+    /// Its layout as cell `name`, for any bits.
     ///
     /// # Errors
-    /// Bits of another size, a part whose wires find no place, and what the file formats cannot hold.
-    pub fn layout(&self, bits: &BitMatrix, name: &str) -> Result<Layout, Diagnostics> {
-        let shape = self.0.shape;
-        if (bits.rows(), bits.columns()) != (shape.word_lines as usize, shape.bit_lines as usize) {
-            let text = format!(
-                "{} x {} bits for a macro of {} x {}",
-                bits.rows(),
-                bits.columns(),
-                shape.word_lines,
-                shape.bit_lines
-            );
-            return Err(Diagnostic::error(&E0523, text).into());
-        }
-        self.0.layout(bits, name).map_err(build_failed)
+    /// A part whose wires find no place.
+    pub fn layout(&self, name: &str) -> Result<Layout<'a>, Diagnostics> {
+        Ok(self.0.layout(name)?)
     }
 
     /// The cells of the macro without its program, the last one named `name`, in the array's frame: the left edge of
@@ -185,7 +172,7 @@ impl<'a> Macro<'a> {
     /// # Errors
     /// A part whose wires find no place.
     pub fn draw(&self, name: &str) -> Result<Drawing, Diagnostics> {
-        self.0.draw(name).map_err(build_failed)
+        Ok(self.0.draw(name)?)
     }
 
     /// Where its columns are.
@@ -222,13 +209,15 @@ impl<'a> Macro<'a> {
     }
 }
 
-fn build_failed(e: BuildError) -> Diagnostics {
-    let code = match e {
-        BuildError::Wires(_) => &E0523,
-        BuildError::Stream(StreamError::Name(_)) => &E0505,
-        BuildError::Stream(_) => &E0508,
-    };
-    Diagnostic::error(code, e.to_string()).into()
+impl From<BuildError> for Diagnostics {
+    fn from(e: BuildError) -> Diagnostics {
+        let code = match e {
+            BuildError::Wires(_) | BuildError::Bits(..) => &E0523,
+            BuildError::Stream(StreamError::Name(_)) => &E0505,
+            BuildError::Stream(_) => &E0508,
+        };
+        Diagnostic::error(code, e.to_string()).into()
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::circuit::{self, PRECHARGE_FAR};
 use super::gate::{Column, Gate, Kind, Term};
 use super::netlist::{Channel, Dialect, GROUND, Netlist, SUPPLY};
-use super::{Macro, MacroShape};
+use pfmc_ir::diag::Diagnostics;
+
+use super::{BuildError, Macro, MacroShape};
 use crate::bits::BitMatrix;
 use crate::tests::{noise, process};
 
@@ -189,11 +191,12 @@ fn only_the_program_depends_on_the_bits() {
     ] {
         let rom = Macro::new(&p, shape).unwrap();
         let size = (shape.word_lines, shape.bit_lines);
-        let [a, b] = [1, 2].map(|seed| rom.layout(&random(size.0, size.1, seed), "rom").unwrap().gds);
+        let layout = rom.layout("rom").unwrap();
+        let [a, b] = [1, 2].map(|seed| layout.gds(&random(size.0, size.1, seed)).unwrap());
         let program = a.windows(8).position(|w| w == b"rom_prog").unwrap();
         // The cell's own head, with its dates, comes before its name.
         assert!(program > 10_000 && a[..program] == b[..program]);
-        assert_eq!(rom.layout(&random(size.0, size.1, 1), "rom").unwrap().gds, a);
+        assert_eq!(rom.layout("rom").unwrap().gds(&random(size.0, size.1, 1)).unwrap(), a);
     }
 }
 
@@ -207,9 +210,14 @@ fn sizes_that_cannot_be_built_are_refused_with_every_reason() {
         assert!(Macro::new(&p, MacroShape { word_lines, bit_lines, mux: 16 }).is_err());
     }
     let rom = Macro::new(&p, MacroShape { word_lines: 16, bit_lines: 16, mux: 16 }).unwrap();
-    assert_eq!(rom.layout(&BitMatrix::new(16, 32), "rom").unwrap_err().0[0].code.id, "E0523");
+    let code = |e: BuildError| Diagnostics::from(e).0[0].code.id;
+    let wide = BitMatrix::new(16, 32);
+    let layout = rom.layout("rom").unwrap();
+    assert_eq!([layout.gds(&wide), layout.oasis(&wide)].map(|r| code(r.unwrap_err())), ["E0523"; 2]);
     // `_base` and `_prog` are added to the name.
     for name in ["a name", &"a".repeat(28)] {
-        assert_eq!(rom.layout(&BitMatrix::new(16, 16), name).unwrap_err().0[0].code.id, "E0505");
+        let layout = rom.layout(name).unwrap();
+        let bits = BitMatrix::new(16, 16);
+        assert_eq!([layout.gds(&bits), layout.oasis(&bits)].map(|r| code(r.unwrap_err())), ["E0505"; 2]);
     }
 }

@@ -34,7 +34,7 @@ impl Files {
             lines.push('\n');
         }
         let files = Files(tempfile::tempdir().unwrap());
-        std::fs::write(files.path("rom.gds"), rom.layout(&bits, "rom").unwrap().gds).unwrap();
+        std::fs::write(files.path("rom.gds"), rom.layout("rom").unwrap().gds(&bits).unwrap()).unwrap();
         std::fs::write(files.path("rom.spice"), rom.spice(&bits, "rom", Dialect::Compare)).unwrap();
         std::fs::write(files.path("sim.spice"), rom.spice(&bits, "rom", Dialect::Simulate)).unwrap();
         std::fs::write(files.path("bits.txt"), lines).unwrap();
@@ -159,7 +159,8 @@ fn weights_change_the_cut_layer_of_a_macro_alone() {
     let text = ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
     let process = Process::open(&text).unwrap();
     let rom = Macro::new(&process, MacroShape { word_lines: 16, bit_lines: 32, mux: 16 }).unwrap();
-    std::fs::write(other.path("rom.gds"), rom.layout(&BitMatrix::new(16, 32), "rom").unwrap().gds).unwrap();
+    std::fs::write(other.path("rom.gds"), rom.layout("rom").unwrap().gds(&BitMatrix::new(16, 32)).unwrap())
+        .unwrap();
     assert_eq!(script("xor.py", &[&files.text("rom.gds"), &other.text("rom.gds"), "rom"]), "67/44\n");
 }
 

@@ -9,10 +9,10 @@ mod verilog;
 
 pub use tables::{colour, layer_map, layer_properties, weight_layers};
 
+use crate::macros::Macro;
 use crate::macros::build::BuildError;
 use crate::macros::draw::Area;
 use crate::macros::netlist::{GROUND, SUPPLY};
-use crate::macros::{Macro, build_failed};
 use crate::process::Nm;
 use crate::stream::Cells;
 use pfmc_ir::diag::Diagnostics;
@@ -70,9 +70,9 @@ impl Macro<'_> {
         let p = self.0.process;
         let layers = &p.layers;
         let mut scratch = Cells::new(0);
-        let drawn = self.0.base(&mut scratch).map_err(build_failed)?;
+        let drawn = self.0.base(&mut scratch)?;
         let Some([left, bottom, right, top]) = drawn.on(layers.boundary).next() else {
-            return Err(build_failed(BuildError::Wires("boundary")));
+            return Err(BuildError::Wires("boundary").into());
         };
         let moved = |[x0, y0, x1, y1]: Area| [x0 - left, y0 - bottom, x1 - left, y1 - bottom];
         let mut pins: Vec<Pin> = (self.pins().into_iter())
@@ -130,7 +130,7 @@ impl Macro<'_> {
     pub fn blocks(&self) -> Result<[(&'static str, Area); 5], Diagnostics> {
         let p = &self.0;
         let mut scratch = Cells::new(0);
-        let drawn = p.base(&mut scratch).map_err(build_failed)?;
+        let drawn = p.base(&mut scratch)?;
         let [left, bottom, _, _] = drawn.on(p.process.layers.boundary).next().unwrap_or_default();
         let ([low, high], [start, end]) = (p.rails(), p.rail_x());
         let logic = start - 2 * p.process.logic.met3_pitch_nm;
