@@ -517,9 +517,12 @@ pub fn compile(
         digest: String::new(),
     }
     .write(&partial.path)?;
+    // Only files are read back: the model need not be in memory beside them.
     drop(plan);
+    drop(lowered);
 
     verify::verify(&partial.path, None, None, progress)?;
+    let program = verify::open(&partial.path)?.program;
 
     if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(io("create", parent))?;
@@ -543,5 +546,5 @@ pub fn compile(
         // The result is in place; what it replaced is removed by the next run if not now.
         let _ = std::fs::remove_dir_all(&old);
     }
-    Ok(Compiled { folder, manifest, program: lowered.program })
+    Ok(Compiled { folder, manifest, program })
 }

@@ -1,9 +1,9 @@
-//! Deflate (RFC 1951) of tokens whose kind is known beforehand: literals and short matches.
+//! Deflate (RFC 1951) of tokens whose kind is known beforehand: literals and matches.
 //!
 //! A stream is one block with codes of its own: Huffman's for the tokens that were counted.
 
-/// Longest match that is written; all lengths up to it have a symbol of their own.
-pub const LONGEST: usize = 10;
+/// Longest match.
+pub const LONGEST: usize = 258;
 /// Shortest match.
 pub const SHORTEST: usize = 3;
 /// Farthest match.
@@ -36,6 +36,34 @@ fn distance_symbol(distance: usize) -> (usize, u32, u64) {
     (2 * bits as usize + (d >> bits), bits, (d & ((1 << bits) - 1)) as u64)
 }
 
+/// As [`distance_symbol`], of a length.
+fn length_symbol(length: usize) -> (usize, u32, u64) {
+    let d = length - SHORTEST;
+    match d {
+        0..8 => (STOP + 1 + d, 0, 0),
+        255 => (SYMBOLS - 1, 0, 0),
+        _ => {
+            let bits = d.ilog2() - 2;
+            (STOP + 1 + 4 * bits as usize + (d >> bits), bits, (d & ((1 << bits) - 1)) as u64)
+        }
+    }
+}
+
+/// Hands on bytes of which most stand `distance` bytes back too.
+pub fn periodic(bytes: &[u8], distance: usize, tokens: &mut impl Tokens) {
+    let mut at = 0;
+    while at < bytes.len() {
+        let same = |i: usize| i >= distance && bytes[i] == bytes[i - distance];
+        let length = (at..bytes.len()).take(LONGEST).take_while(|&i| same(i)).count();
+        if length >= SHORTEST {
+            tokens.repeat(length, distance);
+        } else {
+            tokens.literals(&bytes[at..at + length.max(1)]);
+        }
+        at += length.max(1);
+    }
+}
+
 /// Counts tokens.
 #[derive(Debug, Clone)]
 pub struct Counts {
@@ -62,17 +90,47 @@ impl Tokens for Counts {
 
     fn repeat(&mut self, length: usize, distance: usize) {
         self.bytes += length;
-        self.symbols[STOP - 2 + length] += 1;
+        self.symbols[length_symbol(length).0] += 1;
         self.distances[distance_symbol(distance).0] += 1;
     }
 }
 
 /// Longest code.
 const LONGEST_CODE: u8 = 15;
+/// Longest code of a code's length.
+const LONGEST_OF_LENGTHS: u8 = 7;
+
+/// Lengths of codes as symbols with the bits after them: a length itself, 16 for the one before 3 to 6 times more, 17 and 18 for
+/// 3 to 10 and 11 to 138 times 0.
+fn runs(lengths: &[u8]) -> Vec<(usize, u32, u64)> {
+    let mut out = Vec::new();
+    let mut rest = lengths;
+    while let Some(&first) = rest.first() {
+        let same = rest.iter().take_while(|&&l| l == first).count();
+        let mut left = same;
+        if first > 0 {
+            out.push((usize::from(first), 0, 0));
+            left -= 1;
+        }
+        while left > 0 {
+            let (symbol, bits, least, most) = match (first, left) {
+                (0, 11..) => (18, 7, 11, 138),
+                (0, 3..) => (17, 3, 3, 10),
+                (1.., 3..) => (16, 2, 3, 6),
+                _ => (usize::from(first), 0, 1, 1),
+            };
+            let run = left.min(most);
+            out.push((symbol, bits, (run - least) as u64));
+            left -= run;
+        }
+        rest = &rest[same..];
+    }
+    out
+}
 
 /// Lengths of the codes of Huffman (1952) for symbols by how often they are used; 0 for those that are not. A code has two
-/// symbols at least.
-fn lengths<const N: usize>(uses: &[u64; N]) -> [u8; N] {
+/// symbols at least, and `longest` bits at most.
+fn code_lengths<const N: usize>(uses: &[u64; N], longest: u8) -> [u8; N] {
     let mut uses = *uses;
     for symbol in 0..N {
         if uses.iter().filter(|&&n| n > 0).count() >= 2 {
@@ -114,7 +172,7 @@ fn lengths<const N: usize>(uses: &[u64; N]) -> [u8; N] {
         for (i, &symbol) in leaves.iter().enumerate() {
             lengths[symbol] = depths[parents[i]].saturating_add(1);
         }
-        if lengths.iter().all(|&l| l <= LONGEST_CODE) {
+        if lengths.iter().all(|&l| l <= longest) {
             return lengths;
         }
         // Flatter counts make shorter codes.
@@ -151,7 +209,8 @@ impl Writer {
     pub fn new(counts: &Counts, capacity: usize) -> Self {
         let mut uses = counts.symbols;
         uses[STOP] = 1;
-        let (lengths, distances) = (lengths(&uses), lengths(&counts.distances));
+        let (lengths, distances) =
+            (code_lengths(&uses, LONGEST_CODE), code_lengths(&counts.distances, LONGEST_CODE));
         let mut writer = Writer {
             out: Vec::with_capacity(capacity),
             pending: 0,
@@ -163,18 +222,23 @@ impl Writer {
         writer
     }
 
-    /// The head of the only block. Code lengths 0 to 15 take four bits each.
+    /// The head of the only block.
     fn header(&mut self, lengths: &[u8; SYMBOLS], distances: &[u8; DISTANCES]) {
+        let all: Vec<u8> = lengths.iter().chain(distances).copied().collect();
+        let runs = runs(&all);
+        let mut uses = [0; ORDER.len()];
+        runs.iter().for_each(|&(symbol, ..)| uses[symbol] += 1);
+        let of_lengths = code_lengths(&uses, LONGEST_OF_LENGTHS);
+        let codes = codes(&of_lengths);
         self.put(1, 1);
         self.put(2, 2);
         self.put((SYMBOLS - 257) as u64, 5);
         self.put((DISTANCES - 1) as u64, 5);
         self.put((ORDER.len() - 4) as u64, 4);
-        for symbol in ORDER {
-            self.put(if symbol < 16 { 4 } else { 0 }, 3);
-        }
-        for &length in lengths.iter().chain(distances) {
-            self.put(u64::from(u32::from(length).reverse_bits() >> 28), 4);
+        ORDER.into_iter().for_each(|symbol| self.put(u64::from(of_lengths[symbol]), 3));
+        for (symbol, extra, value) in runs {
+            let (code, bits) = codes[symbol];
+            self.put(u64::from(code) | value << bits, bits + extra);
         }
     }
 
@@ -207,12 +271,13 @@ impl Tokens for Writer {
     }
 
     fn repeat(&mut self, length: usize, distance: usize) {
-        let (code, bits) = self.symbols[STOP - 2 + length];
+        // At most 15 + 5 bits, then 15 + 13.
+        let (symbol, extra, value) = length_symbol(length);
+        let (code, bits) = self.symbols[symbol];
+        self.put(u64::from(code) | value << bits, bits + extra);
         let (symbol, extra, value) = distance_symbol(distance);
-        let (distance, distance_bits) = self.distances[symbol];
-        // At most 15 + 15 bits and 13 more.
-        self.put(u64::from(code) | u64::from(distance) << bits, bits + distance_bits);
-        self.put(value, extra);
+        let (code, bits) = self.distances[symbol];
+        self.put(u64::from(code) | value << bits, bits + extra);
     }
 }
 
@@ -256,14 +321,45 @@ mod tests {
     }
 
     #[test]
+    fn another_decoder_reads_every_length() {
+        let run = |tokens: &mut dyn Tokens| {
+            tokens.literals(b"0123456789abcdef");
+            (SHORTEST..=LONGEST).for_each(|length| tokens.repeat(length, 16));
+        };
+        let mut counts = Counts::default();
+        run(&mut counts);
+        let mut writer = Writer::new(&counts, 0);
+        run(&mut writer);
+        let got = inflate(&writer.finish());
+        assert_eq!(got.len(), counts.bytes);
+        assert!(got.iter().zip(b"0123456789abcdef".iter().cycle()).all(|(a, b)| a == b));
+    }
+
+    #[test]
+    fn periodic_bytes_come_back() {
+        let bytes: Vec<u8> =
+            (0..2000u32).map(|i| if i % 9 == 4 { (i / 9) as u8 } else { (i % 9) as u8 }).collect();
+        for distance in [1, 9, 18, 5000] {
+            let mut counts = Counts::default();
+            periodic(&bytes, distance, &mut counts);
+            let mut writer = Writer::new(&counts, 0);
+            periodic(&bytes, distance, &mut writer);
+            let packed = writer.finish();
+            assert!(inflate(&packed) == bytes, "{distance}");
+            // One byte of nine is new.
+            assert!(distance % 9 != 0 || packed.len() < bytes.len() / 3, "{}", packed.len());
+        }
+    }
+
+    #[test]
     fn codes_are_as_long_as_huffmans_and_no_longer_than_deflate_allows() {
         // By hand: 1 and 1 make 2, with 2 it makes 4, with 4 it makes 8.
-        assert_eq!(lengths(&[4, 2, 0, 1, 1]), [1, 2, 0, 3, 3]);
-        assert_eq!(lengths(&[0, 0, 9]), [1, 0, 1]);
+        assert_eq!(code_lengths(&[4, 2, 0, 1, 1], 15), [1, 2, 0, 3, 3]);
+        assert_eq!(code_lengths(&[0, 0, 9], 15), [1, 0, 1]);
         // Fibonacci numbers make the longest codes.
         let mut uses = [1u64; 40];
         (2..40).for_each(|i| uses[i] = uses[i - 1] + uses[i - 2]);
-        let lengths = lengths(&uses);
+        let lengths = code_lengths(&uses, 15);
         assert!(lengths.iter().all(|l| (1..=15).contains(l)), "{lengths:?}");
         // Complete, as deflate wants it.
         assert_eq!(lengths.iter().map(|l| 1u64 << (15 - l)).sum::<u64>(), 1 << 15);

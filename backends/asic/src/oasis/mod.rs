@@ -2,8 +2,9 @@
 //!
 //! The file has the magic, a START record with empty tables of offsets, the cells, and an END record
 //! with a CRC-32 of everything before it. The unit is 1 nm. Cells go by name, pattern cells by number, which
-//! a CELLNAME record gives a name; both stand in one compressed block near the end. What a cell holds is
-//! one compressed block (CBLOCK) after its CELL record where that is shorter.
+//! a CELLNAME record gives a name; each kind has one compressed block near the end. What a cell holds is
+//! one compressed block (CBLOCK) after its CELL record where that is shorter: references and labels, then rectangles, those
+//! of a layer and size in a row; places are relative to those of the record of the kind before.
 //!
 //! # Programs
 //!
@@ -25,6 +26,7 @@ pub use program::{Program, SPLIT};
 
 use std::io::Write as _;
 
+use deflate::Counts;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
@@ -100,7 +102,7 @@ pub fn tail() -> Vec<u8> {
 /// A compressed block of records.
 fn block(out: &mut Vec<u8>, records: &[u8]) -> Result<(), StreamError> {
     let failed = |e: std::io::Error| StreamError::Compress(e.to_string());
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::new(6));
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(records).map_err(failed)?;
     let packed = encoder.finish().map_err(failed)?;
     put_block(out, records.len(), &packed);
@@ -134,6 +136,8 @@ pub fn write_patterns(process: &Process, used: &Used) -> Result<Vec<u8>, StreamE
         put_string(&mut cells.body, p.name().as_bytes());
         put_unsigned(&mut cells.body, number(p));
     }
+    // A record of the full width has 9 bytes, a cell of it 14.
+    cells.periodic(9);
     for p in used.iter() {
         cells.body.push(record::CELL_NUMBER);
         put_unsigned(&mut cells.body, number(p));
@@ -146,25 +150,29 @@ pub fn write_patterns(process: &Process, used: &Used) -> Result<Vec<u8>, StreamE
             }
             Ok(())
         })?;
+        cells.rectangles();
     }
-    if !cells.body.is_empty() {
-        block(&mut cells.bytes, &cells.body)?;
-    }
+    cells.periodic(14);
     Ok(cells.bytes)
 }
 
 /// Writes cells into memory.
 pub struct Cells {
     bytes: Vec<u8>,
-    /// What the cell holds.
+    /// What the cell holds but for its rectangles.
     body: Vec<u8>,
+    /// Layer and datatype, width and height, lower left corner.
+    rectangles: Vec<([i16; 2], [Nm; 2], [Nm; 2])>,
+    /// Places of the last reference and the last label.
+    last: [[Nm; 2]; 2],
     cell: String,
 }
 
 impl Cells {
     /// No cells yet.
     pub fn new(capacity: usize) -> Self {
-        Cells { bytes: Vec::with_capacity(capacity), body: Vec::new(), cell: String::new() }
+        let bytes = Vec::with_capacity(capacity);
+        Cells { bytes, body: Vec::new(), rectangles: Vec::new(), last: [[0; 2]; 2], cell: String::new() }
     }
 
     /// The cells' bytes.
@@ -182,6 +190,42 @@ impl Cells {
         Ok(())
     }
 
+    /// Adds the rectangles to what the cell holds. At the cell's start the last place is (0, 0).
+    fn rectangles(&mut self) {
+        if self.rectangles.is_empty() {
+            return;
+        }
+        self.body.push(record::RELATIVE);
+        self.rectangles.sort_unstable();
+        let (mut last, mut corner) = (None, [0; 2]);
+        for (layer, size, at) in self.rectangles.drain(..) {
+            let step = [0, 1].map(|i| at[i] - corner[i]);
+            let new = last != Some((layer, size));
+            let fields = [(new, 0x63), (step[0] != 0, 0x10), (step[1] != 0, 0x08)];
+            let info = fields.into_iter().filter(|f| f.0).fold(0, |info, f| info | f.1);
+            self.body.extend_from_slice(&[record::RECTANGLE, info]);
+            if new {
+                layer.into_iter().for_each(|v| put_unsigned(&mut self.body, u64::from(v.unsigned_abs())));
+                size.into_iter().for_each(|v| put_unsigned(&mut self.body, v.unsigned_abs()));
+            }
+            step.into_iter().filter(|s| *s != 0).for_each(|s| put_signed(&mut self.body, s));
+            (last, corner) = (Some((layer, size)), at);
+        }
+    }
+
+    /// Makes a block of records that are nearly all as those `period` bytes before.
+    fn periodic(&mut self, period: usize) {
+        if self.body.is_empty() {
+            return;
+        }
+        let mut counts = Counts::default();
+        deflate::periodic(&self.body, period, &mut counts);
+        let mut writer = deflate::Writer::new(&counts, self.body.len() / 2);
+        deflate::periodic(&self.body, period, &mut writer);
+        put_block(&mut self.bytes, self.body.len(), &writer.finish());
+        self.body.clear();
+    }
+
     fn check(&self, at: [Nm; 2]) -> Result<(), StreamError> {
         for nm in at {
             if i32::try_from(nm).is_err() {
@@ -191,14 +235,24 @@ impl Cells {
         Ok(())
     }
 
+    /// Adds the bytes of a record up to its place, `head`, and how far it is from the last one of its kind.
+    fn put_relative(&mut self, kind: usize, head: &[u8], at: [Nm; 2]) {
+        if self.body.is_empty() {
+            self.body.push(record::RELATIVE);
+        }
+        self.body.extend_from_slice(head);
+        at.into_iter().zip(self.last[kind]).for_each(|(at, last)| put_signed(&mut self.body, at - last));
+        self.last[kind] = at;
+    }
+
     fn place(&mut self, name: &str, at: [Nm; 2], repeated: bool) -> Result<(), StreamError> {
         if !is_name(name) {
             return Err(StreamError::Name(name.to_owned()));
         }
         self.check(at)?;
-        self.body.extend_from_slice(&[record::PLACEMENT, if repeated { 0xb8 } else { 0xb0 }]);
-        put_string(&mut self.body, name.as_bytes());
-        at.into_iter().for_each(|v| put_signed(&mut self.body, v));
+        let mut head = vec![record::PLACEMENT, if repeated { 0xb8 } else { 0xb0 }];
+        put_string(&mut head, name.as_bytes());
+        self.put_relative(0, &head, at);
         Ok(())
     }
 }
@@ -209,12 +263,14 @@ impl Sink for Cells {
             return Err(StreamError::Name(name.to_owned()));
         }
         name.clone_into(&mut self.cell);
+        self.last = [[0; 2]; 2];
         self.bytes.push(record::CELL_NAME);
         put_string(&mut self.bytes, name.as_bytes());
         Ok(())
     }
 
     fn end(&mut self) -> Result<(), StreamError> {
+        self.rectangles();
         if self.body.len() < SHORT {
             self.bytes.append(&mut self.body);
         } else {
@@ -231,14 +287,7 @@ impl Sink for Cells {
         }
         self.check([x0, y0])?;
         self.check([x1, y1])?;
-        self.body.extend_from_slice(&[record::RECTANGLE, 0x7b]);
-        for v in [layer.layer, layer.datatype] {
-            put_unsigned(&mut self.body, u64::from(v.unsigned_abs()));
-        }
-        for v in [x1 - x0, y1 - y0] {
-            put_unsigned(&mut self.body, v.unsigned_abs());
-        }
-        [x0, y0].into_iter().for_each(|v| put_signed(&mut self.body, v));
+        self.rectangles.push(([layer.layer, layer.datatype], [x1 - x0, y1 - y0], [x0, y0]));
         Ok(())
     }
 
@@ -283,12 +332,12 @@ impl Sink for Cells {
             return Err(StreamError::Label(text.to_owned(), self.cell.clone()));
         }
         self.check(at)?;
-        self.body.extend_from_slice(&[record::TEXT, 0x5b]);
-        put_string(&mut self.body, text.as_bytes());
+        let mut head = vec![record::TEXT, 0x5b];
+        put_string(&mut head, text.as_bytes());
         for v in [layer.layer, layer.datatype] {
-            put_unsigned(&mut self.body, u64::from(v.unsigned_abs()));
+            put_unsigned(&mut head, u64::from(v.unsigned_abs()));
         }
-        at.into_iter().for_each(|v| put_signed(&mut self.body, v));
+        self.put_relative(1, &head, at);
         Ok(())
     }
 }

@@ -53,7 +53,7 @@ impl Last {
     fn put(&mut self, run: Run, at: usize, tokens: &mut impl Tokens) {
         let distance = self.at.map(|last| at - last).filter(|d| (run.len..=FARTHEST).contains(d));
         match distance {
-            Some(distance) if run == self.run && (SHORTEST..=LONGEST).contains(&run.len) => {
+            Some(distance) if run == self.run && run.len >= SHORTEST => {
                 tokens.repeat(run.len, distance);
             }
             _ => tokens.literals(run.as_slice()),
@@ -64,6 +64,31 @@ impl Last {
     /// `run` stood at offset `at`, whoever handed it on.
     fn seen(&mut self, run: Run, at: usize) {
         *self = Last { run, at: Some(at) };
+    }
+}
+
+/// References that are each the same bytes as the one before: so many bytes of so many a reference.
+#[derive(Debug, Clone, Copy, Default)]
+struct Again {
+    bytes: usize,
+    each: usize,
+}
+
+impl Again {
+    /// One more of `each` bytes, at least [`SHORTEST`].
+    fn put(&mut self, each: usize, tokens: &mut impl Tokens) {
+        if each != self.each || self.bytes + each > LONGEST {
+            self.end(tokens);
+        }
+        *self = Again { bytes: self.bytes + each, each };
+    }
+
+    /// Hands them on.
+    fn end(&mut self, tokens: &mut impl Tokens) {
+        if self.bytes > 0 {
+            tokens.repeat(self.bytes, self.each);
+        }
+        self.bytes = 0;
     }
 }
 
@@ -92,6 +117,7 @@ fn tokens(process: &Process, parts: &[Part], groups: &[(Nm, BitMatrix)], tokens:
         .flat_map(|(y, nodes)| (0..nodes.rows()).map(move |r| (y + r as Nm * pitch, nodes.row(r))))
         .collect();
     let (mut steps, mut jumps) = (Last::default(), Last::default());
+    let mut again = Again::default();
     tokens.literals(&[record::RELATIVE]);
     let mut at = 1;
     let [mut x, mut y] = [0; 2];
@@ -112,6 +138,7 @@ fn tokens(process: &Process, parts: &[Part], groups: &[(Nm, BitMatrix)], tokens:
             put_signed(&mut bytes, row_y - y);
             // What follows is the next reference's head, but for the last of a part.
             if i + 1 == heights.len() {
+                again.end(tokens);
                 tokens.literals(head.as_slice());
                 tokens.literals(&bytes);
                 at += head.len + bytes.len();
@@ -120,11 +147,12 @@ fn tokens(process: &Process, parts: &[Part], groups: &[(Nm, BitMatrix)], tokens:
                 let run = Run::of(&bytes);
                 let kind = if row_y - y == pitch { &mut steps } else { &mut jumps };
                 let whole = head.len + run.len;
-                if before == Some((head, run)) && whole <= LONGEST {
+                if before == Some((head, run)) {
                     // The same pattern once more: rows that nothing uses.
-                    tokens.repeat(whole, whole);
+                    again.put(whole, tokens);
                     kind.seen(run, at + head.len);
                 } else {
+                    again.end(tokens);
                     tokens.literals(head.as_slice());
                     kind.put(run, at + head.len, tokens);
                 }

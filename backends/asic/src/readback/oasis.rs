@@ -1,8 +1,8 @@
 //! Reads `layout.oas` and compares it with what was read of `layout.gds`.
 //!
 //! Nothing of the writer is used. Of the format it reads what a layout of this backend needs: cells by
-//! name, pattern cells by number in compressed blocks of their own, rectangles and labels with all
-//! fields, references with even repetitions, relative places. Anything else is an error. Cells but
+//! name, pattern cells by number in compressed blocks of their own, labels with all fields, rectangles with all or those of the one
+//! before, references with even repetitions, relative places. Anything else is an error. Cells but
 //! programs are compared element by element when the file is opened; programs when a tile is decoded.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +119,10 @@ enum Item<'a> {
 #[derive(Default)]
 struct Reader {
     relative: bool,
-    at: [i64; 2],
+    /// Of references, labels and rectangles.
+    at: [[i64; 2]; 3],
+    /// Layer and size of rectangles.
+    shape: Option<([i16; 2], [i64; 2])>,
 }
 
 impl Reader {
@@ -137,21 +140,40 @@ impl Reader {
                 }
                 let text = input.text()?;
                 let layer = input.layer()?;
-                let at = [input.signed()?, input.signed()?];
+                let at = self.place(1, [true; 2], input)?;
                 Ok(Some(Item::Element(Element::Label { layer, at, text })))
             }
-            20 => {
-                if input.byte()? != 0x7b {
-                    return Err("a rectangle without all of its fields".to_owned());
-                }
-                let layer = input.layer()?;
-                let [w, h] = [input.length()?, input.length()?];
-                let [x, y] = [input.signed()?, input.signed()?];
-                let area = [x, y, x + w, y + h];
-                Ok(Some(Item::Element(Element::Rectangle { layer, area })))
-            }
+            20 => self.rectangle(input).map(|r| Some(Item::Element(r))),
             other => Err(format!("record type {other} in a cell")),
         }
+    }
+
+    /// The place of a record of the kind `of`; coordinates that are not `given` are those of the last one.
+    fn place(&mut self, of: usize, given: [bool; 2], input: &mut Input<'_>) -> Result<[i64; 2], Wrong> {
+        let relative = self.relative;
+        for (at, _) in self.at[of].iter_mut().zip(given).filter(|(_, given)| *given) {
+            let v = input.signed()?;
+            *at = if relative { at.saturating_add(v) } else { v };
+        }
+        Ok(self.at[of])
+    }
+
+    fn rectangle(&mut self, input: &mut Input<'_>) -> Result<Element<'static>, Wrong> {
+        let info = input.byte()?;
+        let new = match info & 0xe7 {
+            0x63 => true,
+            0 => false,
+            _ => return Err("a rectangle that is a square, repeated, or has half of its fields".to_owned()),
+        };
+        if new {
+            self.shape = Some((input.layer()?, [input.length()?, input.length()?]));
+        }
+        let Some((layer, [w, h])) = self.shape else {
+            return Err("a cell's first rectangle has no layer or size".to_owned());
+        };
+        let [x, y] = self.place(2, [info & 0x10 != 0, info & 0x08 != 0], input)?;
+        let area = [x, y, x.saturating_add(w), y.saturating_add(h)];
+        Ok(Element::Rectangle { layer, area })
     }
 
     fn placement<'a>(&mut self, input: &mut Input<'a>) -> Result<Item<'a>, Wrong> {
@@ -161,13 +183,7 @@ impl Reader {
         }
         let target =
             if info & 0x40 == 0 { Target::Name(input.text()?) } else { Target::Number(input.unsigned()?) };
-        for (axis, flag) in [(0, 0x20), (1, 0x10)] {
-            if info & flag != 0 {
-                let v = input.signed()?;
-                let from = if self.relative { self.at[axis] } else { 0 };
-                self.at[axis] = from.saturating_add(v);
-            }
-        }
+        let at = self.place(0, [info & 0x20 != 0, info & 0x10 != 0], input)?;
         let mut counts = [1u64; 2];
         let mut steps = [[0i64; 2]; 2];
         if info & 8 != 0 {
@@ -185,14 +201,14 @@ impl Reader {
             }
         }
         match target {
-            Target::Number(number) if info & 8 == 0 => Ok(Item::Pattern(number, self.at)),
+            Target::Number(number) if info & 8 == 0 => Ok(Item::Pattern(number, at)),
             Target::Number(_) => Err("a repeated reference by number".to_owned()),
             Target::Name(name) => {
                 let [Ok(columns), Ok(rows)] = counts.map(u16::try_from) else {
                     return Err("more than 65535 copies along an axis".to_owned());
                 };
                 let turn = Turn::default();
-                let element = Element::Copy { name, turn, at: self.at, counts: [columns, rows], steps };
+                let element = Element::Copy { name, turn, at, counts: [columns, rows], steps };
                 Ok(Item::Element(element))
             }
         }
