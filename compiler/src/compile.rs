@@ -140,10 +140,10 @@ fn uniform_plan(found: &[Found], scheme: Scheme, levels: Option<Levels>) -> Weig
     plan
 }
 
-/// The area that a target plans for a program, in mm2.
+/// The area of the dies that a target plans for a program, in mm2.
 fn area_mm2(target: &dyn Target, program: &Verified<TileProgram>) -> Result<f64, Diagnostics> {
     let figures = target.plan(program)?.figures();
-    let area = figures.iter().find(|f| f.unit == "mm2").map(|f| f.value);
+    let area = figures.iter().find(|f| f.name == "die area").map(|f| f.value);
     area.ok_or_else(|| Diagnostic::error(&E0004, "the target plans no area").into())
 }
 

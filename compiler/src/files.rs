@@ -1,5 +1,7 @@
 //! Files: mapping, digests, and errors that name the path.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -27,11 +29,7 @@ pub fn map(path: &Path) -> Result<Bytes, Diagnostics> {
 /// When the file cannot be opened or mapped.
 #[allow(unsafe_code)]
 pub fn try_map(path: &Path) -> std::io::Result<Bytes> {
-    // A pipe or device would block or never end; the check comes before opening.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let file = std::fs::File::open(path)?;
+    let file = open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
@@ -40,6 +38,37 @@ pub fn try_map(path: &Path) -> std::io::Result<Bytes> {
     // is read, which digests and checksums catch.
     let map = unsafe { memmap2::Mmap::map(&file) }?;
     Ok(Bytes::from_owner(map))
+}
+
+/// Opens a regular file: a pipe or device would block or never end, so the check comes before opening.
+fn open(path: &Path) -> std::io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    File::open(path)
+}
+
+/// Length of a regular file and its SHA-256, read in pieces: a map would keep all of it in memory.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn digest(path: &Path) -> Result<(u64, String), Diagnostics> {
+    let (mut hash, mut length) = (Sha256::new(), 0);
+    let mut read = || -> std::io::Result<()> {
+        let mut file = BufReader::with_capacity(1 << 20, open(path)?);
+        loop {
+            let piece = file.fill_buf()?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            hash.update(piece);
+            length += piece.len() as u64;
+            let read = piece.len();
+            file.consume(read);
+        }
+    };
+    read().map_err(|e| Diagnostics::from(io_error("read", path, &e)))?;
+    Ok((length, hex(&hash.finalize())))
 }
 
 /// SHA-256 as lower-case hexadecimal.

@@ -12,7 +12,7 @@ use pfmc_ir::tile::TileId;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::{E0701, E0702};
-use crate::files::{io_error, map, sha256};
+use crate::files::{digest, io_error, sha256};
 use crate::passes::PassRecord;
 use crate::quantise::options::{Calibration, Quantisation, Rounding};
 use crate::quantise::plan;
@@ -92,7 +92,7 @@ impl QuantisationRecord {
         let calibration = match &q.calibration {
             None => None,
             Some(Calibration::Synthetic) => Some(SYNTHETIC.to_owned()),
-            Some(Calibration::File(path)) => Some(sha256(&map(path)?)),
+            Some(Calibration::File(path)) => Some(digest(path)?.1),
         };
         Ok(QuantisationRecord { rounding: q.rounding, calibration, keep: q.keep.clone() })
     }
@@ -132,8 +132,8 @@ impl FileRecord {
     /// # Errors
     /// When it cannot be read.
     pub fn of(folder: &Path, name: &str) -> Result<FileRecord, Diagnostics> {
-        let bytes = map(&folder.join(name))?;
-        Ok(FileRecord { name: name.into(), bytes: bytes.len() as u64, sha256: sha256(&bytes) })
+        let (bytes, sha256) = digest(&folder.join(name))?;
+        Ok(FileRecord { name: name.into(), bytes, sha256 })
     }
 }
 

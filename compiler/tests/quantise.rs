@@ -114,7 +114,7 @@ fn a_budget_is_spent_and_not_exceeded() {
     }
     let area = |q| {
         let done = compile(q).unwrap();
-        done.manifest.figures.iter().find(|f| f.unit == "mm2").unwrap().value
+        done.manifest.figures.iter().find(|f| f.name == "die area").unwrap().value
     };
     let whole = area(Quantisation { bits: Some(5), ..Quantisation::default() });
     let spent = area(budget(Budget::Mm2(0.8 * whole)));

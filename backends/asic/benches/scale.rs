@@ -1,11 +1,18 @@
 //! Emits, reads back and checks a program of many full tiles: `cargo bench -p pfmc-asic -- [TILES [FOLDER]]`.
-//! Prints seconds a stage and the files' sizes. With a second argument the files are left in that folder, as
+//! Prints seconds a stage and the files' sizes, then what writing the programs alone costs in each format. With a second argument the files are left in that folder, as
 //! `.ci/bench-layout` needs them.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::Instant;
 
+use pfmc_asic::base::Base;
+use pfmc_asic::bits::BitMatrix;
+use pfmc_asic::encode::{self, ArrayShape};
+use pfmc_asic::oasis;
+use pfmc_asic::patterns::{self, Split, Used};
+use pfmc_asic::process::Process;
+use pfmc_asic::stream::Cells;
 use pfmc_ir::backend::{Backend, NoProgress};
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::origin::Origin;
@@ -97,4 +104,39 @@ fn main() {
         read.check(TileId(i), &Noise.tile(TileId(i)).unwrap()).unwrap();
     });
     println!("check {:.2} s", clock.elapsed().as_secs_f64());
+    programs(tiles);
+}
+
+/// Writes as many programs of random bits in each format, without the macros around them.
+fn programs(tiles: u32) {
+    let text = &pfmc_asic::Asic.processes()[0];
+    let process = Process::open(text).unwrap();
+    let base = Base::of(&process, ArrayShape { word_lines: 512, bit_lines: 1024 }).unwrap();
+    let mut bits = BitMatrix::new(512, 1024);
+    let mut state = 1u64;
+    for row in 0..bits.rows() {
+        for word in bits.row_mut(row) {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *word = state.rotate_right(29) ^ state;
+        }
+    }
+    let groups = encode::groups(&bits, base.row_groups());
+    let split = Split { full: 16, leaf: 8, tail: 8 };
+    let timed = |what: &str, write: &dyn Fn() -> usize| {
+        let start = processor();
+        let bytes: usize = (0..tiles).map(|_| write()).sum();
+        println!("programs in {what}: {:.2} s, {:.1} MB", processor() - start, bytes as f64 / 1e6);
+    };
+    timed("GDSII", &|| {
+        let mut cells = Cells::new(bits.rows() * bits.columns() / split.full * 28);
+        let mut used = Used::new();
+        patterns::program(&process, split, "t_prog", base.columns(), &groups, &mut used, &mut cells).unwrap();
+        cells.into_bytes().len()
+    });
+    timed("OASIS", &|| {
+        let mut cells = oasis::Cells::new(0);
+        let program = oasis::Program::new(&process, base.columns(), &groups, &mut Used::new());
+        cells.program("t_prog", program).unwrap();
+        cells.into_bytes().len()
+    });
 }
