@@ -19,6 +19,8 @@ use pfmc_ir::tile::{
 };
 use pfmc_ir::verify::Verified;
 
+#[path = "referees/cells.rs"]
+mod cells;
 #[path = "referees/handoff.rs"]
 mod handoff;
 #[path = "referees/macros.rs"]
