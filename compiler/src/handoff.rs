@@ -55,7 +55,7 @@ impl Asic {
         let Some(mux) = self.process.mux() else {
             let text = format!("the folder's process {} has no macros", self.process.name);
             return Err(Diagnostic::error(&E0005, text)
-                .help("its process file has no sections of a periphery; compile for sky130")
+                .help("its process file has no sections of a periphery; compile for sky130 or sky130-via1")
                 .into());
         };
         let mut shapes = BTreeMap::new();
@@ -74,16 +74,14 @@ impl Asic {
 /// A folder of another target, sizes that cannot be built or were not measured, and input/output.
 pub fn handoff(folder: &Path, out: &Path) -> Result<[usize; 2], Diagnostics> {
     let asic = Asic::open(folder)?;
-    let timing = Timing::parse(pfmc_asic::SKY130_TIMING)?;
-    if timing.process != asic.process.name {
-        let text = format!(
-            "timing was measured for process {}, the folder's is {}",
-            timing.process, asic.process.name
-        );
-        return Err(Diagnostic::error(&E0005, text).into());
-    }
+    let shapes = asic.shapes()?;
+    let Some(timing) = pfmc_asic::timing(&asic.process.name) else {
+        let text = format!("no timing was measured for the folder's process {}", asic.process.name);
+        return Err(Diagnostic::error(&E0005, text).help("compile for sky130 or sky130-via1").into());
+    };
+    let timing = Timing::parse(timing)?;
     let mut pieces = Vec::new();
-    for (shape, id) in asic.shapes()? {
+    for (shape, id) in shapes {
         let Some(tile) = asic.opened.program.tiles.get(id.index()) else { continue };
         let (contents, array) = encode::contents(&asic.process, &asic.opened.program, id)?;
         let held = encode::bits(contents, array, &asic.reference.tile(id)?, tile)?;

@@ -1,4 +1,5 @@
-//! Writes the hand-off of a macro of random bits: `handoff WORD_LINES BIT_LINES MUX FOLDER`.
+//! Writes the hand-off of a macro of random bits: `handoff WORD_LINES BIT_LINES MUX FOLDER [PROCESS]`, PROCESS being the name
+//! of a built-in process with macros.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,14 +8,16 @@ use pfmc_asic::handoff::{Piece, write};
 use pfmc_asic::macros::MacroShape;
 use pfmc_asic::macros::timing::Timing;
 use pfmc_asic::process::Process;
+use pfmc_ir::backend::Backend as _;
 
 fn main() {
     let a: Vec<String> = std::env::args().collect();
     let n = |i: usize| a[i].parse::<u32>().unwrap();
     let shape = MacroShape { word_lines: n(1), bit_lines: n(2), mux: n(3) };
-    let text = pfmc_ir::backend::ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
+    let name = a.get(5).map_or("sky130", String::as_str);
+    let text = pfmc_asic::Asic.processes().into_iter().find(|p| p.name == name).unwrap();
     let process = Process::open(&text).unwrap();
-    let timing = Timing::parse(pfmc_asic::SKY130_TIMING).unwrap();
+    let timing = Timing::parse(pfmc_asic::timing(name).unwrap()).unwrap();
     let mut bits = BitMatrix::new(n(1) as usize, n(2) as usize);
     let mut state = 1u64;
     for r in 0..bits.rows() {

@@ -1,4 +1,5 @@
-//! Writes a ROM macro of random bits: `rom_macro WORD_LINES BIT_LINES MUX FOLDER`.
+//! Writes a ROM macro of random bits: `rom_macro WORD_LINES BIT_LINES MUX FOLDER [PROCESS]`, PROCESS being the name of a built-in
+//! process or a file.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,11 +7,13 @@ fn main() {
     let a: Vec<String> = std::env::args().collect();
     let n = |i: usize| a[i].parse::<u32>().unwrap();
     let shape = pfmc_asic::macros::MacroShape { word_lines: n(1), bit_lines: n(2), mux: n(3) };
-    let process = pfmc_asic::process::Process::open(&pfmc_ir::backend::ProcessText {
-        name: "sky130".into(),
-        toml: pfmc_asic::SKY130.into(),
-    })
-    .unwrap();
+    use pfmc_ir::backend::Backend as _;
+    let name = a.get(5).map_or("sky130", String::as_str);
+    let text = pfmc_asic::Asic.processes().into_iter().find(|p| p.name == name).unwrap_or_else(|| {
+        let toml = std::fs::read_to_string(name).unwrap();
+        pfmc_ir::backend::ProcessText { name: name.to_owned(), toml }
+    });
+    let process = pfmc_asic::process::Process::open(&text).unwrap();
     let rom = pfmc_asic::macros::Macro::new(&process, shape).unwrap();
     let mut bits = pfmc_asic::bits::BitMatrix::new(n(1) as usize, n(2) as usize);
     let mut state = 1u64;

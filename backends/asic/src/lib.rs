@@ -47,6 +47,18 @@ pub const SG13G2: &str = include_str!("../process/sg13g2.toml");
 /// Measured timing of macros of the built-in process.
 pub const SKY130_TIMING: &str = include_str!("../process/sky130-timing.toml");
 
+/// Measured timing of macros of the variant that is programmed on via.
+pub const SKY130_VIA1_TIMING: &str = include_str!("../process/sky130-via1-timing.toml");
+
+/// Measured timing of the macros of a built-in process; none where none was measured.
+pub fn timing(process: &str) -> Option<&'static str> {
+    match process {
+        "sky130" => Some(SKY130_TIMING),
+        "sky130-via1" => Some(SKY130_VIA1_TIMING),
+        _ => None,
+    }
+}
+
 /// The backend.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asic;

@@ -649,7 +649,7 @@ periphery {
         /// Width of the precharge and keeper transistors of a data line.
         keeper_width_nm: Nm,
     }
-    /// Straps of word lines on met2, left of every segment of columns.
+    /// Straps of word lines, left of every segment of columns: on met2, or, where bit lines are on it, on met3.
     strap Strap {
         /// Columns of a segment.
         columns: u32,
@@ -659,11 +659,11 @@ periphery {
         contact_x_nm: Span,
         /// The npc strip around all contacts of a row group.
         npc_x_nm: Span,
-        /// Half the height of a strap.
+        /// Half the height of word lines on met2.
         met2_half_height_nm: Nm,
-        /// Half the size of a strap's pad.
+        /// Half the size of their pads there.
         met2_pad_half_nm: [Nm; 2],
-        /// Half the height of the met2 ground strap in a tap row.
+        /// Half the height of the ground strap in a tap row.
         ground_half_height_nm: Nm,
         /// The ground rail where a via ties it to that strap.
         ground_pad_x_nm: Span,
@@ -927,6 +927,11 @@ impl Process {
         } else {
             Levels { pad: li1, cut: mcon, rail: met1, strap_cut: via, strap: met2, lower_cut: None }
         }
+    }
+
+    /// Of the rails' conductor past the centre of its outermost cut, in a macro.
+    pub fn rail_end_nm(&self) -> Nm {
+        if self.stack.is_some() { self.logic.met2_end_nm } else { self.logic.met1_end_nm }
     }
 
     fn conductors(&self) -> [Conductor; 4] {
@@ -1781,14 +1786,14 @@ mod tests {
 
     #[test]
     fn the_other_built_in_processes_are_consistent() {
-        // The cell's area, and what weights change: via and, in SG13G2, Via1.
-        for (toml, area, cut) in
-            [(crate::SKY130_VIA1, 870 * 430, [68, 44]), (crate::SG13G2, 820 * 510, [19, 0])]
+        // The cell's area, what weights change (via and, in SG13G2, Via1), and whether there are macros.
+        for (toml, area, cut, periphery) in
+            [(crate::SKY130_VIA1, 870 * 615, [68, 44], true), (crate::SG13G2, 820 * 510, [19, 0], false)]
         {
             let p = open(toml).unwrap();
             let layer = p.levels().cut.layer;
             assert_eq!((p.bit_area_nm2(), [layer.layer, layer.datatype]), (area, cut));
-            assert!(!p.periphery && p.rail_density() < 0.6 && p.pad_density() < 0.6);
+            assert!(p.periphery == periphery && p.rail_density() < 0.6 && p.pad_density() < 0.6);
         }
     }
 

@@ -20,6 +20,12 @@ pub(crate) fn process() -> Process {
     Process::open(&ProcessText { name: "sky130".into(), toml: crate::SKY130.into() }).unwrap()
 }
 
+/// The process, and its variant that is programmed on via.
+pub(crate) fn variants() -> [Rom; 2] {
+    let via1 = ProcessText { name: "sky130-via1".into(), toml: crate::SKY130_VIA1.into() };
+    [rom(), Rom { process: Process::open(&via1).unwrap() }]
+}
+
 /// The same process without macros: tiles are arrays alone.
 pub(crate) fn bare() -> Rom {
     let mut file: toml::Table = crate::SKY130.parse().unwrap();

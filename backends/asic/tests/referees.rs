@@ -19,6 +19,8 @@ use pfmc_ir::tile::{
 };
 use pfmc_ir::verify::Verified;
 
+#[path = "referees/cells.rs"]
+mod cells;
 #[path = "referees/handoff.rs"]
 mod handoff;
 #[path = "referees/macros.rs"]
@@ -58,9 +60,14 @@ fn emit(block: &CodeBlock, dir: &Path) -> PathBuf {
     emit_by(&built_in("sky130"), block, dir)
 }
 
-/// Emits a layout whose only tile is `t`, an array alone.
+/// Emits a layout in the default process whose only tile is `t`, an array alone.
 fn emit_array(block: &CodeBlock, dir: &Path) -> PathBuf {
-    let mut process = built_in("sky130");
+    emit_array_in("sky130", block, dir)
+}
+
+/// The same in a built-in process.
+fn emit_array_in(process: &str, block: &CodeBlock, dir: &Path) -> PathBuf {
+    let mut process = built_in(process);
     let mut file: toml::Table = process.toml.parse().unwrap();
     pfmc_asic::process::PERIPHERY.iter().for_each(|part| drop(file.remove(*part)));
     process.toml = file.to_string();
@@ -192,9 +199,18 @@ fn the_shuttle_deck_finds_nothing() {
 
 #[test]
 fn two_decks_find_nothing_on_dies_and_every_seeded_fault() {
+    two_decks_on_a_die("sky130");
+}
+
+#[test]
+fn two_decks_find_nothing_on_dies_programmed_on_via_and_every_seeded_fault() {
+    two_decks_on_a_die("sky130-via1");
+}
+
+fn two_decks_on_a_die(process: &str) {
     let dir = tempfile::tempdir().unwrap();
     let block = block(59, 16, 1);
-    let layout = emit(&block, dir.path());
+    let layout = emit_in(process, &block, dir.path());
     let openram = "openram/openram/technology/sky130/tech/sky130.lydrc";
     let mut items = drc(&layout, "die0");
     items.extend(run_deck(openram, &layout, "die0", ["topcell", "output"], &[]));

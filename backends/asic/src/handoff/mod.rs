@@ -26,6 +26,8 @@ use crate::process::{Nm, Process};
 pub const DEFECTS_CM2: f64 = 0.5;
 /// The corner of SDC, the slowest of the timing file: its first.
 const SLOWEST: usize = 0;
+/// Where the timing file has no corner.
+const NOT_MEASURED: &str = "not measured";
 
 /// A macro to hand off.
 #[derive(Debug, Clone)]
@@ -40,7 +42,8 @@ pub struct Piece {
     pub about: String,
 }
 
-/// Writes the files into the existing folder `dir`; the names of all of them, in order of writing.
+/// Writes the files into the existing folder `dir`; the names of all of them, in order of writing. Where `timing` has no
+/// corner there are no Liberty files and no constraints.
 ///
 /// # Errors
 /// Input/output, sizes that cannot be built, and sizes whose timing was not measured.
@@ -51,7 +54,7 @@ pub fn write(
     pieces: &[Piece],
 ) -> Result<Vec<String>, Diagnostics> {
     let mut out = Folder { dir, names: Vec::new() };
-    let slowest = timing.corners.get(SLOWEST).map_or("", |c| c.name.as_str());
+    let slowest = timing.corners.get(SLOWEST).map(|c| c.name.as_str());
     let mut rows = String::new();
     let mut sizes = Vec::new();
     for piece in pieces {
@@ -74,18 +77,25 @@ pub fn write(
         out.put(&format!("{name}_signature.vh"), rom.signature_header(name, &piece.bits).as_bytes())?;
         out.put(&format!("{name}.spice"), rom.spice(&piece.bits, name, Dialect::Compare).as_bytes())?;
         out.put(&format!("{name}_path.spice"), rom.critical_path(&format!("{name}_path")).as_bytes())?;
-        out.put(&format!("{name}.sdc"), rom.sdc(timing, slowest)?.as_bytes())?;
+        if let Some(slowest) = slowest {
+            out.put(&format!("{name}.sdc"), rom.sdc(timing, slowest)?.as_bytes())?;
+        }
         out.put(&format!("{name}_pins.csv"), outline.pin_list().as_bytes())?;
         let [width, height] = outline.size_um();
-        let read = timing.read(piece.shape, slowest)?;
+        let times = match slowest {
+            Some(slowest) => {
+                let read = timing.read(piece.shape, slowest)?;
+                let access = read.access_ps.first().copied().unwrap_or(0.0);
+                format!("{:.2} / {:.2}", access / 1000.0, read.cycle_ps() / 1000.0)
+            }
+            None => NOT_MEASURED.to_owned(),
+        };
         let _ = writeln!(
             rows,
-            "| {name} | {} x {} / {} | {width} x {height} | {:.2} / {:.2} | {:.4} | {} |",
+            "| {name} | {} x {} / {} | {width} x {height} | {times} | {:.4} | {} |",
             piece.shape.word_lines,
             piece.shape.bit_lines,
             piece.shape.mux,
-            read.access_ps.first().copied().unwrap_or(0.0) / 1000.0,
-            read.cycle_ps() / 1000.0,
             yield_without_spares(outline.area_um2(), DEFECTS_CM2),
             piece.about
         );
@@ -99,7 +109,9 @@ pub fn write(
     out.put("librelane/top.v", top(process, pieces)?.as_bytes())?;
     out.put("librelane/config.json", librelane(timing, pieces, &sizes).as_bytes())?;
     let readme = include_str!("README.md").replace("@ROWS@\n", &rows);
-    let readme = readme.replace("@CORNER@", slowest).replace("@DEFECTS@", &DEFECTS_CM2.to_string());
+    let readme = readme
+        .replace("@CORNER@", slowest.unwrap_or(NOT_MEASURED))
+        .replace("@DEFECTS@", &DEFECTS_CM2.to_string());
     out.put("README.md", readme.as_bytes())?;
     Ok(out.names)
 }
@@ -157,11 +169,13 @@ fn librelane(timing: &Timing, pieces: &[Piece], sizes: &[[Nm; 2]]) -> String {
         let libs: Vec<String> = (timing.corners.iter())
             .map(|c| format!("        \"*_{}\": [\"dir::../{name}_{}.lib\"]", c.name, c.name))
             .collect();
+        let libs = match libs.as_slice() {
+            [] => String::new(),
+            libs => format!("\"lib\": {{\n{}\n      }},\n      ", libs.join(",\n")),
+        };
         macros.push(format!(
             "    \"{name}\": {{\n      \"gds\": [\"dir::../{name}.gds\"],\n      \"lef\": [\"dir::../{name}.lef\"],\n      \
-             \"nl\": [\"dir::../{name}_bb.v\"],\n      \"spice\": [\"dir::../{name}.spice\"],\n      \"lib\": {{\n{}\n      }},\n      \
-             \"instances\": {{\n        \"rom{i}\": {{ \"location\": [{x}, {SPACE_UM}], \"orientation\": \"N\" }}\n      }}\n    }}",
-            libs.join(",\n")
+             \"nl\": [\"dir::../{name}_bb.v\"],\n      \"spice\": [\"dir::../{name}.spice\"],\n      {libs}\"instances\": {{\n        \"rom{i}\": {{ \"location\": [{x}, {SPACE_UM}], \"orientation\": \"N\" }}\n      }}\n    }}",
         ));
         x += (size[0] + 999) / 1000 + SPACE_UM;
         tallest = tallest.max((size[1] + 999) / 1000);
@@ -170,13 +184,16 @@ fn librelane(timing: &Timing, pieces: &[Piece], sizes: &[[Nm; 2]]) -> String {
         let slowest = timing.corners.get(SLOWEST)?;
         timing.read(p.shape, &slowest.name).ok().map(|r| r.cycle_ps() / 1000.0)
     });
+    let clock = match period.reduce(f64::max) {
+        Some(period) => format!("  \"CLOCK_PERIOD\": {:.1},\n", (period * 10.0).ceil() / 10.0),
+        None => String::new(),
+    };
     let connections: Vec<String> =
         (0..pieces.len()).map(|i| format!("\"rom{i} VPWR VGND VPWR VGND\"")).collect();
     format!(
         "{{\n  \"meta\": {{ \"version\": 2 }},\n  \"DESIGN_NAME\": \"top\",\n  \"VERILOG_FILES\": [\"dir::top.v\"],\n  \
-         \"CLOCK_PORT\": \"clk\",\n  \"CLOCK_PERIOD\": {:.1},\n  \"FP_SIZING\": \"absolute\",\n  \
+         \"CLOCK_PORT\": \"clk\",\n{clock}  \"FP_SIZING\": \"absolute\",\n  \
          \"DIE_AREA\": [0, 0, {x}, {}],\n  \"PDN_MACRO_CONNECTIONS\": [{}],\n  \"MACROS\": {{\n{}\n  }}\n}}\n",
-        (period.fold(0.0, f64::max) * 10.0).ceil() / 10.0,
         tallest + 2 * SPACE_UM,
         connections.join(", "),
         macros.join(",\n")

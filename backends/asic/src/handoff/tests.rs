@@ -1,38 +1,42 @@
 //! What a hand-off folder holds.
 
 use super::*;
-use crate::tests::process;
+use crate::tests::variants;
 
-fn folder() -> (tempfile::TempDir, Vec<String>) {
+fn folder(process: &Process) -> (tempfile::TempDir, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
     let shape = MacroShape { word_lines: 16, bit_lines: 32, mux: 16 };
     let mut bits = BitMatrix::new(16, 32);
     bits.set(3, 17);
     let piece = Piece { name: "rom_a".into(), shape, bits, about: "one bit".into() };
-    let timing = Timing::parse(crate::SKY130_TIMING).unwrap();
-    let names = write(dir.path(), &process(), &timing, &[piece]).unwrap();
+    let timing = Timing::parse(crate::timing(&process.name).unwrap()).unwrap();
+    assert_eq!(timing.process, process.name);
+    let names = write(dir.path(), process, &timing, &[piece]).unwrap();
     (dir, names)
 }
 
 #[test]
 fn every_file_is_written_and_bytes_are_the_same_twice() {
-    let ((a, names), (b, _)) = (folder(), folder());
-    for name in &names {
-        let [a, b] = [&a, &b].map(|d| std::fs::read(d.path().join(name)).unwrap());
-        assert!(!a.is_empty() && a == b, "{name}");
+    for (rom, layer) in variants().iter().zip(["mcon 67 44\n", "via 68 44\n"]) {
+        let ((a, names), (b, _)) = (folder(rom.process()), folder(rom.process()));
+        for name in &names {
+            let [a, b] = [&a, &b].map(|d| std::fs::read(d.path().join(name)).unwrap());
+            assert!(!a.is_empty() && a == b, "{name}");
+        }
+        let text = |name: &str| std::fs::read_to_string(a.path().join(name)).unwrap();
+        let readme = text("README.md");
+        assert!(readme.contains("| rom_a | 16 x 32 / 16 |") && !readme.contains('@'));
+        assert_eq!(text("weight-layers.txt"), layer);
+        // Word line 3 is the fourth line; bit line 17 is bit 17 of 32.
+        assert_eq!(text("rom_a.hex").lines().nth(3), Some("00020000"));
     }
-    let readme = std::fs::read_to_string(a.path().join("README.md")).unwrap();
-    assert!(readme.contains("| rom_a | 16 x 32 / 16 |") && !readme.contains('@'));
-    // Word line 3 is the fourth line; bit line 17 is bit 17 of 32.
-    let hex = std::fs::read_to_string(a.path().join("rom_a.hex")).unwrap();
-    assert_eq!(hex.lines().nth(3), Some("00020000"));
 }
 
 #[test]
 fn pins_of_the_abstract_lie_inside_and_on_no_obstruction() {
-    let p = process();
-    for (word_lines, bit_lines, mux) in [(16, 32, 16), (72, 128, 8)] {
-        let rom = Macro::new(&p, MacroShape { word_lines, bit_lines, mux }).unwrap();
+    let of = |rom: &crate::Rom| [(16, 32, 16), (72, 128, 8)].map(|size| (rom.process().clone(), size));
+    for (process, (word_lines, bit_lines, mux)) in variants().iter().flat_map(of) {
+        let rom = Macro::new(&process, MacroShape { word_lines, bit_lines, mux }).unwrap();
         let outline = rom.outline().unwrap();
         let [w, h] = outline.size;
         for pin in &outline.pins {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::array::{Array, cell, span};
+use crate::array::{Array, span};
 use crate::macros::draw::{Kit, Sketch, about};
 use crate::macros::place::Places;
 use crate::process::Nm;
@@ -23,13 +23,8 @@ impl Places<'_> {
         let word_lines = [0, 1].map(|odd| format!("base_wl{odd}_{}", self.shape.bit_lines));
         array.write_node(cells, &mut written)?;
         array.write_tap(cells, &mut written)?;
-        let [bottom, top] = self.rails();
         let c = &p.cell;
-        cell(cells, &mut written, &column, |s| {
-            let end = self.mux_bottom() - p.logic.met1_end_nm;
-            s.rectangle(p.layers.met1, span([c.bit_line_x_nm, [end, top]]))?;
-            s.rectangle(p.layers.met1, span([c.ground_x_nm, [bottom, top]]))
-        })?;
+        self.column_rails().write(cells, &column)?;
         self.tie().write(cells, TIE)?;
         self.tap_row().write(cells, &taps)?;
         for (odd, name) in [false, true].into_iter().zip(&word_lines) {
@@ -71,6 +66,27 @@ impl Places<'_> {
         s.write(cells, name)
     }
 
+    /// Bit line and ground rail of a column; origin at the column and the lowest node. Below the array, where precharge and
+    /// multiplexer are, bit lines run on met1.
+    fn column_rails(&self) -> Sketch {
+        let (p, c, l) = (self.process, &self.process.cell, &self.process.logic);
+        let rail = p.levels().rail.layer;
+        let [bottom, top] = self.rails();
+        let end = self.mux_bottom() - l.met1_end_nm;
+        let mut s = Sketch::default();
+        if p.stack.is_some() {
+            let y = bottom - l.met2_end_nm;
+            let [x0, x1] = c.cut_bit_line_x_nm;
+            Kit { process: p }.via(&mut s, [(x0 + x1) / 2, y]);
+            s.rectangle(p.layers.met1, span([c.bit_line_x_nm, [end, y + l.met1_end_nm]]));
+            s.rectangle(rail, span([c.bit_line_x_nm, [y - l.met2_end_nm, top]]));
+        } else {
+            s.rectangle(rail, span([c.bit_line_x_nm, [end, top]]));
+        }
+        s.rectangle(rail, span([c.ground_x_nm, [bottom, top]]));
+        s
+    }
+
     /// A word line; origin at the array's left edge and the gate's centre.
     fn word_line(&self, odd: bool) -> Sketch {
         let (p, strap) = (self.process, &self.process.strap);
@@ -81,6 +97,9 @@ impl Places<'_> {
         let right = self.last_diffusion() + p.word_line.poly_overhang_nm;
         s.rectangle(p.layers.poly, [at, -half, right, half]);
         let [half_x, half_y] = strap.met2_pad_half_nm;
+        // On met3 where met2 is taken by bit lines, and there alone needed where segments are joined.
+        let upper = p.stack.is_some();
+        let joined = self.segments() > 1;
         let mut last = at;
         for segment in 0..self.segments() {
             let x = self.segment_x(segment) + at;
@@ -91,24 +110,33 @@ impl Places<'_> {
             kit.met1_pad(&mut s, [x, 0], false);
             kit.via(&mut s, [x, 0]);
             s.rectangle(p.layers.met2, about([x, 0], [half_x, half_y]));
+            if upper && joined {
+                kit.via2(&mut s, [x, 0]);
+                let half = p.logic.met3_half_width_nm;
+                s.rectangle(p.layers.met3, about([x, 0], [half, half]));
+            }
             last = x;
         }
-        let y = strap.met2_half_height_nm;
-        s.rectangle(
-            p.layers.met2,
-            [strap.contact_x_nm[0].min(strap.contact_x_nm[1]) - half_x, -y, last + half_x, y],
-        );
+        let first = strap.contact_x_nm[0].min(strap.contact_x_nm[1]);
+        if !upper {
+            let y = strap.met2_half_height_nm;
+            s.rectangle(p.layers.met2, [first - half_x, -y, last + half_x, y]);
+        } else if joined {
+            let y = p.rules.met3_width_nm / 2;
+            s.rectangle(p.layers.met3, [at, -y, last, y]);
+        }
         s
     }
 
-    /// Ground rail to the ground strap on met2; origin at the column and the tap row's centre.
+    /// Ground rail to the ground strap above it; origin at the column and the tap row's centre.
     fn tie(&self) -> Sketch {
         let p = self.process;
+        let levels = p.levels();
         let mut s = Sketch::default();
         let [x0, x1] = p.strap.ground_pad_x_nm;
-        Kit { process: p }.via(&mut s, [(x0 + x1) / 2, 0]);
-        let end = p.logic.met1_end_nm;
-        s.rectangle(p.layers.met1, [x0, -end, x1, end]);
+        s.square(levels.strap_cut.layer, [(x0 + x1) / 2, 0], levels.strap_cut.size_nm);
+        let end = p.rail_end_nm();
+        s.rectangle(levels.rail.layer, [x0, -end, x1, end]);
         s
     }
 
@@ -122,7 +150,7 @@ impl Places<'_> {
         s.rectangle(p.layers.psdm, [left - over, -half - over, right + over, half + over]);
         s.rectangle(p.layers.li1, [left, -t.strap_half_height_nm, right, t.strap_half_height_nm]);
         let half = p.strap.ground_half_height_nm;
-        s.rectangle(p.layers.met2, [left, -half, right, half]);
+        s.rectangle(p.levels().strap.layer, [left, -half, right, half]);
         let columns = i64::from(self.segment_columns());
         for segment in 0..self.segments() {
             for name in ["base_tap", TIE] {

@@ -201,7 +201,9 @@ impl<'a> Places<'a> {
         }
         // Decoder.
         let gap = self.left_gap();
-        let decoder = self.decoder(|right| right + gap).ok_or(BuildError::Wires("row decoder"))?;
+        let [even, odd] = p.strap.contact_x_nm;
+        let lead = gap + even.max(odd) + p.strap.met2_pad_half_nm[0];
+        let decoder = self.decoder(|right| right + lead).ok_or(BuildError::Wires("row decoder"))?;
         let decoder_x = -gap - decoder.right;
         let control_width = decoder.right.max(60 * 2 * l.column_pitch_nm);
         let left = -gap - control_width;
@@ -330,13 +332,16 @@ impl<'a> Places<'a> {
                 strap(&mut s, self.segment_x(segment) + x, name);
             }
         }
-        let stacks = [("base_stack_rail", 4, true), ("base_stack_sense", 2, true), ("base_stack", 4, false)];
-        for (name, columns, from_met1) in stacks {
+        let stacks = [("base_stack_rail", 4, 1), ("base_stack_sense", 2, 1), ("base_stack", 4, 2)];
+        // From the ground straps in the tap rows, where they are not on met2.
+        let upper = p.stack.is_some().then_some(("base_stack_ground", 4, 3));
+        for (name, columns, from) in stacks.into_iter().chain(upper) {
             let mut cell = Sketch::default();
-            kit.power_stack(&mut cell, [0, 0], [columns, 1], from_met1);
+            kit.power_stack(&mut cell, [0, 0], [columns, 1], from);
             cell.write(cells, name)?;
         }
         let [on_rail, on_sense, on_strap] = stacks.map(|(name, ..)| name);
+        let on_ground = upper.map_or(on_strap, |(name, ..)| name);
         let segments = [i64::from(self.segments()), 1];
         let over_segments = |s: &mut Sketch, name: &str, x: Nm, y: Nm| {
             s.copies(name, [x, y], segments, [self.segment_pitch(), 0]);
@@ -351,7 +356,7 @@ impl<'a> Places<'a> {
         let [supply, ground] = self.power_x();
         over_segments(&mut s, on_strap, supply, precharge);
         for y in self.tap_rows() {
-            over_segments(&mut s, on_strap, ground, y);
+            over_segments(&mut s, on_ground, ground, y);
         }
         // Pins.
         for (net, &x) in &control.pins {

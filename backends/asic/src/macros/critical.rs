@@ -135,7 +135,7 @@ impl Places<'_> {
             e.transistors([GROUND, &net, GROUND], false, gate[0], rows / 4);
             e.transistors([SUPPLY, &net, SUPPLY], true, gate[1], rows / 4);
         }
-        // The word line: straps on met2 with the gates of a segment at each, poly in the last segment.
+        // The word line: straps with the gates of a segment at each, poly in the last segment.
         let cell = full(p.cell.diff_x_nm);
         let segment = Nm::from(self.segment_columns());
         let segments = Nm::from(self.segments());
@@ -144,7 +144,11 @@ impl Places<'_> {
             let end = format!("WL_s{i}");
             // The first strap is as far as the drivers are wide.
             let length = if i == 0 { 60_000 } else { self.segment_pitch() };
-            e.wire(met2, [length, 2 * p.strap.met2_half_height_nm], [&start, &end], 2);
+            // From the drivers to the array on met2.
+            let upper = p.stack.is_some() && i > 0;
+            let (metal, height) =
+                if upper { (met3, p.rules.met3_width_nm) } else { (met2, 2 * p.strap.met2_half_height_nm) };
+            e.wire(metal, [length, height], [&start, &end], 2);
             if i + 1 < segments {
                 e.transistors([GROUND, &end, GROUND], false, cell, segment);
             }
@@ -155,11 +159,18 @@ impl Places<'_> {
             e.transistors([GROUND, &net, GROUND], false, cell, segment / pieces as Nm);
         }
         // The bit line: one cell conducts at its far end, all others leak.
-        let length = top - self.mux_bottom();
         e.transistors(["BL_top", "WL_end", GROUND], false, cell, 1);
         let rail = full(p.cell.bit_line_x_nm);
-        for net in e.wire(met1, [length, rail], ["BL_top", "BL"], pieces) {
+        let below = bottom - self.mux_bottom();
+        let (metal, length, end) = match p.stack {
+            Some(_) => (met2, top - bottom, "BL_array"),
+            None => (met1, top - bottom + below, "BL"),
+        };
+        for net in e.wire(metal, [length, rail], ["BL_top", end], pieces) {
             e.transistors([&net, GROUND, GROUND], false, cell, (lines - 1) / pieces as Nm);
+        }
+        if p.stack.is_some() {
+            e.wire(met1, [below, rail], [end, "BL"], 1);
         }
         e.transistors(["BL", "preb_end", SUPPLY], true, precharge, 1);
         let mux = full(mux_diff_x(p, self.shape.mux));

@@ -264,9 +264,9 @@ impl Kit<'_> {
         s
     }
 
-    /// A stack from met1 to met4 in a field of `columns` x `rows` cuts a layer, with the metal around
-    /// them but for met4.
-    pub fn power_stack(self, s: &mut Sketch, at: [Nm; 2], [columns, rows]: [Nm; 2], from_met1: bool) {
+    /// A stack from metal `from`, 1 to 3, to met4 in a field of `columns` x `rows` cuts a layer, with met2 and met3 around
+    /// them.
+    pub fn power_stack(self, s: &mut Sketch, at: [Nm; 2], [columns, rows]: [Nm; 2], from: u8) {
         let (r, layers, l) = (&self.process.rules, &self.process.layers, &self.process.logic);
         let size = r.via2_size_nm.max(r.via3_size_nm).max(r.via_size_nm);
         let pitch = size + r.via23_space_nm.max(r.via_space_nm);
@@ -274,14 +274,18 @@ impl Kit<'_> {
         for i in 0..columns {
             for j in 0..rows {
                 let at = [at[0] - half[0] + i * pitch, at[1] - half[1] + j * pitch];
-                if from_met1 {
+                if from < 2 {
                     self.via(s, at);
                 }
-                self.via2(s, at);
+                if from < 3 {
+                    self.via2(s, at);
+                }
                 self.via3(s, at);
             }
         }
-        s.rectangle(layers.met2, about(at, [half[0] + l.met2_end_nm, half[1] + l.met2_half_width_nm]));
+        if from < 3 {
+            s.rectangle(layers.met2, about(at, [half[0] + l.met2_end_nm, half[1] + l.met2_half_width_nm]));
+        }
         let long = (half[0] + l.met3_end_nm).max(l.met3_half_length_nm);
         s.rectangle(layers.met3, about(at, [long, half[1] + l.met3_half_width_nm]));
     }

@@ -9,7 +9,7 @@ use pfmc_ir::diag::Diagnostics;
 
 use super::{BuildError, Macro, MacroShape};
 use crate::bits::BitMatrix;
-use crate::tests::{noise, process};
+use crate::tests::{noise, process, variants};
 
 fn random(word_lines: u32, bit_lines: u32, seed: u64) -> BitMatrix {
     let mut next = noise(seed);
@@ -184,19 +184,26 @@ fn no_two_nets_differ_by_case_alone() {
 
 #[test]
 fn only_the_program_depends_on_the_bits() {
-    let p = process();
-    for shape in [
-        MacroShape { word_lines: 16, bit_lines: 16, mux: 16 },
-        MacroShape { word_lines: 72, bit_lines: 128, mux: 8 },
-    ] {
-        let rom = Macro::new(&p, shape).unwrap();
-        let size = (shape.word_lines, shape.bit_lines);
-        let layout = rom.layout("rom").unwrap();
-        let [a, b] = [1, 2].map(|seed| layout.gds(&random(size.0, size.1, seed)).unwrap());
-        let program = a.windows(8).position(|w| w == b"rom_prog").unwrap();
-        // The cell's own head, with its dates, comes before its name.
-        assert!(program > 10_000 && a[..program] == b[..program]);
-        assert_eq!(rom.layout("rom").unwrap().gds(&random(size.0, size.1, 1)).unwrap(), a);
+    for rom in &variants() {
+        let p = rom.process();
+        // A hundred sets of weights of the smallest macro, two of one with straps.
+        for (shape, sets) in [
+            (MacroShape { word_lines: 16, bit_lines: 16, mux: 16 }, 100),
+            (MacroShape { word_lines: 72, bit_lines: 128, mux: 8 }, 2),
+        ] {
+            let rom = Macro::new(p, shape).unwrap();
+            let size = (shape.word_lines, shape.bit_lines);
+            let layout = rom.layout("rom").unwrap();
+            let first = layout.gds(&random(size.0, size.1, 1)).unwrap();
+            let program = first.windows(8).position(|w| w == b"rom_prog").unwrap();
+            for seed in 2..=sets {
+                let other = layout.gds(&random(size.0, size.1, seed)).unwrap();
+                // The cell's own head, with its dates, comes before its name.
+                assert!(program > 10_000 && first[..program] == other[..program]);
+                assert!(first[program..] != other[program..]);
+            }
+            assert_eq!(rom.layout("rom").unwrap().gds(&random(size.0, size.1, 1)).unwrap(), first);
+        }
     }
 }
 

@@ -91,9 +91,14 @@ impl Reader<'_> {
     }
 
     fn text(&mut self, key: &str) -> String {
-        let plain = |t: &&str| !t.is_empty() && t.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        self.get(key, "a name of A-Z, a-z, 0-9 and _", String::new(), |v| {
-            v.as_str().filter(plain).map(str::to_owned)
+        self.name(key, "a name of A-Z, a-z, 0-9 and _", "_")
+    }
+
+    /// A name of letters, digits and the characters `more`.
+    fn name(&mut self, key: &str, what: &str, more: &str) -> String {
+        let plain = |t: &&str| t.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
+        self.get(key, what, String::new(), |v| {
+            v.as_str().filter(|t| !t.is_empty()).filter(plain).map(str::to_owned)
         })
     }
 
@@ -124,7 +129,7 @@ impl Timing {
             list.iter().filter_map(|v| v.as_table().cloned()).collect()
         };
         let mut top = Reader { table: &table, place: String::new(), problems: &mut problems };
-        let process = top.text("process");
+        let process = top.name("process", "a name of A-Z, a-z, 0-9, - and _", "-_");
         let load_ff = top.numbers("load_ff", None);
         let gate_ff_um = top.number("gate_ff_um");
         let mut corners = Vec::new();

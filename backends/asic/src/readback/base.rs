@@ -267,7 +267,12 @@ impl<'a> Array<'a> {
     /// Whether a shape of a macro is one that the array must have there.
     fn is_of_array(&self, layer: Layer, area: [i64; 4]) -> bool {
         let l = &self.process.layers;
-        [l.diff, l.poly, l.licon, l.li1, l.mcon, l.met1, l.tap].contains(&layer) && self.over_columns(area)
+        let (levels, below) = (&self.levels, self.levels.lower_cut.map(|cut| cut.layer));
+        let upper = [levels.pad.layer, levels.cut.layer, levels.rail.layer];
+        ([l.diff, l.poly, l.licon, l.li1, l.tap].contains(&layer)
+            || upper.contains(&layer)
+            || below == Some(layer))
+            && self.over_columns(area)
     }
 
     /// Whether the part this rectangle is was found before; `None` where it is no part.
@@ -331,7 +336,7 @@ impl<'a> Array<'a> {
             Some(self.ground_cuts.set(row, column))
         } else if layer == levels.rail.layer {
             if self.is_macro()
-                && y[1] - y[0] == 2 * p.logic.met1_end_nm
+                && y[1] - y[0] == 2 * p.rail_end_nm()
                 && let Some(row) = self.tap_row_at((y[0] + y[1]) / 2)
             {
                 let column = self.column(x, p.strap.ground_pad_x_nm)?;

@@ -1,9 +1,10 @@
 //! Faults put into layouts, each of which must be reported.
 
 use super::*;
+use crate::Rom;
 use crate::sink::Sink;
 use crate::stream::Cells;
-use crate::tests::{Model, bare, mixed, noise, process};
+use crate::tests::{Model, bare, mixed, noise, process, variants};
 use library::Shape;
 
 fn open(process: &Process, model: &Model, bytes: Vec<u8>) -> Result<Vec<Diagnostics>, Diagnostics> {
@@ -12,7 +13,7 @@ fn open(process: &Process, model: &Model, bytes: Vec<u8>) -> Result<Vec<Diagnost
     Ok(checked.filter_map(Result::err).collect())
 }
 
-/// All problems of a layout as text, whatever stage finds them.
+/// All problems of a layout in the default process as text, whatever stage finds them.
 fn problems(model: &Model, bytes: Vec<u8>) -> Vec<String> {
     problems_by(&process(), model, bytes)
 }
@@ -57,241 +58,302 @@ fn cuts(bytes: &[u8], cell: &str) -> Vec<[i64; 4]> {
 }
 
 /// The layout with the cuts of a tile changed.
-fn with_cuts(model: &Model, tile: &str, change: impl FnOnce(&mut Vec<[i64; 4]>)) -> Vec<u8> {
-    let bytes = model.layout();
+fn with_cuts(rom: &Rom, model: &Model, tile: &str, change: impl FnOnce(&mut Vec<[i64; 4]>)) -> Vec<u8> {
+    let bytes = model.file(rom, "layout.gds");
     let prog = format!("{tile}_prog");
     let mut cuts = cuts(&bytes, &prog);
     change(&mut cuts);
     replace(&bytes, &prog, |cells| {
         cells.begin(&prog).unwrap();
         for cut in cuts {
-            cells.rectangle(process().layers.mcon, cut).unwrap();
+            cells.rectangle(rom.process.levels().cut.layer, cut).unwrap();
         }
         cells.end().unwrap();
     })
 }
 
+/// Column of a cut of a macro of one segment.
+fn column_of(rom: &Rom, cut: [i64; 4]) -> i64 {
+    cut[0].div_euclid(rom.process.cell.pitch_x_nm)
+}
+
 /// Index of the cut on a node of the first row group.
-fn cut_at(cuts: &[[i64; 4]], node: i64, column: i64) -> usize {
-    let found = cuts.iter().position(|c| c[1] + 85 == node * 430 && c[0].div_euclid(770) == column);
-    found.unwrap()
+fn cut_at(rom: &Rom, cuts: &[[i64; 4]], node: i64, column: i64) -> usize {
+    let c = &rom.process.cell;
+    let on = |cut: &[i64; 4]| cut[1] == node * c.pitch_y_nm + c.cut_y_nm[0] && column_of(rom, *cut) == column;
+    cuts.iter().position(on).unwrap()
 }
 
 /// A cut on the other site of its node.
-fn other_site(cut: [i64; 4]) -> [i64; 4] {
-    let shift = if cut[0].rem_euclid(770) == 30 { 370 } else { -370 };
+fn other_site(rom: &Rom, cut: [i64; 4]) -> [i64; 4] {
+    let c = &rom.process.cell;
+    let between = c.cut_ground_x_nm[0] - c.cut_bit_line_x_nm[0];
+    let on_bit_line = cut[0].rem_euclid(c.pitch_x_nm) == c.cut_bit_line_x_nm[0];
+    let shift = if on_bit_line { between } else { -between };
     [cut[0] + shift, cut[1], cut[2] + shift, cut[3]]
+}
+
+/// The first bit line of tile w0 from `first` on whose lowest strip keeps its rule for the first node when one cut moves.
+fn steady(rom: &Rom, model: &Model, first: i64) -> i64 {
+    let cuts = cuts(&model.file(rom, "layout.gds"), "w0_prog");
+    let (c, nodes) = (&rom.process.cell, i64::from(rom.process.tap_row.word_lines) + 1);
+    let on_bit_line = |bit_line: i64| {
+        let on = |node: i64| cuts[cut_at(rom, &cuts, node, bit_line)][0].rem_euclid(c.pitch_x_nm);
+        (0..nodes).filter(|&node| on(node) == c.cut_bit_line_x_nm[0]).count() as i64
+    };
+    (first..).find(|&bit_line| (2 * on_bit_line(bit_line) - nodes).abs() > 2).unwrap()
 }
 
 #[test]
 fn cuts_may_be_flat() {
-    let model = mixed();
-    assert_eq!(problems(&model, with_cuts(&model, "w0", |_| ())), [""; 0]);
+    for rom in &variants() {
+        let model = mixed();
+        assert_eq!(problems_by(&rom.process, &model, with_cuts(rom, &model, "w0", |_| ())), [""; 0]);
+    }
 }
 
 #[test]
 fn one_moved_inner_cut_is_two_bits_and_one_problem() {
-    let model = mixed();
-    // Node 5 is between word lines 4 and 5; bit line 14 is bit 2 of column 3.
-    let bytes = with_cuts(&model, "w0", |cuts| {
-        let i = cut_at(cuts, 5, 14);
-        cuts[i] = other_site(cuts[i]);
-    });
-    let got = problems(&model, bytes);
-    let [problem] = got.as_slice() else { panic!("{got:#?}") };
-    assert!(
-        problem.starts_with("error[E0520]: tile w0: word lines 4 and 5, bit line 14: bit 2 of code (4, 3)")
-    );
-    assert!(problem.contains("; bit 2 of code (5, 3), which reads "), "{problem}");
-    assert!(problem.contains("tensor \"layer.0.weight\" [k 4..6, n 3..4]"), "{problem}");
+    for rom in &variants() {
+        let model = mixed();
+        // Node 5 is between word lines 4 and 5; bit line 14 is bit 2 of column 3.
+        let line = steady(rom, &model, 14);
+        let (bit, n) = (line % 4, line / 4);
+        let bytes = with_cuts(rom, &model, "w0", |cuts| {
+            let i = cut_at(rom, cuts, 5, line);
+            cuts[i] = other_site(rom, cuts[i]);
+        });
+        let got = problems_by(&rom.process, &model, bytes);
+        let [problem] = got.as_slice() else { panic!("{got:#?}") };
+        let want =
+            format!("error[E0520]: tile w0: word lines 4 and 5, bit line {line}: bit {bit} of code (4, {n})");
+        assert!(problem.starts_with(&want), "{problem}");
+        assert!(problem.contains(&format!("; bit {bit} of code (5, {n}), which reads ")), "{problem}");
+        let origin = format!("tensor \"layer.0.weight\" [k 4..6, n {n}..{}]", n + 1);
+        assert!(problem.contains(&origin), "{problem}");
+    }
 }
 
 #[test]
 fn a_moved_cut_at_the_end_of_a_strip_is_one_bit() {
-    let model = mixed();
-    let bytes = with_cuts(&model, "w0", |cuts| {
-        // The top node of the first row group: above word line 63.
-        let i = cut_at(cuts, 64, 8);
-        cuts[i] = other_site(cuts[i]);
-    });
-    let got = problems(&model, bytes);
-    assert!(got.len() == 1 && got[0].contains("word line 63, bit line 8: bit 0 of code (61, 2)"), "{got:#?}");
+    for rom in &variants() {
+        let lines = rom.process.tap_row.word_lines;
+        let model = mixed();
+        let bytes = with_cuts(rom, &model, "w0", |cuts| {
+            // The top node of the first row group: above its last word line.
+            let i = cut_at(rom, cuts, i64::from(lines), 8);
+            cuts[i] = other_site(rom, cuts[i]);
+        });
+        let got = problems_by(&rom.process, &model, bytes);
+        // Word lines 32 and 33 hold scales.
+        let want = format!("word line {}, bit line 8: bit 0 of code ({}, 2)", lines - 1, lines - 3);
+        assert!(got.len() == 1 && got[0].contains(&want), "{got:#?}");
+    }
 }
 
 #[test]
 fn faults_in_scales_unit_data_and_unused_cells_are_named() {
-    let model = mixed();
-    // Word lines 32 and 33 of w0 are scale rows.
-    for (tile, node, column, expected) in [
-        ("w0", 33, 4, "bit 0 of the scale of rows 0..32, column 1, which reads"),
-        ("w0", 33, 4, "bit 4 of the scale of rows 0..32, column 1, which reads"),
-        // The macro's word line 1 is beyond the data.
-        ("d0", 1, 17, "tile d0: word lines 0 and 1, bit line 17: bit 1 of byte 2, which reads"),
-        ("d0", 1, 17, "; a cell that nothing uses, which reads 1 for 0"),
-        ("d0", 1, 17, "tensor \"bias.0\""),
-        ("w1", 14, 10, "bit 10 of the unit, which reads"),
-    ] {
-        let bytes = with_cuts(&model, tile, |cuts| {
-            let i = cut_at(cuts, node, column);
-            cuts[i] = other_site(cuts[i]);
+    for rom in &variants() {
+        let model = mixed();
+        // Word lines 32 and 33 of w0 are scale rows.
+        let line = steady(rom, &model, 4);
+        let scale =
+            |bit: i64| format!("bit {bit} of the scale of rows 0..32, column {}, which reads", line / 4);
+        let scales = [scale(line % 4), scale(line % 4 + 4)];
+        for (tile, node, column, expected) in [
+            ("w0", 33, line, scales[0].as_str()),
+            ("w0", 33, line, scales[1].as_str()),
+            // The macro's word line 1 is beyond the data.
+            ("d0", 1, 17, "tile d0: word lines 0 and 1, bit line 17: bit 1 of byte 2, which reads"),
+            ("d0", 1, 17, "; a cell that nothing uses, which reads 1 for 0"),
+            ("d0", 1, 17, "tensor \"bias.0\""),
+            ("w1", 14, 10, "bit 10 of the unit, which reads"),
+        ] {
+            let bytes = with_cuts(rom, &model, tile, |cuts| {
+                let i = cut_at(rom, cuts, node, column);
+                cuts[i] = other_site(rom, cuts[i]);
+            });
+            let got = problems_by(&rom.process, &model, bytes);
+            assert!(got.iter().any(|p| p.contains(expected)), "{expected}: {got:#?}");
+        }
+        // The header of w1 is word line 14 of 15, its bit lines from 32 on are unused.
+        let bytes = with_cuts(rom, &model, "w1", |cuts| {
+            let i = cut_at(rom, cuts, 15, 60);
+            cuts[i] = other_site(rom, cuts[i]);
         });
-        let got = problems(&model, bytes);
-        assert!(got.iter().any(|p| p.contains(expected)), "{expected}: {got:#?}");
+        let got = problems_by(&rom.process, &model, bytes);
+        assert!(got[0].contains("word lines 14 and 15, bit line 60: a cell that nothing uses"), "{got:#?}");
     }
-    // The header of w1 is word line 14 of 15, its bit lines from 32 on are unused.
-    let bytes = with_cuts(&model, "w1", |cuts| {
-        let i = cut_at(cuts, 15, 60);
-        cuts[i] = other_site(cuts[i]);
-    });
-    let got = problems(&model, bytes);
-    assert!(got[0].contains("word lines 14 and 15, bit line 60: a cell that nothing uses"), "{got:#?}");
 }
 
 #[test]
 fn missing_doubled_and_shorting_cuts_are_named() {
-    let model = mixed();
-    let changed = |change: &dyn Fn(&mut Vec<[i64; 4]>, usize)| {
-        problems(&model, with_cuts(&model, "w0", |cuts| change(cuts, cut_at(cuts, 5, 14))))
-    };
-    let missing = changed(&|cuts, i| {
-        cuts.remove(i);
-    });
-    assert!(missing.len() == 1 && missing[0].contains("E0517"), "{missing:#?}");
-    assert!(
-        missing[0].contains("bit line 14, the node between word lines 4 and 5 has no cut"),
-        "{missing:#?}"
-    );
-    let twice = changed(&|cuts, i| cuts.push(cuts[i]));
-    assert!(
-        twice.len() == 1 && twice[0].contains("E0518") && twice[0].contains("same cut twice"),
-        "{twice:#?}"
-    );
-    let both = changed(&|cuts, i| cuts.push(other_site(cuts[i])));
-    assert!(both.len() == 1 && both[0].contains("cut to the bit line and to ground"), "{both:#?}");
+    for rom in &variants() {
+        let model = mixed();
+        let changed = |change: &dyn Fn(&mut Vec<[i64; 4]>, usize)| {
+            problems_by(
+                &rom.process,
+                &model,
+                with_cuts(rom, &model, "w0", |cuts| change(cuts, cut_at(rom, cuts, 5, 14))),
+            )
+        };
+        let missing = changed(&|cuts, i| {
+            cuts.remove(i);
+        });
+        assert!(missing.len() == 1 && missing[0].contains("E0517"), "{missing:#?}");
+        assert!(
+            missing[0].contains("bit line 14, the node between word lines 4 and 5 has no cut"),
+            "{missing:#?}"
+        );
+        let twice = changed(&|cuts, i| cuts.push(cuts[i]));
+        assert!(
+            twice.len() == 1 && twice[0].contains("E0518") && twice[0].contains("same cut twice"),
+            "{twice:#?}"
+        );
+        let both = changed(&|cuts, i| cuts.push(other_site(rom, cuts[i])));
+        assert!(both.len() == 1 && both[0].contains("cut to the bit line and to ground"), "{both:#?}");
+    }
 }
 
 #[test]
 fn cuts_off_their_sites_are_named() {
-    let model = mixed();
-    for (shift, expected) in [
-        ([5, 0, 5, 0], "is on no site"),
-        ([0, 5, 0, 5], "is on no site"),
-        ([0, 0, 5, 0], "cut of 175 nm x 170 nm"),
-        ([0, 0, 0, -5], "cut of 170 nm x 165 nm"),
-        ([770 * 40, 0, 770 * 40, 0], "is on no site"),
-        ([0, 1_000_000, 0, 1_000_000], "is on no site"),
-        ([-770 * 40, 0, -770 * 40, 0], "is on no site"),
-    ] {
-        let bytes = with_cuts(&model, "w0", |cuts| {
-            let i = cut_at(cuts, 5, 14);
-            for (c, s) in cuts[i].iter_mut().zip(shift) {
-                *c += s;
-            }
-        });
-        let got = problems(&model, bytes);
-        assert!(got[0].contains("E0516") && got[0].contains(expected), "{expected} {got:#?}");
+    for rom in &variants() {
+        let model = mixed();
+        let (size, far) = (rom.process.levels().cut.size_nm, rom.process.cell.pitch_x_nm * 40);
+        for (shift, expected) in [
+            ([5, 0, 5, 0], "is on no site".to_owned()),
+            ([0, 5, 0, 5], "is on no site".to_owned()),
+            ([0, 0, 5, 0], format!("cut of {} nm x {size} nm", size + 5)),
+            ([0, 0, 0, -5], format!("cut of {size} nm x {} nm", size - 5)),
+            ([far, 0, far, 0], "is on no site".to_owned()),
+            ([0, 1_000_000, 0, 1_000_000], "is on no site".to_owned()),
+            ([-far, 0, -far, 0], "is on no site".to_owned()),
+        ] {
+            let bytes = with_cuts(rom, &model, "w0", |cuts| {
+                let i = cut_at(rom, cuts, 5, 14);
+                for (c, s) in cuts[i].iter_mut().zip(shift) {
+                    *c += s;
+                }
+            });
+            let got = problems_by(&rom.process, &model, bytes);
+            assert!(got[0].contains("E0516") && got[0].contains(&expected), "{expected} {got:#?}");
+        }
     }
 }
 
 #[test]
 fn a_complemented_column_of_a_row_group_is_an_error() {
-    let model = mixed();
-    let bytes = with_cuts(&model, "w0", |cuts| {
-        for cut in cuts.iter_mut().filter(|c| c[0].div_euclid(770) == 7 && c[1] < 65 * 430) {
-            *cut = other_site(*cut);
-        }
-    });
-    let got = problems(&model, bytes);
-    assert!(got.len() == 1 && got[0].contains("E0519"), "{got:#?}");
-    assert!(got[0].contains("word lines 0..64, bit line 7"), "{got:#?}");
+    for rom in &variants() {
+        let model = mixed();
+        let lines = rom.process.tap_row.word_lines;
+        let top = i64::from(lines + 1) * rom.process.cell.pitch_y_nm;
+        let bytes = with_cuts(rom, &model, "w0", |cuts| {
+            for cut in cuts.iter_mut().filter(|c| column_of(rom, **c) == 7 && c[1] < top) {
+                *cut = other_site(rom, *cut);
+            }
+        });
+        let got = problems_by(&rom.process, &model, bytes);
+        assert!(got.len() == 1 && got[0].contains("E0519"), "{got:#?}");
+        assert!(got[0].contains(&format!("word lines 0..{lines}, bit line 7")), "{got:#?}");
+    }
 }
 
 #[test]
 fn swapped_columns_are_reported_with_a_count_instead_of_a_flood() {
-    let model = mixed();
-    let bytes = with_cuts(&model, "w2", |cuts| {
-        for cut in cuts.iter_mut() {
-            let shift = match cut[0].div_euclid(770) {
-                20 => 770,
-                21 => -770,
-                _ => 0,
-            };
-            cut[0] += shift;
-            cut[2] += shift;
-        }
-    });
-    let got = problems(&model, bytes);
-    assert_eq!(got.len(), cuts::REPORTED, "{got:#?}");
-    assert!(got.last().unwrap().contains("more problems of this cell"), "{got:#?}");
+    for rom in &variants() {
+        let model = mixed();
+        let pitch = rom.process.cell.pitch_x_nm;
+        let bytes = with_cuts(rom, &model, "w2", |cuts| {
+            for cut in cuts.iter_mut() {
+                let shift = match column_of(rom, *cut) {
+                    20 => pitch,
+                    21 => -pitch,
+                    _ => 0,
+                };
+                cut[0] += shift;
+                cut[2] += shift;
+            }
+        });
+        let got = problems_by(&rom.process, &model, bytes);
+        assert_eq!(got.len(), cuts::REPORTED, "{got:#?}");
+        assert!(got.last().unwrap().contains("more problems of this cell"), "{got:#?}");
+    }
 }
 
 #[test]
 fn shapes_on_other_layers_and_labels_in_a_program_are_errors() {
-    let model = mixed();
-    let bytes = model.layout();
-    let layers = process().layers;
-    let with = |write: &dyn Fn(&mut Cells)| {
-        let cuts = cuts(&bytes, "w0_prog");
-        problems(
-            &model,
-            replace(&bytes, "w0_prog", |cells| {
-                cells.begin("w0_prog").unwrap();
-                for cut in cuts {
-                    cells.rectangle(layers.mcon, cut).unwrap();
-                }
-                write(cells);
-                cells.end().unwrap();
-            }),
-        )
-    };
-    let metal = with(&|c| c.rectangle(layers.met1, [0, 0, 140, 600]).unwrap());
-    assert!(metal[0].contains("on layer 68/20, not the cut layer"), "{metal:#?}");
-    let label = with(&|c| c.label(layers.met1_label, [0, 0], "BL0").unwrap());
-    assert!(label[0].contains("no rectangle"), "{label:#?}");
-    let base = with(&|c| c.copy("base_tap", [0, 0]).unwrap());
-    assert!(base[0].contains("on layer 66/44, not the cut layer"), "{base:#?}");
-    let itself = with(&|c| c.copy("w0_prog", [0, 0]).unwrap());
-    assert!(itself[0].contains("E0522"), "{itself:#?}");
-    let endless = with(&|c| {
-        for _ in 0..8 {
-            c.copies("w0_prog", [0, 0], [32_767, 32_767], [0, 0]).unwrap();
-        }
-    });
-    assert!(endless[0].contains("E0522"), "{endless:#?}");
-    let nowhere = with(&|c| c.copy("p_none", [0, 0]).unwrap());
-    assert!(nowhere[0].contains("refers to cell p_none, which is not in the file"), "{nowhere:#?}");
+    for rom in &variants() {
+        let model = mixed();
+        let bytes = model.file(rom, "layout.gds");
+        let rail = rom.process.levels().rail;
+        let with = |write: &dyn Fn(&mut Cells)| {
+            let cuts = cuts(&bytes, "w0_prog");
+            problems_by(
+                &rom.process,
+                &model,
+                replace(&bytes, "w0_prog", |cells| {
+                    cells.begin("w0_prog").unwrap();
+                    for cut in cuts {
+                        cells.rectangle(rom.process.levels().cut.layer, cut).unwrap();
+                    }
+                    write(cells);
+                    cells.end().unwrap();
+                }),
+            )
+        };
+        let metal = with(&|c| c.rectangle(rail.layer, [0, 0, 140, 600]).unwrap());
+        assert!(metal[0].contains(&format!("on layer {}, not the cut layer", rail.layer)), "{metal:#?}");
+        let label = with(&|c| c.label(rail.label, [0, 0], "BL0").unwrap());
+        assert!(label[0].contains("no rectangle"), "{label:#?}");
+        let base = with(&|c| c.copy("base_tap", [0, 0]).unwrap());
+        assert!(base[0].contains("on layer 66/44, not the cut layer"), "{base:#?}");
+        let itself = with(&|c| c.copy("w0_prog", [0, 0]).unwrap());
+        assert!(itself[0].contains("E0522"), "{itself:#?}");
+        let endless = with(&|c| {
+            for _ in 0..8 {
+                c.copies("w0_prog", [0, 0], [32_767, 32_767], [0, 0]).unwrap();
+            }
+        });
+        assert!(endless[0].contains("E0522"), "{endless:#?}");
+        let nowhere = with(&|c| c.copy("p_none", [0, 0]).unwrap());
+        assert!(nowhere[0].contains("refers to cell p_none, which is not in the file"), "{nowhere:#?}");
+    }
 }
 
 #[test]
 fn turned_references_are_resolved() {
-    let model = mixed();
-    let bytes = model.layout();
-    // Every cut through a cell that is a half turn of itself, turned by a half turn.
-    let cuts = cuts(&bytes, "w0_prog");
-    let bytes = replace(&bytes, "w0_prog", |cells| {
-        cells.begin("cut").unwrap();
-        cells.rectangle(process().layers.mcon, [-85, -85, 85, 85]).unwrap();
-        cells.end().unwrap();
-        cells.begin("w0_prog").unwrap();
-        for cut in &cuts {
-            cells.copy("cut", [(cut[0] + cut[2]) / 2, (cut[1] + cut[3]) / 2]).unwrap();
+    for rom in &variants() {
+        let model = mixed();
+        let bytes = model.file(rom, "layout.gds");
+        // Every cut through a cell that is a half turn of itself, turned by a half turn.
+        let (cuts, cut) = (cuts(&bytes, "w0_prog"), rom.process.levels().cut);
+        let half = cut.size_nm / 2;
+        let bytes = replace(&bytes, "w0_prog", |cells| {
+            cells.begin("cut").unwrap();
+            cells.rectangle(cut.layer, [-half, -half, half, half]).unwrap();
+            cells.end().unwrap();
+            cells.begin("w0_prog").unwrap();
+            for cut in &cuts {
+                cells.copy("cut", [(cut[0] + cut[2]) / 2, (cut[1] + cut[3]) / 2]).unwrap();
+            }
+            cells.end().unwrap();
+        });
+        assert_eq!(problems_by(&rom.process, &model, bytes.clone()), [""; 0]);
+        // SNAME "cut\0", then a mirror and a quarter turn: 90 = 0x42 5a 00...
+        let name = [0, 8, 0x12, 6, b'c', b'u', b't', 0];
+        let turn =
+            [&name[..], &[0, 6, 0x1a, 1, 0x80, 0, 0, 12, 0x1c, 5, 0x42, 0x5a, 0, 0, 0, 0, 0, 0]].concat();
+        let mut turned = Vec::new();
+        let mut rest = &bytes[..];
+        while let Some(at) = rest.windows(name.len()).position(|w| w == name) {
+            turned.extend_from_slice(&rest[..at]);
+            turned.extend_from_slice(&turn);
+            rest = &rest[at + name.len()..];
         }
-        cells.end().unwrap();
-    });
-    assert_eq!(problems(&model, bytes.clone()), [""; 0]);
-    // SNAME "cut\0", then a mirror and a quarter turn: 90 = 0x42 5a 00...
-    let name = [0, 8, 0x12, 6, b'c', b'u', b't', 0];
-    let turn = [&name[..], &[0, 6, 0x1a, 1, 0x80, 0, 0, 12, 0x1c, 5, 0x42, 0x5a, 0, 0, 0, 0, 0, 0]].concat();
-    let mut turned = Vec::new();
-    let mut rest = &bytes[..];
-    while let Some(at) = rest.windows(name.len()).position(|w| w == name) {
-        turned.extend_from_slice(&rest[..at]);
-        turned.extend_from_slice(&turn);
-        rest = &rest[at + name.len()..];
+        turned.extend_from_slice(rest);
+        assert!(turned.len() > bytes.len());
+        assert_eq!(problems_by(&rom.process, &model, turned), [""; 0]);
     }
-    turned.extend_from_slice(rest);
-    assert!(turned.len() > bytes.len());
-    assert_eq!(problems(&model, turned), [""; 0]);
 }
 
 #[test]
@@ -405,55 +467,59 @@ fn with_more(bytes: &[u8], cell: &str, write: impl FnOnce(&mut Cells)) -> Vec<u8
 
 #[test]
 fn what_lies_on_a_die_beside_macros_harms_none() {
-    let model = Model::new().codes(20, 9, 4, 8, 1).data(100, 2);
-    let bytes = model.layout();
-    let p = process();
-    let library = Library::new(Box::new(bytes.clone())).unwrap();
-    // Where the tiles and the straps are.
-    let mut elements = library.elements(library.find(b"die0").unwrap());
-    let (mut at, mut straps, mut uncut) = (None, Vec::new(), Vec::new());
-    let mut start = elements.offset();
-    while let Some(element) = elements.read().unwrap() {
-        match element {
-            Element::Copy { name: b"w0_rom", at: origin, .. } => at = Some(origin),
-            Element::Copy { name: b"base_via4", .. } => {
-                uncut.push([&bytes[..start], &bytes[elements.offset()..]].concat());
+    for rom in &variants() {
+        let model = Model::new().codes(20, 9, 4, 8, 1).data(100, 2);
+        let bytes = model.file(rom, "layout.gds");
+        let p = &rom.process;
+        let library = Library::new(Box::new(bytes.clone())).unwrap();
+        // Where the tiles and the straps are.
+        let mut elements = library.elements(library.find(b"die0").unwrap());
+        let (mut at, mut straps, mut uncut) = (None, Vec::new(), Vec::new());
+        let mut start = elements.offset();
+        while let Some(element) = elements.read().unwrap() {
+            match element {
+                Element::Copy { name: b"w0_rom", at: origin, .. } => at = Some(origin),
+                Element::Copy { name: b"base_via4", .. } => {
+                    uncut.push([&bytes[..start], &bytes[elements.offset()..]].concat());
+                }
+                Element::Rectangle { layer: [72, 20], area } => {
+                    straps.push((area, [&bytes[..start], &bytes[elements.offset()..]].concat()));
+                }
+                _ => {}
             }
-            Element::Rectangle { layer: [72, 20], area } => {
-                straps.push((area, [&bytes[..start], &bytes[elements.offset()..]].concat()));
-            }
-            _ => {}
+            start = elements.offset();
         }
-        start = elements.offset();
+        let [x, y] = at.unwrap();
+        assert!(straps.len() > 8 && uncut.len() > 8);
+        let with = |write: &dyn Fn(&mut Cells)| {
+            problems_by(&rom.process, &model, with_more(&bytes, "die0", write)).join("\n")
+        };
+        let met2 = with(&|c| c.rectangle(p.layers.met2, [x, y, x + 500, y + 500]).unwrap());
+        assert!(met2.contains("on layer 69/20, which tiles alone may have"), "{met2}");
+        let tap = with(&|c| c.copy("base_tap", [x, y]).unwrap());
+        assert!(tap.contains("E0514") && tap.contains(&format!("layer {}", p.levels().cut.layer)), "{tap}");
+        let over = with(&|c| c.rectangle(p.layers.met4, [x, y, x + 500, y + 500]).unwrap());
+        assert!(over.contains("lies over tile w0 and on no pin of it"), "{over}");
+        // A ring without its metal leaves cuts on nothing; one bridge joins the two nets.
+        for (area, without) in &straps {
+            let got = problems_by(&rom.process, &model, without.clone()).join("\n");
+            assert!(got.contains("E0509"), "{area:?}: {got}");
+        }
+        let [a, b] = [straps[4].0, straps[5].0];
+        let bridge = [a[0].max(b[0]) + 100, a[1].min(b[1]), a[0].max(b[0]) + 1800, a[3].max(b[3])];
+        let short = with(&|c| c.rectangle(p.die.met5, bridge).unwrap());
+        assert!(short.contains("the supply and ground meet"), "{short}");
+        // Without any of the cuts to its straps the tile has no power.
+        let vias = replace(&bytes, "base_vias0_32x48", |c| {
+            c.begin("base_vias0_32x48").unwrap();
+            c.end().unwrap();
+        });
+        let got = problems_by(&rom.process, &model, vias).join("\n");
+        assert!(got.contains("a pin VPWR of tile w0 is not joined to the ring of that net"), "{got}");
+        // Lanes over the other tile.
+        let lanes = with(&|c| c.copy("base_lanes_32x48_u4_3", [x, y]).unwrap());
+        assert!(lanes.contains("an outline of lanes overlaps"), "{lanes}");
     }
-    let [x, y] = at.unwrap();
-    assert!(straps.len() > 8 && uncut.len() > 8);
-    let with = |write: &dyn Fn(&mut Cells)| problems(&model, with_more(&bytes, "die0", write)).join("\n");
-    let met2 = with(&|c| c.rectangle(p.layers.met2, [x, y, x + 500, y + 500]).unwrap());
-    assert!(met2.contains("on layer 69/20, which tiles alone may have"), "{met2}");
-    let tap = with(&|c| c.copy("base_tap", [x, y]).unwrap());
-    assert!(tap.contains("E0514") && tap.contains("layer 67/44"), "{tap}");
-    let over = with(&|c| c.rectangle(p.layers.met4, [x, y, x + 500, y + 500]).unwrap());
-    assert!(over.contains("lies over tile w0 and on no pin of it"), "{over}");
-    // A ring without its metal leaves cuts on nothing; one bridge joins the two nets.
-    for (area, without) in &straps {
-        let got = problems(&model, without.clone()).join("\n");
-        assert!(got.contains("E0509"), "{area:?}: {got}");
-    }
-    let [a, b] = [straps[4].0, straps[5].0];
-    let bridge = [a[0].max(b[0]) + 100, a[1].min(b[1]), a[0].max(b[0]) + 1800, a[3].max(b[3])];
-    let short = with(&|c| c.rectangle(p.die.met5, bridge).unwrap());
-    assert!(short.contains("the supply and ground meet"), "{short}");
-    // Without any of the cuts to its straps the tile has no power.
-    let vias = replace(&bytes, "base_vias0_32x48", |c| {
-        c.begin("base_vias0_32x48").unwrap();
-        c.end().unwrap();
-    });
-    let got = problems(&model, vias).join("\n");
-    assert!(got.contains("a pin VPWR of tile w0 is not joined to the ring of that net"), "{got}");
-    // Lanes over the other tile.
-    let lanes = with(&|c| c.copy("base_lanes_32x48_u4_3", [x, y]).unwrap());
-    assert!(lanes.contains("an outline of lanes overlaps"), "{lanes}");
 }
 
 #[test]
@@ -504,49 +570,51 @@ fn every_part_of_an_array_alone_is_checked() {
 
 #[test]
 fn every_part_of_a_macro_is_checked() {
-    let model = Model::new().codes(10, 3, 4, 32, 1);
-    let bytes = model.layout();
-    assert_eq!(problems(&model, bytes.clone()), [""; 0]);
-    let library = Library::new(Box::new(bytes.clone())).unwrap();
-    // All cells of the base, from its own down.
-    let mut names = vec![b"base_16x32".to_vec()];
-    let mut next = 0;
-    while let Some(name) = names.get(next).cloned() {
-        let mut elements = library.elements(library.find(&name).unwrap());
-        while let Some(element) = elements.read().unwrap() {
-            if let Element::Copy { name, .. } = element
-                && !names.iter().any(|n| n == name)
-            {
-                names.push(name.to_vec());
+    for rom in &variants() {
+        let model = Model::new().codes(10, 3, 4, 32, 1);
+        let bytes = model.file(rom, "layout.gds");
+        assert_eq!(problems_by(&rom.process, &model, bytes.clone()), [""; 0]);
+        let library = Library::new(Box::new(bytes.clone())).unwrap();
+        // All cells of the base, from its own down.
+        let mut names = vec![b"base_16x32".to_vec()];
+        let mut next = 0;
+        while let Some(name) = names.get(next).cloned() {
+            let mut elements = library.elements(library.find(&name).unwrap());
+            while let Some(element) = elements.read().unwrap() {
+                if let Element::Copy { name, .. } = element
+                    && !names.iter().any(|n| n == name)
+                {
+                    names.push(name.to_vec());
+                }
+            }
+            next += 1;
+        }
+        assert!(names.len() > 15, "{names:?}");
+        let mut checked = 0;
+        for name in names {
+            let mut elements = library.elements(library.find(&name).unwrap());
+            let mut parts = Vec::new();
+            let mut start = elements.offset();
+            while elements.read().unwrap().is_some() {
+                parts.push(start..elements.offset());
+                start = elements.offset();
+            }
+            // Of the many elements of a cell a few that lie apart.
+            let step = parts.len().div_ceil(9);
+            for range in parts.into_iter().step_by(step) {
+                let without = [&bytes[..range.start], &bytes[range.end..]].concat();
+                let doubled = [&bytes[..range.end], &bytes[range.start..]].concat();
+                for damaged in [without, doubled] {
+                    let got = problems_by(&rom.process, &model, damaged);
+                    let name = String::from_utf8_lossy(&name);
+                    assert!(got.iter().all(|p| p.contains("E0515")), "{name} {range:?}: {got:#?}");
+                    assert!(!got.is_empty(), "{name} {range:?}");
+                    checked += 1;
+                }
             }
         }
-        next += 1;
+        assert!(checked > 150, "{checked}");
     }
-    assert!(names.len() > 15, "{names:?}");
-    let mut checked = 0;
-    for name in names {
-        let mut elements = library.elements(library.find(&name).unwrap());
-        let mut parts = Vec::new();
-        let mut start = elements.offset();
-        while elements.read().unwrap().is_some() {
-            parts.push(start..elements.offset());
-            start = elements.offset();
-        }
-        // Of the many elements of a cell a few that lie apart.
-        let step = parts.len().div_ceil(9);
-        for range in parts.into_iter().step_by(step) {
-            let without = [&bytes[..range.start], &bytes[range.end..]].concat();
-            let doubled = [&bytes[..range.end], &bytes[range.start..]].concat();
-            for damaged in [without, doubled] {
-                let got = problems(&model, damaged);
-                let name = String::from_utf8_lossy(&name);
-                assert!(got.iter().all(|p| p.contains("E0515")), "{name} {range:?}: {got:#?}");
-                assert!(!got.is_empty(), "{name} {range:?}");
-                checked += 1;
-            }
-        }
-    }
-    assert!(checked > 150, "{checked}");
 }
 
 #[test]
@@ -594,25 +662,28 @@ fn no_damage_changes_a_weight_unnoticed_or_ends_in_a_panic() {
 
 #[test]
 fn the_weights_reach_no_layer_but_the_cuts() {
-    let (a, b) = (Model::new().codes(40, 9, 4, 32, 1), Model::new().codes(40, 9, 4, 32, 2));
-    let (a, b) = (a.layout(), b.layout());
-    let shapes = |bytes: &[u8]| {
-        let library = Library::new(Box::new(bytes.to_vec())).unwrap();
-        let die = library.find(b"die0").unwrap();
-        let mut shapes: BTreeMap<[i16; 2], Vec<String>> = BTreeMap::new();
-        library
-            .resolve(die, 1 << 22, &mut |layer, shape| {
-                shapes.entry(layer).or_default().push(format!("{shape:?}"));
-            })
-            .unwrap();
-        shapes
-    };
-    let (mut a, mut b) = (shapes(&a), shapes(&b));
-    let cut = [67, 44];
-    assert_ne!(a.remove(&cut).unwrap(), b.remove(&cut).unwrap());
-    assert_eq!(a, b);
-    // All layers of sky130.toml but the programmed one and pins and labels of li1, met1 and met2.
-    assert_eq!(a.len(), 25, "{:?}", a.keys());
+    for rom in &variants() {
+        let (a, b) = (Model::new().codes(40, 9, 4, 32, 1), Model::new().codes(40, 9, 4, 32, 2));
+        let (a, b) = (a.file(rom, "layout.gds"), b.file(rom, "layout.gds"));
+        let shapes = |bytes: &[u8]| {
+            let library = Library::new(Box::new(bytes.to_vec())).unwrap();
+            let die = library.find(b"die0").unwrap();
+            let mut shapes: BTreeMap<[i16; 2], Vec<String>> = BTreeMap::new();
+            library
+                .resolve(die, 1 << 22, &mut |layer, shape| {
+                    shapes.entry(layer).or_default().push(format!("{shape:?}"));
+                })
+                .unwrap();
+            shapes
+        };
+        let (mut a, mut b) = (shapes(&a), shapes(&b));
+        let cut = rom.process.levels().cut.layer;
+        let cut = [cut.layer, cut.datatype];
+        assert_ne!(a.remove(&cut).unwrap(), b.remove(&cut).unwrap());
+        assert_eq!(a, b);
+        // All layers of the process file but the programmed one and pins and labels of li1, met1 and met2.
+        assert_eq!(a.len(), 25, "{:?}", a.keys());
+    }
 }
 
 #[test]
@@ -682,9 +753,10 @@ fn both_files_hold_one_layout() {
     let model = mixed();
     assert_eq!(both(&model, model.layout(), model.oasis()), [""; 0]);
     // Another cut in one of them, which the weights do not have.
-    let moved = with_cuts(&model, "w0", |cuts| {
-        let i = cut_at(cuts, 5, 14);
-        cuts[i] = other_site(cuts[i]);
+    let rom = crate::tests::rom();
+    let moved = with_cuts(&rom, &model, "w0", |cuts| {
+        let i = cut_at(&rom, cuts, 5, 14);
+        cuts[i] = other_site(&rom, cuts[i]);
     });
     // Of the GDSII file that is said first; with the weights it holds, it is the files that differ.
     let got = both(&model, moved.clone(), model.oasis());

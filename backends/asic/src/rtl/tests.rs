@@ -1,5 +1,5 @@
 use super::*;
-use crate::tests::{Model, process};
+use crate::tests::{Model, process, variants};
 
 fn tile(k: u32, n: u32, bits: u8, group: u32, mux: u32) -> TileRtl {
     let model = Model::new().codes(k, n, bits, group, 1);
@@ -26,15 +26,16 @@ fn lanes_cover_whole_columns() {
 
 #[test]
 fn roms_have_the_pins_of_the_macros_in_the_layout() {
-    let p = process();
-    for (k, n, bits, mux) in [(20, 40, 4, 16), (480, 256, 4, 16), (30, 9, 3, 8)] {
-        let t = tile(k, n, bits, 32, mux);
+    let sizes = [(20, 40, 4, 16), (480, 256, 4, 16), (30, 9, 3, 8)];
+    let all = variants().into_iter().flat_map(|rom| sizes.map(|size| (rom.process().clone(), size)));
+    for (p, (k, n, bits, mux)) in all {
+        let model = Model::new().codes(k, n, bits, 32, 1);
+        let t = TileRtl::new(&p, &model.program, TileId(0), mux, false).unwrap();
         let rom = crate::macros::Macro::new(&p, t.rom()).unwrap();
         let [a, q] = t.rom_pins();
         let logic: Vec<String> = ["CLK".to_owned(), "CE".to_owned()].into_iter().chain(a).chain(q).collect();
         assert_eq!(rom.pins()[..logic.len()], logic, "{k} x {n}");
         // And they are of the shape that the layout's bases have.
-        let model = Model::new().codes(k, n, bits, 32, 1);
         let (_, used) = encode::contents(&p, &model.program, TileId(0)).unwrap();
         assert_eq!(t.rom().array(), crate::base::shape(&p, used));
     }

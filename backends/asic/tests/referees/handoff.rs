@@ -7,8 +7,6 @@ use pfmc_asic::bits::BitMatrix;
 use pfmc_asic::handoff::{Piece, write};
 use pfmc_asic::macros::MacroShape;
 use pfmc_asic::macros::timing::Timing;
-use pfmc_asic::process::Process;
-use pfmc_ir::backend::ProcessText;
 
 use super::macros::models;
 use super::{output, script};
@@ -18,9 +16,12 @@ struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new(word_lines: u32, bit_lines: u32, mux: u32) -> Folder {
-        let text = ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
-        let process = Process::open(&text).unwrap();
-        let timing = Timing::parse(pfmc_asic::SKY130_TIMING).unwrap();
+        Folder::of("sky130", word_lines, bit_lines, mux)
+    }
+
+    fn of(process: &str, word_lines: u32, bit_lines: u32, mux: u32) -> Folder {
+        let timing = Timing::parse(pfmc_asic::timing(process).unwrap()).unwrap();
+        let process = super::macros::process(process);
         let mut bits = BitMatrix::new(word_lines as usize, bit_lines as usize);
         for i in 0..word_lines as usize {
             for j in 0..bit_lines as usize {
@@ -51,8 +52,10 @@ impl Folder {
 
 #[test]
 fn the_abstract_is_that_of_the_layout_and_a_moved_pin_is_found() {
-    for (word_lines, bit_lines, mux) in [(16, 32, 16), (72, 128, 8)] {
-        let folder = Folder::new(word_lines, bit_lines, mux);
+    for (process, word_lines, bit_lines, mux) in
+        [("sky130", 16, 32, 16), ("sky130", 72, 128, 8), ("sky130-via1", 72, 128, 8)]
+    {
+        let folder = Folder::of(process, word_lines, bit_lines, mux);
         let [lef, gds] = ["rom.lef", "rom.gds"].map(|n| folder.text(n));
         assert_eq!(script("lef_pins.py", &[&lef, &gds, "rom"]), "");
         for pin in ["A1", "Q1", "VPWR"] {
@@ -65,16 +68,21 @@ fn the_abstract_is_that_of_the_layout_and_a_moved_pin_is_found() {
 
 #[test]
 fn both_formats_are_one_layout_and_other_weights_change_the_programming_layer_alone() {
-    let folder = Folder::new(72, 128, 8);
-    let differ = |a: &str, b: &str| script("xor.py", &[&folder.text(a), &folder.text(b), "rom"]);
-    assert_eq!(differ("rom.gds", "rom.oas"), "");
-    let layer = std::fs::read_to_string(folder.path("weight-layers.txt")).unwrap();
-    let [_, layer, datatype] = layer.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{layer}") };
-    assert_eq!(differ("rom.gds", "rom_other.oas").trim(), format!("{layer}/{datatype}"));
-    // A macro whose base differs: another number of bit lines an output.
-    let other = Folder::new(72, 128, 16);
-    let found = script("xor.py", &[&folder.text("rom.gds"), &other.text("rom.oas"), "rom"]);
-    assert!(found.lines().count() > 3, "{found}");
+    for (process, want) in [("sky130", "mcon 67 44"), ("sky130-via1", "via 68 44")] {
+        let folder = Folder::of(process, 72, 128, 8);
+        let differ = |a: &str, b: &str| script("xor.py", &[&folder.text(a), &folder.text(b), "rom"]);
+        assert_eq!(differ("rom.gds", "rom.oas"), "");
+        let layer = std::fs::read_to_string(folder.path("weight-layers.txt")).unwrap();
+        assert_eq!(layer.trim(), want);
+        let [_, layer, datatype] = layer.split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("{layer}")
+        };
+        assert_eq!(differ("rom.gds", "rom_other.oas").trim(), format!("{layer}/{datatype}"));
+        // A macro whose base differs: another number of bit lines an output.
+        let other = Folder::of(process, 72, 128, 16);
+        let found = script("xor.py", &[&folder.text("rom.gds"), &other.text("rom.oas"), "rom"]);
+        assert!(found.lines().count() > 3, "{found}");
+    }
 }
 
 #[test]

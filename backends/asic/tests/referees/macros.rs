@@ -7,17 +7,23 @@ use pfmc_asic::bits::BitMatrix;
 use pfmc_asic::macros::netlist::Dialect;
 use pfmc_asic::macros::{Macro, MacroShape};
 use pfmc_asic::process::Process;
-use pfmc_ir::backend::ProcessText;
 
-use super::{drc, output, root, run_deck, script};
+use super::{built_in, drc, emit_in, output, root, run_deck, script};
+
+/// The processes with macros, and the layer that weights change in each.
+const VARIANTS: [(&str, &str); 2] = [("sky130", "67/44"), ("sky130-via1", "68/44")];
+
+/// The built-in process of a name.
+pub(super) fn process(name: &str) -> Process {
+    Process::open(&built_in(name)).unwrap()
+}
 
 /// A macro of bits that look random, as `rom.gds`, `rom.spice`, `sim.spice` and `bits.txt`.
 struct Files(tempfile::TempDir);
 
 impl Files {
-    fn new(word_lines: u32, bit_lines: u32, mux: u32) -> Self {
-        let text = ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
-        let process = Process::open(&text).unwrap();
+    fn new(process: &str, word_lines: u32, bit_lines: u32, mux: u32) -> Self {
+        let process = self::process(process);
         let shape = MacroShape { word_lines, bit_lines, mux };
         let rom = Macro::new(&process, shape).unwrap();
         let mut bits = BitMatrix::new(word_lines as usize, bit_lines as usize);
@@ -66,10 +72,12 @@ pub(super) fn both_decks(layout: &Path, cell: &str) -> Vec<String> {
 
 #[test]
 fn two_decks_find_nothing_in_macros() {
-    for (word_lines, bit_lines, mux) in [(64, 64, 16), (72, 128, 8), (16, 16, 16)] {
-        let files = Files::new(word_lines, bit_lines, mux);
-        let items = both_decks(&files.path("rom.gds"), "rom");
-        assert!(items.is_empty(), "{word_lines} x {bit_lines} / {mux}: {items:#?}");
+    for (process, _) in VARIANTS {
+        for (word_lines, bit_lines, mux) in [(64, 64, 16), (72, 128, 8), (16, 16, 16)] {
+            let files = Files::new(process, word_lines, bit_lines, mux);
+            let items = both_decks(&files.path("rom.gds"), "rom");
+            assert!(items.is_empty(), "{process} {word_lines} x {bit_lines} / {mux}: {items:#?}");
+        }
     }
 }
 
@@ -86,23 +94,38 @@ fn netgen(files: &Files, [a, b]: [&str; 2]) -> String {
 
 #[test]
 fn extracted_macros_equal_their_netlists_in_two_comparers() {
-    for (word_lines, bit_lines, mux) in [(64, 64, 16), (24, 32, 8), (16, 16, 16)] {
-        let files = Files::new(word_lines, bit_lines, mux);
-        let [layout, netlist, extracted] = ["rom.gds", "rom.spice", "extracted.spice"].map(|n| files.text(n));
-        let compare = |more: &[&str]| {
-            let mut arguments = vec![layout.as_str(), "rom", &netlist, &extracted];
-            arguments.extend(more);
-            script("lvs_macro.py", &arguments).lines().last().unwrap_or_default().to_owned()
-        };
-        assert_eq!(compare(&[]), "match", "{word_lines} x {bit_lines} / {mux}");
-        assert_eq!(netgen(&files, ["extracted.spice", "rom.spice"]), "Circuits match uniquely.");
-        // One gate moved to ground, in the decoder and in the array.
-        for net in ["wlen", "WL3"] {
-            assert_eq!(compare(&[net]), "differ", "{net}");
-            let changed = "extracted.spice.changed.spice";
-            assert_eq!(netgen(&files, ["extracted.spice", changed]), "Netlists do not match.", "{net}");
+    for (process, _) in VARIANTS {
+        for (word_lines, bit_lines, mux) in [(64, 64, 16), (24, 32, 8), (16, 16, 16)] {
+            compared(&Files::new(process, word_lines, bit_lines, mux), &["wlen", "WL3"]);
         }
     }
+}
+
+/// Compares layout and netlist, and the layout with netlists in which one gate on each of `nets` is moved to ground.
+fn compared(files: &Files, nets: &[&str]) {
+    let [layout, netlist, extracted] = ["rom.gds", "rom.spice", "extracted.spice"].map(|n| files.text(n));
+    let compare = |more: &[&str]| {
+        let mut arguments = vec![layout.as_str(), "rom", &netlist, &extracted];
+        arguments.extend(more);
+        script("lvs_macro.py", &arguments).lines().last().unwrap_or_default().to_owned()
+    };
+    assert_eq!(compare(&[]), "match");
+    assert_eq!(netgen(files, ["extracted.spice", "rom.spice"]), "Circuits match uniquely.");
+    for net in nets {
+        assert_eq!(compare(&[net]), "differ", "{net}");
+        let changed = "extracted.spice.changed.spice";
+        assert_eq!(netgen(files, ["extracted.spice", changed]), "Netlists do not match.", "{net}");
+    }
+}
+
+/// Of the largest macro of the variant that is programmed on via; minutes and gigabytes.
+#[test]
+#[ignore = "minutes of design-rule checks and comparison"]
+fn the_largest_macro_programmed_on_via_is_clean_and_equals_its_netlist() {
+    let files = Files::new("sky130-via1", 512, 1024, 16);
+    let items = drc(&files.path("rom.gds"), "rom");
+    assert!(items.is_empty(), "{items:#?}");
+    compared(&files, &[]);
 }
 
 /// Reads addresses of a macro of 16 x 16 with all its transistors at a corner (models, volts, degrees Celsius).
@@ -115,29 +138,34 @@ fn reads(files: &Files, netlist: &str, [models_of, volts, celsius]: [&str; 3], a
 
 #[test]
 fn reads_of_a_macro_give_its_bits() {
-    let files = Files::new(16, 16, 16);
-    let read = reads(&files, "sim.spice", ["tt", "1.8", "25"], &["0", "17", "255", "34"]);
-    assert!(read.starts_with("wrong 0 of 8 "), "{read}");
-    let access: f64 = read.split(' ').nth(5).unwrap().parse().unwrap();
-    assert!((0.3..3.0).contains(&access), "{read}");
+    for (process, _) in VARIANTS {
+        let files = Files::new(process, 16, 16, 16);
+        let read = reads(&files, "sim.spice", ["tt", "1.8", "25"], &["0", "17", "255", "34"]);
+        assert!(read.starts_with("wrong 0 of 8 "), "{process}: {read}");
+        let access: f64 = read.split(' ').nth(5).unwrap().parse().unwrap();
+        assert!((0.3..3.0).contains(&access), "{process}: {read}");
+    }
 }
 
 /// 3 to 11 minutes a corner: `cargo nextest run --release -p pfmc-asic --profile referees --run-ignored only -E 'test(extremes)'`.
 #[test]
-#[ignore = "half an hour of simulation"]
+#[ignore = "an hour of simulation"]
 fn reads_of_a_macro_give_its_bits_at_the_extremes() {
-    let files = Files::new(16, 16, 16);
-    let addresses = ["0", "17", "255", "34", "240", "15", "136", "119"];
-    for corner in [["ss", "1.62", "-40"], ["ss", "1.62", "125"], ["ff", "1.98", "-40"], ["ff", "1.98", "125"]]
-    {
-        let read = reads(&files, "sim.spice", corner, &addresses);
-        assert!(read.starts_with("wrong 0 of 16 "), "{corner:?}: {read}");
+    for (process, _) in VARIANTS {
+        let files = Files::new(process, 16, 16, 16);
+        let addresses = ["0", "17", "255", "34", "240", "15", "136", "119"];
+        for corner in
+            [["ss", "1.62", "-40"], ["ss", "1.62", "125"], ["ff", "1.98", "-40"], ["ff", "1.98", "125"]]
+        {
+            let read = reads(&files, "sim.spice", corner, &addresses);
+            assert!(read.starts_with("wrong 0 of 16 "), "{process} {corner:?}: {read}");
+        }
     }
 }
 
 #[test]
 fn one_changed_connection_of_a_macro_reads_a_wrong_bit() {
-    let files = Files::new(16, 16, 16);
+    let files = Files::new("sky130", 16, 16, 16);
     // Word line 1, bit line 1, which is read at address 17: its transistor joins ground to ground.
     let text = std::fs::read_to_string(files.path("sim.spice")).unwrap();
     let transistor = |l: &&str| l.starts_with('X') && l.contains(" WL1 ") && l.contains(" BL1 ");
@@ -154,36 +182,50 @@ fn one_changed_connection_of_a_macro_reads_a_wrong_bit() {
 
 #[test]
 fn weights_change_the_cut_layer_of_a_macro_alone() {
-    let files = Files::new(16, 32, 16);
-    let other = Files::new(16, 32, 16);
-    let text = ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
-    let process = Process::open(&text).unwrap();
-    let rom = Macro::new(&process, MacroShape { word_lines: 16, bit_lines: 32, mux: 16 }).unwrap();
-    std::fs::write(other.path("rom.gds"), rom.layout("rom").unwrap().gds(&BitMatrix::new(16, 32)).unwrap())
-        .unwrap();
-    assert_eq!(script("xor.py", &[&files.text("rom.gds"), &other.text("rom.gds"), "rom"]), "67/44\n");
+    for (process, cut) in VARIANTS {
+        let [files, other] = [(); 2].map(|()| Files::new(process, 16, 32, 16));
+        let process = self::process(process);
+        let rom = Macro::new(&process, MacroShape { word_lines: 16, bit_lines: 32, mux: 16 }).unwrap();
+        let gds = rom.layout("rom").unwrap().gds(&BitMatrix::new(16, 32)).unwrap();
+        std::fs::write(other.path("rom.gds"), gds).unwrap();
+        let differ = script("xor.py", &[&files.text("rom.gds"), &other.text("rom.gds"), "rom"]);
+        assert_eq!(differ, format!("{cut}\n"));
+    }
+}
+
+#[test]
+fn weights_change_the_cut_layer_of_a_die_of_macros_alone() {
+    for (process, cut) in VARIANTS {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [a, b] = [0, 1]
+            .map(|i| emit_in(process, &super::block(59, 16, i as u32), dirs[i].path()).display().to_string());
+        assert_eq!(script("xor.py", &[&a, &b, "die0"]), format!("{cut}\n"));
+        assert_eq!(script("xor.py", &[&a, &a.replace(".gds", ".oas"), "die0"]), "");
+    }
 }
 
 #[test]
 fn taps_are_near_and_antennas_small_and_seeded_faults_are_found() {
-    let files = Files::new(64, 64, 16);
-    let layout = files.text("rom.gds");
-    let items = |more: &[&str]| {
-        let mut arguments = vec![layout.as_str(), "rom"];
-        arguments.extend(more);
-        script("wells_antennas.py", &arguments)
-    };
-    assert_eq!(items(&[]), "");
-    for (fault, kind) in [("tap", "tap "), ("well", "tap "), ("antenna", "antenna met1 ")] {
-        let found = items(&[fault]);
-        assert!(!found.is_empty() && found.lines().all(|l| l.starts_with(kind)), "{fault}: {found}");
+    for (process, _) in VARIANTS {
+        let files = Files::new(process, 64, 64, 16);
+        let layout = files.text("rom.gds");
+        let items = |more: &[&str]| {
+            let mut arguments = vec![layout.as_str(), "rom"];
+            arguments.extend(more);
+            script("wells_antennas.py", &arguments)
+        };
+        assert_eq!(items(&[]), "", "{process}");
+        for (fault, kind) in [("tap", "tap "), ("well", "tap "), ("antenna", "antenna met1 ")] {
+            let found = items(&[fault]);
+            let named = found.lines().all(|l| l.starts_with(kind));
+            assert!(!found.is_empty() && named, "{process} {fault}: {found}");
+        }
     }
 }
 
-/// The netlist of the slowest read of the largest macro, in a folder of its own.
-fn largest_path() -> (tempfile::TempDir, String) {
-    let text = ProcessText { name: "sky130".into(), toml: pfmc_asic::SKY130.into() };
-    let process = Process::open(&text).unwrap();
+/// The netlist of the slowest read of the largest macro of a process, in a folder of its own.
+fn largest_path(process: &str) -> (tempfile::TempDir, String) {
+    let process = self::process(process);
     let rom = Macro::new(&process, MacroShape { word_lines: 512, bit_lines: 1024, mux: 16 }).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let netlist = dir.path().join("path.spice");
@@ -194,18 +236,20 @@ fn largest_path() -> (tempfile::TempDir, String) {
 
 #[test]
 fn the_slowest_read_of_a_large_macro_is_right_and_settles() {
-    let (_dir, netlist) = largest_path();
-    let models = models();
-    let read = script("critical_path.py", &[&models, &netlist, "tt", "1.8", "25", "12"]);
-    let numbers: Vec<f64> = read.split_whitespace().filter_map(|w| w.parse().ok()).collect();
-    let [access, recovery, high, held] = numbers[..] else { panic!("{read}") };
-    assert!((1.0..10.0).contains(&access) && (0.5..10.0).contains(&recovery), "{read}");
-    assert!(high > 0.95 && held > 0.95, "{read}");
+    for (process, _) in VARIANTS {
+        let (_dir, netlist) = largest_path(process);
+        let models = models();
+        let read = script("critical_path.py", &[&models, &netlist, "tt", "1.8", "25", "12"]);
+        let numbers: Vec<f64> = read.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+        let [access, recovery, high, held] = numbers[..] else { panic!("{process}: {read}") };
+        assert!((1.0..10.0).contains(&access) && (0.5..10.0).contains(&recovery), "{process}: {read}");
+        assert!(high > 0.95 && held > 0.95, "{process}: {read}");
+    }
 }
 
 #[test]
 fn the_keeper_holds_a_line_of_leaking_cells_and_without_it_the_line_falls() {
-    let (_dir, netlist) = largest_path();
+    let (_dir, netlist) = largest_path("sky130");
     let models = models();
     // 20 us; the second time the cells leak a hundred times as much.
     for (cells, falls_below) in [("1", 0.9), ("100", 0.2)] {

@@ -1,4 +1,4 @@
-//! Arrays of the other built-in processes: the public decks of SKY130 on the variant that is programmed on via, and on IHP
+//! Arrays alone of the other built-in processes: the public decks of SKY130 on the variant that is programmed on via, and on IHP
 //! SG13G2 the deck that the packages c4m-pdk-ihpsg13g2 and pdkmaster-io-klayout make.
 
 use std::path::Path;
@@ -8,16 +8,17 @@ use pfmc_ir::tile::CodeBlock;
 
 use super::macros::both_decks;
 use super::{
-    assert_transistors_hold, block, emit_in, expected, items, missed, output, process_file, root, script,
+    assert_transistors_hold, block, emit_array_in, expected, items, missed, output, process_file, root,
+    script,
 };
 
 /// Shapes whose arrays are 8 x 32, 64 x 64 and 128 x 256: rows and columns of codes.
 const SHAPES: [(u32, u32); 3] = [(5, 8), (59, 16), (119, 64)];
 
-/// A layout of one tile in a folder of its own.
+/// A layout of one tile, an array alone, in a folder of its own.
 fn layout(process: &str, block: &CodeBlock) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
-    let layout = emit_in(process, block, dir.path()).to_str().unwrap().to_owned();
+    let layout = emit_array_in(process, block, dir.path()).to_str().unwrap().to_owned();
     (dir, layout)
 }
 
