@@ -12,7 +12,8 @@
 //! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
 //! - [`design`]: levels: rounding, error diffusion, flips.
 //! - [`budget`]: what each imperfection of writing and reading adds to the error.
-//! - [`layout`]: tiles in zones, zones on plates.
+//! - [`layout`], [`marks`]: tiles in zones, zones on plates, marks and coupons.
+//! - [`time`]: how long writing takes.
 //! - [`schedule`]: the file format.
 //! - [`writer`], [`reader`], [`recompute`]: emission, read-back, the reader's own forward model.
 //!
@@ -35,17 +36,20 @@ use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::Scheme;
 use pfmc_ir::verify::Verified;
 
+mod beside;
 pub mod born;
 pub mod budget;
 pub mod codes;
 pub mod design;
 pub mod geometry;
 pub mod layout;
+pub mod marks;
 pub mod presets;
 pub mod process;
 pub mod reader;
 pub mod recompute;
 pub mod schedule;
+pub mod time;
 pub mod writer;
 
 use process::Process;
@@ -64,10 +68,7 @@ impl Backend for Glass {
     }
 
     fn processes(&self) -> Vec<ProcessText> {
-        vec![ProcessText {
-            name: "borosilicate-phase".to_owned(),
-            toml: include_str!("../process/borosilicate-phase.toml").to_owned(),
-        }]
+        presets::processes()
     }
 
     fn adapt(&self, process: ProcessText, wishes: &Wishes) -> Result<ProcessText, String> {
