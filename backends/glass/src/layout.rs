@@ -223,6 +223,10 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
             );
             continue;
         }
+        if let Err(e) = process.calibration.reaches(process.clearance_um, bottom) {
+            diags.extend(Diagnostics(e.0.into_iter().map(|d| d.at(item.origin)).collect()));
+            continue;
+        }
         let field = g.size_um().x + 2.0 * room.margin[0] as f64 * process.voxel_um[0];
         if process.raster == Raster::Field && field > process.field_um {
             let message = format!(

@@ -7,6 +7,7 @@
 //! by homodyne, one quadrature or both, so weights are signed.
 //!
 //! - [`process`]: the process file.
+//! - [`calibration`]: what was measured of a writer; [`calibrate`]: what measured transfer matrices say of the light.
 //! - [`presets`]: changes of it from the command line.
 //! - [`geometry`]: ports, grating vectors and the assertions on them.
 //! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
@@ -19,7 +20,7 @@
 //!
 //! # What it does not do
 //! Linear layers only: biases, norms, softmax and attention products stay with the host program.
-//! Absorption, voxel blur and interference between voxels are not modelled until a calibration says
+//! Absorption is not modelled, voxel blur and heat from the voxels before only as a calibration says
 //! what they are. Scattering is single (Born); the process's index change is chosen so that the
 //! levels, not this approximation, set the error. Nothing here has been written in glass yet.
 //!
@@ -39,6 +40,8 @@ use pfmc_ir::verify::Verified;
 mod beside;
 pub mod born;
 pub mod budget;
+pub mod calibrate;
+pub mod calibration;
 pub mod codes;
 pub mod design;
 pub mod geometry;
@@ -123,6 +126,7 @@ impl Target for GlassTarget {
         dir: &Path,
         progress: &dyn Progress,
     ) -> Result<Box<dyn ReadBack + 'a>, Diagnostics> {
-        Ok(Box::new(reader::Schedule::open(&self.process, program, dir, progress)?))
+        let schedule = reader::Schedule::open(&self.process, program, dir, progress)?;
+        Ok(Box::new(schedule.with_calibration(dir)?))
     }
 }

@@ -75,6 +75,18 @@ pub fn adapt(mut process: ProcessText, wishes: &Wishes) -> Result<ProcessText, S
                 .ok_or_else(|| format!("process {} has no key design.{key} to set", process.name))?;
         }
     }
+    if let Some(measured) = &wishes.calibration {
+        let table = |t: &str| {
+            t.parse::<toml::Table>().map_err(|e| format!("--calibration: {}", e.to_string().trim_end()))
+        };
+        if let Some(other) = table(measured)?.keys().find(|k| *k != "calibration") {
+            return Err(format!("--calibration: a table {other:?}; all are named [calibration.…]"));
+        }
+        if table(&process.toml)?.contains_key("calibration") {
+            return Err(format!("process {} has a calibration already", process.name));
+        }
+        process.toml = format!("{}\n{measured}", process.toml);
+    }
     Ok(process)
 }
 
@@ -119,12 +131,26 @@ mod tests {
     }
 
     #[test]
+    fn a_calibration_is_kept_behind_the_process() {
+        let process = processes().remove(0);
+        let give = |text: &str, to: &ProcessText| {
+            adapt(to.clone(), &Wishes { calibration: Some(text.into()), ..Wishes::default() })
+        };
+        let text = "[calibration.focus]\ndepth_ratio = 1.5\n";
+        let with = give(text, &process).unwrap();
+        assert_eq!(Process::parse("t", &with.toml).unwrap().depth_ratio(), 1.5);
+        assert!(give(text, &with).unwrap_err().contains("already"));
+        assert!(give("[write]\nrate_hz = 1", &process).unwrap_err().contains("write"));
+        assert!(give("[calibration", &process).is_err());
+    }
+
+    #[test]
     fn presets_set_their_keys_and_nothing_else() {
         let toml = include_str!("../process/borosilicate-phase.toml").to_owned();
         let process = ProcessText { name: "t".into(), toml };
         let built_in = Process::parse("t", &process.toml).unwrap();
         let preset = |name: &str| {
-            let wishes = Wishes { preset: Some(name.into()) };
+            let wishes = Wishes { preset: Some(name.into()), ..Wishes::default() };
             adapt(process.clone(), &wishes).map(|p| Process::parse("t", &p.toml).unwrap())
         };
         assert_eq!(preset("best").unwrap(), built_in);

@@ -3,9 +3,10 @@
 //! Every key is required, every value is checked, and all problems are reported together. See
 //! `process/borosilicate-phase.toml` for the meaning of each key.
 
-use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::diag::{Code, Diagnostic, Diagnostics};
 
-use crate::codes::E0601;
+use crate::calibration::Calibration;
+use crate::codes::{E0601, E0621};
 
 /// Shape of one written voxel, which multiplies the transfer matrix by `s(K)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -217,6 +218,8 @@ pub struct Process {
     pub adc_bits: u32,
     /// Relative expansion of the glass a kelvin.
     pub expansion_per_k: f64,
+    /// What was measured of the writer; its levels and form factor are in place of the process's already.
+    pub calibration: Calibration,
 }
 
 impl Process {
@@ -246,6 +249,9 @@ impl Process {
 
     /// Depth in glass a micrometre of stage travel.
     pub fn depth_ratio(&self) -> f64 {
+        if let Some(measured) = self.calibration.depth_ratio {
+            return measured;
+        }
         let (n, na) = (self.index, self.numerical_aperture);
         match self.focus {
             Focus::Paraxial => n,
@@ -272,7 +278,7 @@ impl Process {
     /// Every problem of the text: syntax, missing and unknown keys, values out of range,
     /// contradictions.
     pub fn parse(name: &str, text: &str) -> Result<Process, Diagnostics> {
-        let root: toml::Table = match text.parse() {
+        let mut root: toml::Table = match text.parse() {
             Ok(t) => t,
             Err(e) => {
                 let message = e.to_string();
@@ -281,7 +287,8 @@ impl Process {
                 );
             }
         };
-        let mut f = Fields { name, root, diags: Diagnostics::new() };
+        let measured = root.remove("calibration");
+        let mut f = Fields { name, prefix: "", code: &E0601, root, diags: Diagnostics::new() };
         let big = 1e9;
         let gaussian = f.choice("voxel", "form_factor", &[("box", false), ("gaussian", true)]);
         let quadrature =
@@ -292,7 +299,7 @@ impl Process {
         let focus = f.choice("focus", "depth", &[Focus::Paraxial, Focus::Marginal].map(|r| (r.name(), r)));
         let fwhm = ["fwhm_x_um", "fwhm_y_um", "fwhm_z_um"].map(|k| f.number("voxel", k, 1e-3, 100.0));
         let form_factor = if gaussian { FormFactor::Gaussian(fwhm) } else { FormFactor::Box };
-        let p = Process {
+        let mut p = Process {
             name: name.to_owned(),
             wavelength_um: f.number("optics", "wavelength_um", 0.1, 20.0),
             index: f.number("optics", "index", 1.0, 4.0),
@@ -348,12 +355,28 @@ impl Process {
             dac_bits: f.count("light", "dac_bits", 1, 32) as u32,
             adc_bits: f.count("light", "adc_bits", 1, 32) as u32,
             expansion_per_k: f.number("light", "expansion_per_k", 1e-9, 1.0),
+            calibration: Calibration::default(),
         };
         let dn_max = f.number("levels", "dn_max", 1e-8, 1.0);
         f.unknown();
         if f.diags.has_errors() {
             return Err(f.diags);
         }
+        let root = match measured {
+            None => toml::Table::new(),
+            Some(toml::Value::Table(t)) => t,
+            Some(_) => {
+                f.problem("calibration", "is not a table");
+                return Err(f.diags);
+            }
+        };
+        let mut m = Fields { name, prefix: "calibration.", code: &E0621, root, diags: Diagnostics::new() };
+        let calibration = Calibration::read(&mut m);
+        m.unknown();
+        if !m.diags.has_errors() {
+            calibration.apply(&mut p, &mut m);
+        }
+        f.diags.extend(m.diags);
         let largest = 2.0 * p.bias_dn();
         if largest > dn_max {
             f.problem(
@@ -394,15 +417,48 @@ impl Process {
 }
 
 /// Takes keys out of the document and collects what is wrong with them.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     name: &'a str,
+    /// Before names of tables in messages.
+    prefix: &'static str,
+    code: &'static Code,
     root: toml::Table,
     diags: Diagnostics,
 }
 
 impl Fields<'_> {
-    fn problem(&mut self, key: &str, what: &str) {
-        self.diags.push(Diagnostic::error(&E0601, format!("process {}: {key} {what}", self.name)));
+    /// Reports what is wrong with a key.
+    pub(crate) fn problem(&mut self, key: &str, what: &str) {
+        let message = format!("process {}: {}{key} {what}", self.name, self.prefix);
+        self.diags.push(Diagnostic::error(self.code, message));
+    }
+
+    /// Whether there is such a table.
+    pub(crate) fn has(&self, table: &str) -> bool {
+        self.root.contains_key(table)
+    }
+
+    /// A list of numbers, each within a range; empty where it is none.
+    pub(crate) fn numbers(&mut self, table: &str, key: &str, low: f64, high: f64) -> Vec<f64> {
+        let list = match self.take(table, key) {
+            None => return Vec::new(),
+            Some(toml::Value::Array(list)) => list,
+            Some(other) => {
+                self.problem(&format!("{table}.{key}"), &format!("is a {}, not a list", other.type_str()));
+                return Vec::new();
+            }
+        };
+        let numbers = list.iter().map(|v| v.as_float().or_else(|| v.as_integer().map(|i| i as f64)));
+        match numbers.collect::<Option<Vec<f64>>>() {
+            Some(numbers) if numbers.iter().all(|n| (low..=high).contains(n)) => numbers,
+            _ => {
+                self.problem(
+                    &format!("{table}.{key}"),
+                    &format!("is not a list of numbers within {low} to {high}"),
+                );
+                Vec::new()
+            }
+        }
     }
 
     fn take(&mut self, table: &str, key: &str) -> Option<toml::Value> {
@@ -413,7 +469,8 @@ impl Fields<'_> {
         v
     }
 
-    fn number(&mut self, table: &str, key: &str, low: f64, high: f64) -> f64 {
+    /// A number within a range.
+    pub(crate) fn number(&mut self, table: &str, key: &str, low: f64, high: f64) -> f64 {
         let value = match self.take(table, key) {
             None => return low,
             Some(toml::Value::Float(x)) => x,
@@ -462,7 +519,7 @@ impl Fields<'_> {
     }
 
     /// One of several words; the first where it is none of them.
-    fn choice<T: Copy>(&mut self, table: &str, key: &str, words: &[(&str, T)]) -> T {
+    pub(crate) fn choice<T: Copy>(&mut self, table: &str, key: &str, words: &[(&str, T)]) -> T {
         let word = self.text(table, key);
         let found = word.as_deref().and_then(|w| words.iter().find(|(name, _)| *name == w));
         if let (None, Some(word)) = (found, &word) {

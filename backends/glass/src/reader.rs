@@ -18,6 +18,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::beside;
+use crate::calibration::Line;
 use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619, E0620};
 use crate::geometry::{Geometry, VOXELS_MAX};
 use crate::process::{FormFactor, Process, Quadrature, Raster};
@@ -31,8 +32,8 @@ use crate::schedule::{
 const TOLERANCE_DB: f64 = 0.1;
 
 /// A tile's record and where its layers are.
-struct Entry {
-    record: Tile,
+pub(crate) struct Entry {
+    pub(crate) record: Tile,
     layers: Vec<u64>,
 }
 
@@ -43,7 +44,10 @@ pub struct Schedule<'a> {
     written: BTreeMap<u32, (Entry, Written)>,
     bias_level: u8,
     snr_min_db: f64,
-    quadrature: Quadrature,
+    pub(crate) quadrature: Quadrature,
+    pub(crate) wavelength_um: f64,
+    /// Relative wavelength and tilt of the light of tiles, as calibrated.
+    pub(crate) light: BTreeMap<u32, [f64; 2]>,
 }
 
 /// Maps a file into memory, read-only.
@@ -154,6 +158,9 @@ struct Facts {
     gap_min_um: f64,
     raster: Raster,
     layers: usize,
+    blur: Vec<f64>,
+    history: Vec<f64>,
+    interleave: u32,
 }
 
 /// Checks the header against the process.
@@ -189,6 +196,28 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
     same("depth by stage travel", h.depth_ratio, process.depth_ratio());
     same("side of a mark in nm", f64::from(h.mark_nm), (process.mark_um * 1e3).round());
     same("level of the marks", f64::from(h.mark_level), f64::from(process.levels - 1));
+    let measured = &process.calibration;
+    for (what, file, want) in [
+        ("shares of blur", &h.blur, &measured.line.blur),
+        ("shares of history", &h.history, &measured.line.history),
+    ] {
+        same(&format!("number of {what}"), file.len() as f64, want.len() as f64);
+        file.iter().zip(want).for_each(|(f, w)| same(what, *f, *w));
+    }
+    same("interleave", f64::from(h.interleave), f64::from(process.interleave));
+    for (l, level) in h.levels.iter().enumerate() {
+        let want = measured.energy_nj.get(l).copied();
+        if level.pulse_energy_nj != want {
+            let energy = |e: Option<f64>| e.unwrap_or(f64::NAN);
+            same(&format!("pulse energy of level {l}"), energy(level.pulse_energy_nj), energy(want));
+        }
+    }
+    let factors = if measured.depth.is_empty() { 0 } else { h.stage_z_nm.len() };
+    same("number of energies by layer", h.layer_energy.len() as f64, factors as f64);
+    for (l, file) in h.layer_energy.iter().enumerate() {
+        let depth_um = process.clearance_um + (l as f64 + 0.5) * process.voxel_um[2];
+        same(&format!("energy of layer {l}"), *file, measured.at(depth_um).energy);
+    }
     let depth_nm = (process.clearance_um * 1e3).round() as i64;
     for (layer, z) in h.stage_z_nm.iter().enumerate() {
         let want = stage_z_nm(depth_nm, process.voxel_um[2] * 1e3, layer, process.depth_ratio());
@@ -249,6 +278,9 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
         gap_min_um: process.gap_min_um,
         raster: process.raster,
         layers: h.stage_z_nm.len(),
+        blur: h.blur.clone(),
+        history: h.history.clone(),
+        interleave: h.interleave,
     })
 }
 
@@ -368,14 +400,16 @@ impl<'a> Schedule<'a> {
             bias_level: facts.bias_level,
             snr_min_db: facts.snr_min_db,
             quadrature: facts.quadrature,
+            wavelength_um: process.wavelength_um,
+            light: BTreeMap::new(),
         })
     }
 
-    fn origin(&self, id: TileId) -> Origin {
+    pub(crate) fn origin(&self, id: TileId) -> Origin {
         self.program.tiles.get(id.index()).map(|t| t.origin.clone()).unwrap_or_default()
     }
 
-    fn entry(&self, id: TileId) -> Result<&(Entry, Written), Diagnostics> {
+    pub(crate) fn entry(&self, id: TileId) -> Result<&(Entry, Written), Diagnostics> {
         self.written.get(&id.0).ok_or_else(|| {
             Diagnostic::error(&E0619, format!("tile {id} is not a matrix tile held in glass"))
                 .at(&self.origin(id))
@@ -384,7 +418,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// All levels of a tile.
-    fn levels(&self, id: TileId) -> Result<Vec<u8>, Diagnostics> {
+    pub(crate) fn levels(&self, id: TileId) -> Result<Vec<u8>, Diagnostics> {
         let (entry, written) = self.entry(id)?;
         let [nx, ny, nz] = written.voxels;
         let mut levels = vec![0u8; nx * ny * nz];
@@ -555,6 +589,7 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         voxels,
         voxel_um: facts.pitch_um,
         form_factor: facts.form,
+        line: Line::default(),
         carrier: r.carrier as usize,
         wave_number: facts.wave_number,
     };
@@ -569,6 +604,9 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         pitch_um: facts.pitch_um,
         wave_number: facts.wave_number,
         form: facts.form,
+        blur: facts.blur.clone(),
+        history: facts.history.clone(),
+        interleave: facts.interleave,
         delta: facts.delta,
     };
     placed(r, zone, &written, facts).check()?;
@@ -748,7 +786,20 @@ fn order(
 impl TileSource for Schedule<'_> {
     fn tile(&self, id: TileId) -> Result<TileContent, Diagnostics> {
         let levels = self.levels(id)?;
-        Ok(TileContent::Real(self.transfer(id, &levels)?.0))
+        let (mut block, _) = self.transfer(id, &levels)?;
+        if let Some(off) = self.deviation(id)? {
+            let record = &self.entry(id)?.0.record;
+            let parts = self.quadrature.weights_a_grating();
+            let (n, inputs) = (block.n, block.k);
+            for (at, v) in block.values.iter_mut().enumerate() {
+                let (i, o) = (at / n, at % n);
+                let sign = f64::from(sign(&record.input_signs, i) * sign(&record.output_signs, o / parts));
+                let Some(off) = off.get(o / parts * inputs + i) else { continue };
+                let part = if o % parts == 0 { off.re } else { off.im };
+                *v += (sign * part / record.gain) as f32;
+            }
+        }
+        Ok(TileContent::Real(block))
     }
 }
 

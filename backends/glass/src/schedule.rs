@@ -36,7 +36,8 @@
 //!
 //! # Meaning
 //! `T = s(K) / V * sum_v (dn(v) - bias) exp(-i K . r_v)` with K and the phase origin as in
-//! [`crate::geometry`], V the tile's voxels; `Re T = gain * S_in W S_out`, with a sign a port. Input i
+//! [`crate::geometry`], V the tile's voxels, s times the size of the transform of blur and history along x
+//! ([`crate::calibration`]); `Re T = gain * S_in W S_out`, with a sign a port. Input i
 //! is port i, output j is port j; where both quadratures are read, Re T of port j has column 2j of W and Im T
 //! column 2j + 1. The signs are pseudo-random: a common component of the weights
 //! (trained matrices have one) would otherwise focus the hologram into a few voxels that clip.
@@ -161,6 +162,18 @@ pub struct Header {
     /// Level of the marks.
     #[prost(uint32, tag = "19")]
     pub mark_level: u32,
+    /// Factor on pulse energies for each layer, as many as stage travels; empty without a calibration.
+    #[prost(double, repeated, tag = "20")]
+    pub layer_energy: Vec<f64>,
+    /// Shares of its index change that a voxel adds to the first, second, ... voxel on both sides along x.
+    #[prost(double, repeated, tag = "21")]
+    pub blur: Vec<f64>,
+    /// Shares that it adds to the first, second, ... voxel written after it.
+    #[prost(double, repeated, tag = "22")]
+    pub history: Vec<f64>,
+    /// Voxels along x from one to the next written.
+    #[prost(uint32, tag = "23")]
+    pub interleave: u32,
 }
 
 /// Stage travel to a layer's centre, nanometres: its depth in glass by the ratio, rounded.

@@ -104,13 +104,20 @@ impl<'a> GlassPlan<'a> {
     fn header(&self) -> Header {
         let p = self.process;
         let nm = |um: f64| (um * 1e3).round() as i64;
+        let layers = self.layout.zones.iter().map(|z| z.layers).max().unwrap_or(0);
+        let measured = !p.calibration.depth.is_empty();
         Header {
             process: p.name.clone(),
             wavelength_um: p.wavelength_um,
             index: p.index,
             bias_dn: p.bias_dn(),
             pitch_nm: p.voxel_um.iter().map(|&um| nm(um) as u32).collect(),
-            levels: p.level_table().into_iter().map(|dn| Level { dn, pulse_energy_nj: None }).collect(),
+            levels: p
+                .level_table()
+                .into_iter()
+                .enumerate()
+                .map(|(l, dn)| Level { dn, pulse_energy_nj: p.calibration.energy_nj.get(l).copied() })
+                .collect(),
             gaussian_fwhm_um: schedule::form_factor_widths(p.form_factor),
             quadrature: p.quadrature.name().into(),
             order: p.raster.order().into(),
@@ -121,11 +128,17 @@ impl<'a> GlassPlan<'a> {
             raster: p.raster.name().into(),
             stage_convention: p.focus.name().into(),
             depth_ratio: p.depth_ratio(),
-            stage_z_nm: (0..self.layout.zones.iter().map(|z| z.layers).max().unwrap_or(0))
+            stage_z_nm: (0..layers)
                 .map(|l| schedule::stage_z_nm(self.depth_nm(), p.voxel_um[2] * 1e3, l, p.depth_ratio()))
                 .collect(),
             mark_nm: nm(p.mark_um) as u32,
             mark_level: u32::from(p.levels - 1),
+            layer_energy: (0..if measured { layers } else { 0 })
+                .map(|l| p.calibration.at(p.clearance_um + (l as f64 + 0.5) * p.voxel_um[2]).energy)
+                .collect(),
+            blur: p.calibration.line.blur.to_vec(),
+            history: p.calibration.line.history.to_vec(),
+            interleave: p.interleave,
         }
     }
 

@@ -231,6 +231,44 @@ fn a_scanner_writes_tile_by_tile_and_a_stage_line_by_line() {
 }
 
 #[test]
+fn a_calibration_is_written_and_read_back() {
+    let mut p = process(&[("interleave = 1 ", "interleave = 3 ")]);
+    p.toml.push_str(
+        "\n[calibration.levels]\ndn = [0.0, 2.6e-5, 5.2e-5, 7.8e-5, 1.04e-4, 1.3e-4, 1.56e-4, 1.82e-4, 9.1e-5]\n\
+         energy_nj = [0.0, 21.0, 24.0, 26.5, 29.0, 31.0, 33.0, 35.0, 27.5]\n\
+         [calibration.depth]\ndepth_um = [0.0, 1000.0]\nenergy = [1.0, 1.1]\ngain = [1.0, 0.99]\n\
+         [calibration.voxel]\nform_factor = \"gaussian\"\nfwhm_um = [0.5, 0.6, 6.0]\n\
+         [calibration.line]\nblur = [0.05]\nhistory = [0.1, 0.02]\n",
+    );
+    let target = open(&p);
+    let model = Model::new(&[(32, 24)]);
+    let dir = folder("calibrated");
+    let emission = model.emit(target.as_ref(), &dir).unwrap_or_else(|e| panic!("{e}"));
+    let db = check(target.as_ref(), &model, &dir, 0).unwrap_or_else(|e| panic!("{e}"));
+    assert!((db - emission.tiles[0].measures["snr_db"]).abs() < 0.05 && db > 40.0, "{db}");
+    let mut parts = Parts::read(&dir);
+    // Layer 0 lies 43.3 um deep, a tenth of energy more a millimetre.
+    assert!((parts.header.layer_energy[0] - 1.00433).abs() < 1e-9);
+    assert_eq!(parts.header.levels[7].pulse_energy_nj, Some(35.0));
+    assert!((parts.header.levels[7].dn - 1.82e-4).abs() < 1e-12 && parts.header.history.len() == 4);
+    parts.header.history[0] = 0.0;
+    parts.write(&dir);
+    assert_eq!(codes(&check(target.as_ref(), &model, &dir, 0).unwrap_err()), ["E0615"]);
+    // Without the response of lines the recomputed matrix is not the weights.
+    let plain = p.toml.split("[calibration.line]").next().unwrap().to_owned();
+    let plain = open(&pfmc_ir::backend::ProcessText { name: p.name.clone(), toml: plain });
+    let zero = vec![0.0; 4];
+    (parts.header.blur, parts.header.history) = (zero.clone(), zero);
+    parts.write(&dir);
+    assert_eq!(codes(&check(plain.as_ref(), &model, &dir, 0).unwrap_err()), ["E0617"]);
+    // A table that ends above the layers.
+    p.toml = p.toml.replace("depth_um = [0.0, 1000.0]", "depth_um = [0.0, 100.0]");
+    let target = open(&p);
+    let e = target.plan(&model.program).err().unwrap();
+    assert!(codes(&e) == ["E0621"] && e.to_string().contains("100 um"), "{e}");
+}
+
+#[test]
 fn a_plate_too_small_for_its_coupon_or_a_tile_too_wide_for_the_scanner_is_refused() {
     let model = Model::new(&[(16, 16)]);
     let refuse = |edits: &[(&str, &str)]| {
