@@ -164,6 +164,12 @@ impl Budget {
         }
     }
 
+    /// A budget of the terms of [`Budget::terms`] in order.
+    pub(crate) fn of(terms: [f64; 9]) -> Budget {
+        let [levels, energy, jitter, registration, gain, born, photons, converters, calibration] = terms;
+        Budget { levels, energy, jitter, registration, gain, born, photons, converters, calibration }
+    }
+
     /// Terms by name.
     pub fn terms(&self) -> [(&'static str, f64); 9] {
         [

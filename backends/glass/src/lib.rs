@@ -52,6 +52,7 @@ pub mod process;
 pub mod reader;
 pub mod recompute;
 pub mod schedule;
+mod spool;
 pub mod time;
 pub mod writer;
 

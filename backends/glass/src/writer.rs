@@ -23,6 +23,7 @@ use crate::geometry::Geometry;
 use crate::layout::{self, Layout};
 use crate::process::Process;
 use crate::schedule::{self, Chunk, END, FILE, Header, Index, Kind, Level, MAGIC, Part, TileEntry, VERSION};
+use crate::spool::{self, Spool};
 use crate::time::{self, Seconds};
 
 /// Bytes that tiles designed at the same time may need together.
@@ -187,10 +188,17 @@ impl<'a> GlassPlan<'a> {
         id: u32,
         m: &Member,
         born: &Born,
+        spool: &Spool,
     ) -> Result<Realised, Diagnostics> {
         let weights = self.weights(source, id, m)?;
         let seed = design::hash(0x676c_6173, id);
         let signs = [design::signs(seed ^ 1, m.inputs), design::signs(seed ^ 2, self.ports(m))];
+        let weights_sha256 = weights_sha256(&weights);
+        let key = Spool::key(self.process, id, &weights_sha256, [m.inputs, m.outputs]);
+        let spooled = spool.get(&key).filter(|r| r.parts.len() == m.geometry.voxels[2]);
+        if let Some(r) = spooled.and_then(|r| Realised::spooled(r, &weights_sha256, &signs)) {
+            return Ok(r);
+        }
         let ports = [&signs[0][..], &signs[1][..]];
         let ws = &mut Workspace::default();
         let d = design::design(self.process, &m.geometry, born, ws, &weights, ports, seed);
@@ -219,14 +227,16 @@ impl<'a> GlassPlan<'a> {
             let budget = Budget::new(self.process, &m.geometry, self.ports(m), &spread);
             (budget, Tolerances::new(self.process, &m.geometry, &spread, budget.total()))
         });
-        Ok(Realised {
+        let realised = Realised {
             parts,
             levels_sha256,
-            weights_sha256: weights_sha256(&weights),
+            weights_sha256,
             signs,
             budget,
-            design: Design { levels: Vec::new(), ..d },
-        })
+            design: Design { levels: Vec::new(), history_db: Vec::new(), ..d },
+        };
+        spool.put(&realised.record(key));
+        Ok(realised)
     }
 
     /// Output ports of a tile.
@@ -268,6 +278,43 @@ struct Realised {
     budget: Option<(Budget, Tolerances)>,
     /// Without the levels.
     design: Design,
+}
+
+impl Realised {
+    /// The tile as it is spooled.
+    fn record(&self, key: Vec<u8>) -> spool::Record {
+        let d = &self.design;
+        let mut numbers = vec![d.gain, d.snr_db, d.snr_complex_db, d.noise_gain, d.written_square];
+        if let Some((b, t)) = &self.budget {
+            numbers.extend(b.terms().map(|t| t.1));
+            numbers.extend([t.wavelength, t.tilt_rad, t.temperature_k, t.position_um]);
+        }
+        let (parts, levels_sha256) = (self.parts.clone(), self.levels_sha256.clone());
+        spool::Record { key, parts, levels_sha256, numbers }
+    }
+
+    /// A tile that was spooled, for these weights and signs.
+    fn spooled(r: spool::Record, weights_sha256: &[u8], signs: &[Vec<u8>; 2]) -> Option<Realised> {
+        let (&[gain, snr_db, snr_complex_db, noise_gain, written_square], rest) =
+            r.numbers.split_first_chunk::<5>()?;
+        let budget = match rest {
+            [] => None,
+            _ => {
+                let (terms, rest) = rest.split_first_chunk::<9>()?;
+                let &[wavelength, tilt_rad, temperature_k, position_um] = rest else { return None };
+                Some((Budget::of(*terms), Tolerances { wavelength, tilt_rad, temperature_k, position_um }))
+            }
+        };
+        let (levels, history_db) = (Vec::new(), Vec::new());
+        Some(Realised {
+            parts: r.parts,
+            levels_sha256: r.levels_sha256,
+            weights_sha256: weights_sha256.to_vec(),
+            signs: signs.clone(),
+            budget,
+            design: Design { levels, gain, snr_db, snr_complex_db, noise_gain, written_square, history_db },
+        })
+    }
 }
 
 /// SHA-256 of the weights as little-endian f32, `[input][output]`.
@@ -396,6 +443,7 @@ impl Plan for GlassPlan<'_> {
         let mut index =
             Index { header: out.put(&schedule::frame(Kind::Header, &self.header()))?, ..Index::default() };
         progress.begin("design", self.members.len() as u64);
+        let spool = Spool::beside(dir);
         let mut operators = Operators::default();
         let mut records = BTreeMap::new();
         let mut worst: Option<(Budget, Tolerances)> = None;
@@ -437,7 +485,7 @@ impl Plan for GlassPlan<'_> {
                 let done: Vec<Result<Realised, Diagnostics>> = batch
                     .par_iter()
                     .map(|(id, m, born)| {
-                        let r = self.realise(source, *id, m, born);
+                        let r = self.realise(source, *id, m, born, &spool);
                         progress.advance(1);
                         r
                     })
@@ -540,6 +588,7 @@ impl Plan for GlassPlan<'_> {
         let size = out.at;
         out.file.flush().map_err(|e| io_error(FILE, &e))?;
         out.file.get_ref().sync_all().map_err(|e| io_error(FILE, &e))?;
+        spool.finish();
         let mut figures = vec![Figure::new("schedule.pfmg", size as f64, "B")];
         if let Some((budget, tolerances)) = worst {
             let mut put = |name: &str, value: f64, unit: &str| figures.push(Figure::new(name, value, unit));

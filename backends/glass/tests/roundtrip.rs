@@ -319,6 +319,73 @@ fn bytes_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
+fn a_stopped_run_goes_on_with_the_tiles_it_has() {
+    let target = fast();
+    let good = Model::new(&[(16, 16), (24, 16), (72, 24)]);
+    let whole = folder("whole");
+    good.emit(target.as_ref(), &whole).unwrap();
+    let bytes = std::fs::read(whole.join(schedule::FILE)).unwrap();
+    assert!(!whole.with_file_name("glass-whole.spool").exists());
+
+    let dir = folder("stopped");
+    let spool = dir.with_file_name("glass-stopped.spool");
+    let _ = std::fs::remove_dir_all(&spool);
+    let stop = || {
+        let mut stopped = Model::new(&[(16, 16), (24, 16), (72, 24)]);
+        stopped.content.remove(&1);
+        assert!(stopped.emit(target.as_ref(), &dir).is_err());
+        let mut files: Vec<_> = std::fs::read_dir(&spool).unwrap().map(|f| f.unwrap().path()).collect();
+        files.sort_by_key(|f| std::fs::metadata(f).unwrap().len());
+        assert!(!files.is_empty() && files.iter().all(|f| f.extension().is_none()));
+        files
+    };
+    stop();
+    good.emit(target.as_ref(), &dir).unwrap();
+    assert_eq!(std::fs::read(dir.join(schedule::FILE)).unwrap(), bytes);
+    assert!(!spool.exists());
+
+    // A damaged file is designed again.
+    let files = stop();
+    let largest = files.last().unwrap();
+    let mut damaged = std::fs::read(largest).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(largest, &damaged).unwrap();
+    good.emit(target.as_ref(), &dir).unwrap();
+    assert_eq!(std::fs::read(dir.join(schedule::FILE)).unwrap(), bytes);
+
+    // What is spooled is what is written: a record with another recorded ratio shows in the schedule, and read-back finds it.
+    let files = stop();
+    let largest = files.last().unwrap();
+    let frame = Frame::decode_length_delimited(&std::fs::read(largest).unwrap()[..]).unwrap();
+    let mut body = frame.body.to_vec();
+    let recorded = Parts::read(&whole).tiles[2].snr_db.to_le_bytes();
+    let at = body.windows(8).rposition(|w| w == recorded).unwrap();
+    body[at..at + 8].copy_from_slice(&33.0f64.to_le_bytes());
+    let frame = Frame { crc32: crc32fast::hash(&body), body: body.into(), ..frame };
+    std::fs::write(largest, frame.encode_length_delimited_to_vec()).unwrap();
+    good.emit(target.as_ref(), &dir).unwrap();
+    assert_eq!(Parts::read(&dir).tiles[2].snr_db, 33.0);
+    assert_eq!(codes(&check(target.as_ref(), &good, &dir, 2).unwrap_err()), ["E0617"]);
+}
+
+#[test]
+fn processes_whose_tiles_degenerate_are_refused_by_name() {
+    for (from, to, code) in [
+        ("wavelength_um = 0.85 ", "wavelength_um = 3.0 ", "E0603"),
+        ("theta0_deg = 11.0", "theta0_deg = 1.0", "E0603"),
+        ("length_per_column_um = 14.84", "length_per_column_um = 10.0", "E0605"),
+        ("z_um = 6.6  ", "z_um = 14.0  ", "E0605"),
+        ("width_per_column_um = 4.0", "width_per_column_um = 1.0", "E0603"),
+    ] {
+        let e = pfmc_ir::backend::Backend::open(&pfmc_glass::Glass, &process(&[(from, to)])).err();
+        let e = e.unwrap_or_else(|| panic!("{to} is accepted"));
+        println!("{to}: {e}");
+        assert!(codes(&e).contains(&code), "{to}: {e}");
+    }
+}
+
+#[test]
 fn damage_is_found_and_named() {
     let target = fast();
     let target = target.as_ref();
@@ -338,9 +405,11 @@ fn damage_is_found_and_named() {
         let e = fail(&sound[..len], 1);
         assert!(["E0001", "E0611", "E0612"].contains(&codes(&e)[0]), "{len}: {e}");
     }
-    let mut other = sound.clone();
-    other[8] = 9;
-    assert_eq!(codes(&fail(&other, 1)), ["E0611"]);
+    for version in [2, 9] {
+        let mut other = sound.clone();
+        other[8] = version;
+        assert_eq!(codes(&fail(&other, 1)), ["E0611"]);
+    }
     std::fs::remove_file(&path).unwrap();
     assert_eq!(codes(&check(target, &model, &dir, 1).unwrap_err()), ["E0001"]);
 
