@@ -406,6 +406,7 @@ fn check_output(folder: &Path) -> Result<(), Diagnostics> {
             if json.get("tool").is_some_and(|t| t == "pfmc") {
                 let files = json.get("files").and_then(|f| f.as_array()).into_iter().flatten();
                 ours.extend(files.filter_map(|f| f.get("name")?.as_str()));
+                ours.push(pfmc_glass::calibrate::FILE);
             }
             let stranger = entries
                 .filter_map(Result::ok)

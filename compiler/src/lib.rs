@@ -1,6 +1,7 @@
 //! The pfmc compiler: ONNX front end, passes, partition, pipeline, verification, execution.
 
 pub mod blocks;
+pub mod calibrate;
 pub mod codes;
 pub mod compile;
 pub mod contents;

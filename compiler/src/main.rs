@@ -15,7 +15,9 @@ use pfmc::evaluate::{Given, Judge, Source};
 use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};
 use pfmc::samples::Samples;
 use pfmc::session::Session;
-use pfmc::{codes, evaluate, export, handoff, inspect, layers, npz, onnx, passes, run, targets, verify};
+use pfmc::{
+    calibrate, codes, evaluate, export, handoff, inspect, layers, npz, onnx, passes, run, targets, verify,
+};
 use pfmc_ir::backend::{Figure, Progress, Wishes};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
@@ -97,6 +99,9 @@ struct CompileArgs {
     /// Settings of the target's designer: for glass `fast` or `best`.
     #[arg(long)]
     preset: Option<String>,
+    /// What was measured of a glass writer (TOML): levels, energies by depth, voxel shape, blur, heat.
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -117,7 +122,7 @@ impl CompileArgs {
     fn given(&self) -> bool {
         let paths = self.model.is_some() || self.output.is_some();
         let words = self.target.is_some() || self.process.is_some() || !self.bind.is_empty();
-        let words = words || self.preset.is_some();
+        let words = words || self.preset.is_some() || self.calibration.is_some();
         let weights = self.bits.is_some() || self.group.is_some() || self.levels.is_some();
         let files = self.calib.is_some() || self.plan.is_some() || self.base.is_some();
         paths || words || weights || files || self.budget.is_some() || !self.keep.is_empty()
@@ -198,6 +203,13 @@ enum Command {
         /// Folder to write.
         #[arg(short)]
         output: PathBuf,
+    },
+    /// Fits ports' gains, wavelength and tilt of a glass folder's light to measured transfer matrices.
+    Calibrate {
+        /// Output folder of target glass.
+        folder: PathBuf,
+        /// Measured matrices by name of tile (.npz), complex [output ports, inputs].
+        measured: PathBuf,
     },
     /// Source against compiled: cosine, error, divergence, bits a token, and where accuracy went.
     Eval(EvalArgs),
@@ -401,6 +413,33 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             }
             Ok(())
         }
+        Some(Command::Calibrate { folder, measured }) => {
+            let tiles = calibrate::calibrate(folder, measured, bar)?;
+            bar.finish();
+            say!(
+                "{:>10} {:>9} {:>9} {:>9} {:>9} {:>9}  tile",
+                "wavelength",
+                "tilt",
+                "match",
+                "before",
+                "ports",
+                "all"
+            );
+            say!("{:>10} {:>9} {:>9} {:>9} {:>9} {:>9}", "ppm", "urad", "dB", "dB", "dB", "dB");
+            for t in &tiles {
+                let (wavelength, tilt) = (t.wavelength * 1e6, t.tilt_rad * 1e6);
+                say!(
+                    "{wavelength:>10.2} {tilt:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2}  {}",
+                    t.match_db,
+                    t.before_db,
+                    t.ports_db,
+                    t.corrected_db,
+                    t.name
+                );
+            }
+            say!("{}", folder.join(pfmc_glass::calibrate::FILE).display());
+            Ok(())
+        }
         Some(Command::Eval(args)) => {
             let report = eval_command(args, bar)?;
             bar.finish();
@@ -504,11 +543,15 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
     if a.activations != ActivationArg::Row && a.calib.is_none() {
         return Err(Diagnostic::error(&codes::E0005, "--activations static and auto need --calib").into());
     }
+    let calibration = a
+        .calibration
+        .as_deref()
+        .map(|path| std::fs::read_to_string(path).map_err(|e| pfmc::files::io_error("read", path, &e)));
     let options = Options {
         model,
         target,
         process: a.process.clone(),
-        wishes: Wishes { preset: a.preset.clone() },
+        wishes: Wishes { preset: a.preset.clone(), calibration: calibration.transpose()? },
         bind: a.bind.clone(),
         quantisation: Quantisation {
             bits: a.bits,

@@ -37,14 +37,27 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// E0010 when it is no readable archive, E0011 for each member that is no usable array.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
     let file = File::open(path).map_err(|e| failed("read", path, &e))?;
-    read_from(BufReader::new(file), path)
+    read_from(BufReader::new(file), path, false)
+}
+
+/// As [`read`], complex arrays too: each as an array of its real and imaginary parts, along one more axis at the end.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_complex(path: &Path) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
+    let file = File::open(path).map_err(|e| failed("read", path, &e))?;
+    read_from(BufReader::new(file), path, true)
 }
 
 fn failed(what: &str, path: &Path, why: &dyn std::fmt::Display) -> Diagnostics {
     Diagnostic::error(&E0010, format!("cannot {what} {}: {why}", path.display())).into()
 }
 
-fn read_from(file: impl Read + Seek, path: &Path) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
+fn read_from(
+    file: impl Read + Seek,
+    path: &Path,
+    complex: bool,
+) -> Result<BTreeMap<String, Tensor>, Diagnostics> {
     let mut archive = ZipArchive::new(file).map_err(|e| failed("read", path, &e))?;
     let (mut out, mut bad) = (BTreeMap::new(), Diagnostics::new());
     for i in 0..archive.len() {
@@ -57,7 +70,7 @@ fn read_from(file: impl Read + Seek, path: &Path) -> Result<BTreeMap<String, Ten
             ));
             continue;
         };
-        match array(&mut member) {
+        match array(&mut member, complex) {
             Ok(t) if !out.contains_key(name) => {
                 out.insert(name.to_owned(), t);
             }
@@ -79,8 +92,8 @@ fn take(r: &mut impl Read, n: usize) -> Result<Vec<u8>, String> {
     if out.len() == n { Ok(out) } else { Err(format!("it ends after {} of {n} bytes", out.len())) }
 }
 
-/// Reads one `.npy` array.
-fn array(r: &mut impl Read) -> Result<Tensor, String> {
+/// Reads one `.npy` array, complex ones if they are wanted.
+fn array(r: &mut impl Read, complex: bool) -> Result<Tensor, String> {
     let start = take(r, MAGIC.len() + 2)?;
     if !start.starts_with(MAGIC) {
         return Err("it is no .npy array".into());
@@ -94,15 +107,24 @@ fn array(r: &mut impl Read) -> Result<Tensor, String> {
         return Err(format!("its header has {length} bytes"));
     }
     let header = take(r, length)?;
-    let header = Header::parse(std::str::from_utf8(&header).map_err(|_| "its header is no text")?)?;
+    let mut header = Header::parse(std::str::from_utf8(&header).map_err(|_| "its header is no text")?)?;
+    if header.complex && !complex {
+        return Err("complex numbers are not supported".into());
+    }
+    let parts = if header.complex { 2 } else { 1 };
     let bytes = count(&header.shape)
+        .and_then(|n| n.checked_mul(parts))
         .and_then(|n| header.elem.stored(n))
         .filter(|n| *n <= MAX_ARRAY)
         .ok_or_else(|| format!("shape {:?} is too large", header.shape))?;
     let data = take(r, bytes)?;
-    if header.fortran && header.shape.len() > 1 {
-        let data = to_c_order(&data, &header.shape, header.elem.bits() / 8);
-        return Tensor::from_le_bytes(header.elem, header.shape, &data);
+    let data = if header.fortran && header.shape.len() > 1 {
+        to_c_order(&data, &header.shape, header.elem.bits() / 8 * parts)
+    } else {
+        data
+    };
+    if header.complex {
+        header.shape.push(parts);
     }
     Tensor::from_le_bytes(header.elem, header.shape, &data)
 }
@@ -133,6 +155,8 @@ fn to_c_order(data: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
 #[derive(Debug, PartialEq)]
 struct Header {
     elem: Elem,
+    /// Pairs of such elements.
+    complex: bool,
     fortran: bool,
     shape: Vec<usize>,
 }
@@ -168,6 +192,11 @@ impl Header {
             text[at + key.len() + 2..].trim_start().strip_prefix(':').map(str::trim_start)
         };
         let kind = value("descr").and_then(|v| v.strip_prefix('\'')?.split_once('\'')).ok_or_else(bad)?.0;
+        let (kind, complex) = match kind {
+            "<c8" => ("<f4", true),
+            "<c16" => ("<f8", true),
+            other => (other, false),
+        };
         let elem = Elem::ALL
             .iter()
             .copied()
@@ -182,7 +211,7 @@ impl Header {
         let list = value("shape").and_then(|v| v.strip_prefix('(')?.split_once(')')).ok_or_else(bad)?.0;
         let lengths = list.split(',').map(str::trim).filter(|s| !s.is_empty());
         let shape = lengths.map(|s| s.parse().map_err(|_| bad())).collect::<Result<Vec<usize>, _>>()?;
-        Ok(Header { elem, fortran, shape })
+        Ok(Header { elem, complex, fortran, shape })
     }
 
     /// The header's bytes with magic and padding: the data begin at a multiple of 64.
@@ -274,7 +303,7 @@ mod tests {
     fn arrays_round_trip_and_bytes_repeat() {
         let bytes = written(&sample());
         assert_eq!(bytes, written(&sample()));
-        assert_eq!(read_from(Cursor::new(bytes), Path::new("t.npz")).unwrap(), sample());
+        assert_eq!(read_from(Cursor::new(bytes), Path::new("t.npz"), false).unwrap(), sample());
     }
 
     #[test]
@@ -284,20 +313,42 @@ mod tests {
         bytes.truncate(10);
         bytes.extend_from_slice(text.as_bytes());
         bytes.extend_from_slice(&[1, 4, 2, 5, 3, 6]);
-        let t = array(&mut &bytes[..]).unwrap();
+        let t = array(&mut &bytes[..], false).unwrap();
         assert_eq!(t.as_slice::<u8>().unwrap(), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn complex_arrays_are_read_as_pairs_where_they_are_wanted() {
+        // As numpy.save writes array([[1+2j, 3+4j, 5+6j]] * 2 with 7 to 12, complex64), in either order of memory.
+        let mut bytes = Header::bytes(Elem::F32, &[2, 3]).unwrap();
+        let text = String::from_utf8_lossy(&bytes[10..]).replace("<f4", "<c8");
+        bytes.truncate(10);
+        bytes.extend_from_slice(text.as_bytes());
+        let fortran = String::from_utf8_lossy(&bytes[10..]).replace("False", "True ");
+        let mut other = [&bytes[..10], fortran.as_bytes()].concat();
+        let pairs: Vec<[f32; 2]> = (0..6).map(|i| [2.0 * i as f32 + 1.0, 2.0 * i as f32 + 2.0]).collect();
+        let put = |to: &mut Vec<u8>, order: [usize; 6]| {
+            order.iter().flat_map(|&i| pairs[i]).for_each(|v| to.extend_from_slice(&v.to_le_bytes()));
+        };
+        put(&mut bytes, [0, 1, 2, 3, 4, 5]);
+        put(&mut other, [0, 3, 1, 4, 2, 5]);
+        let t = array(&mut &bytes[..], true).unwrap();
+        assert_eq!(t.shape(), [2, 3, 2]);
+        assert_eq!(t.as_slice::<f32>().unwrap(), pairs.as_flattened());
+        assert_eq!(array(&mut &other[..], true).unwrap(), t);
+        assert!(array(&mut &bytes[..], false).unwrap_err().contains("complex"));
     }
 
     #[test]
     fn damage_is_refused() {
         let bytes = written(&sample());
         for cut in 0..bytes.len() {
-            assert!(read_from(Cursor::new(&bytes[..cut]), Path::new("t.npz")).is_err());
+            assert!(read_from(Cursor::new(&bytes[..cut]), Path::new("t.npz"), false).is_err());
         }
         let huge = Header::bytes(Elem::F64, &[1 << 30, 1 << 30]).unwrap();
-        assert!(array(&mut &huge[..]).unwrap_err().contains("too large"));
+        assert!(array(&mut &huge[..], false).unwrap_err().contains("too large"));
         let long = Header::bytes(Elem::F64, &[1 << 30]).unwrap();
-        assert!(array(&mut &long[..]).unwrap_err().contains("ends after"));
+        assert!(array(&mut &long[..], false).unwrap_err().contains("ends after"));
         assert!(Header::parse("{'descr': '>f4', 'fortran_order': False, 'shape': (1,), }").is_err());
         assert!(Header::parse("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (), }").is_err());
     }

@@ -28,6 +28,8 @@ pub struct ProcessText {
 pub struct Wishes {
     /// Name of a set of settings.
     pub preset: Option<String>,
+    /// Text of a file of what was measured of the process.
+    pub calibration: Option<String>,
 }
 
 /// A family of targets, one crate each.
@@ -46,7 +48,7 @@ pub trait Backend: Sync {
         if *wishes == Wishes::default() {
             return Ok(process);
         }
-        Err(format!("target {} has no presets", self.name()))
+        Err(format!("target {} has no presets and takes no calibration", self.name()))
     }
     /// Diagnostic codes this backend can raise.
     fn codes(&self) -> &'static [&'static crate::diag::Code];

@@ -28,7 +28,8 @@ fn main() {
     for pair in &args[3..] {
         let (key, value) = pair.split_once('=').expect("KEY=VALUE");
         if key == "preset" {
-            file = presets::adapt(file, &Wishes { preset: Some(value.to_owned()) }).expect("a preset");
+            let wishes = Wishes { preset: Some(value.to_owned()), ..Wishes::default() };
+            file = presets::adapt(file, &wishes).expect("a preset");
         } else {
             let (table, key) = key.split_once('.').expect("TABLE.KEY");
             file.toml = presets::set(&file.toml, table, key, value).expect("a key of the process");

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use rustfft::{FftPlanner, num_complex::Complex32};
 
 use crate::geometry::Geometry;
-use crate::process::Process;
+use crate::process::{Process, Quadrature};
 
 /// Layers of which one is taken to measure [`Spread`].
 const SAMPLE: usize = 4;
@@ -127,6 +127,9 @@ pub struct Budget {
     pub photons: f64,
     /// Converters at inputs and outputs.
     pub converters: f64,
+    /// What a calibration says and the design leaves: levels that are not quite equal steps, index changes that fall with
+    /// depth, the phase of history.
+    pub calibration: f64,
 }
 
 impl Budget {
@@ -135,6 +138,14 @@ impl Budget {
         let kx2 = mean_square_kx(g);
         let white = s.noise_gain * s.written_square;
         let um = |nm: f64| nm * 1e-3;
+        let measured = &process.calibration;
+        // A gain that changes slowly with depth mixes neighbours in depth frequency, which are weights too; what is odd about the
+        // tile's middle mixes the quadratures, of which the one that is not read holds next to nothing. The phase turns
+        // what is not read into what is.
+        let [whole, even] = measured.gain_square(process.clearance_um, g);
+        let left = s.noise_gain * measured.level_square(process)
+            + if process.quadrature == Quadrature::Single { even } else { whole }
+            + s.unread.max(1.0) * measured.line.phase_square(g);
         let photon_j = PHOTON_J_UM / process.wavelength_um;
         let light_j = process.power_mw * 1e-3 * process.integration_us * 1e-6;
         let counted = 4.0 * process.detector_efficiency * s.efficiency * light_j / photon_j / outputs as f64;
@@ -149,11 +160,18 @@ impl Budget {
             born: s.efficiency.powi(2) / BORN,
             photons: 1.0 / counted,
             converters: converter(process.dac_bits) + converter(process.adc_bits),
+            calibration: left,
         }
     }
 
+    /// A budget of the terms of [`Budget::terms`] in order.
+    pub(crate) fn of(terms: [f64; 9]) -> Budget {
+        let [levels, energy, jitter, registration, gain, born, photons, converters, calibration] = terms;
+        Budget { levels, energy, jitter, registration, gain, born, photons, converters, calibration }
+    }
+
     /// Terms by name.
-    pub fn terms(&self) -> [(&'static str, f64); 8] {
+    pub fn terms(&self) -> [(&'static str, f64); 9] {
         [
             ("levels", self.levels),
             ("energy noise", self.energy),
@@ -163,6 +181,7 @@ impl Budget {
             ("multiple scattering", self.born),
             ("photons", self.photons),
             ("converters", self.converters),
+            ("what calibration shows", self.calibration),
         ]
     }
 
@@ -400,6 +419,32 @@ mod tests {
             mean(&|l| with(&|v| 1.0 + process.layer_gain_rms * l[v / (nx * ny)], &|_| 0.0)),
             budget.gain,
         );
+
+        // A calibration's gain that is least at half the depth, an estimate from above; and levels off their steps.
+        let table = |depth_um: f64, gain: f64| crate::calibration::Depth { depth_um, energy: 1.0, gain };
+        let length = t.g.size_um().z;
+        let top = process.clearance_um;
+        let depth = vec![table(top, 1.0), table(top + 0.5 * length, 0.9), table(top + length, 1.0)];
+        let measured = crate::calibration::Calibration { depth, ..Default::default() };
+        let sagging = Process { calibration: measured, ..process.clone() };
+        let fall = |v: usize| (((v / (nx * ny)) as f64 + 0.5) / nz as f64 * 2.0 - 1.0).abs();
+        let fault = with(&|v| 0.9 + 0.1 * fall(v), &|_| 0.0);
+        let predicted = Budget::new(&sagging, &t.g, t.w.n, &spread).calibration;
+        println!(
+            "gain by depth: simulated {:.2} dB, predicted {:.2} dB",
+            Budget::db(fault),
+            Budget::db(predicted)
+        );
+        assert!(fault < predicted && predicted < 10.0 * fault, "{fault} {predicted}");
+        let off = [0.0, 0.05, -0.05, 0.08, -0.08, 0.05, -0.05, 0.0];
+        let unit = 2.0 * process.bias_dn() / 7.0;
+        let mut dn: Vec<f64> = off.iter().enumerate().map(|(l, d)| (l as f64 + d) * unit).collect();
+        dn.push(process.bias_dn());
+        let measured = crate::calibration::Calibration { dn, ..Default::default() };
+        let uneven = Process { calibration: measured, ..process.clone() };
+        let level = |v: usize| f64::from(t.d.levels[v]).max(1.0);
+        let fault = with(&|v| 1.0 + off[usize::from(t.d.levels[v])] / level(v), &|_| 0.0);
+        agree("uneven levels", fault, Budget::new(&uneven, &t.g, t.w.n, &spread).calibration);
 
         // A deviation as large as its tolerance costs about 1 dB, here of a total of 40 dB.
         let total = 1e-4;

@@ -68,4 +68,12 @@ pfmc_ir::codes! {
      its layers from the deepest, the index, and nothing between. This file has a record elsewhere, or \
      bytes that belong to none. A writer would expose glass in another order, or something that was \
      not verified."
+    E0621 "calibration cannot be used"
+    "A table of `[calibration]`, given with --calibration, has an unknown key, lists of different lengths, a value out of \
+     range, levels that are not equal steps (the design needs them so), or depths that do not reach all layers. The \
+     message names the key. The form of the file is in docs/formats.md."
+    E0622 "measured transfer matrix cannot be used"
+    "A matrix given to `pfmc calibrate` has another shape than its tile's output ports and inputs, belongs to no tile, is \
+     not finite, is so unlike the tile's that no gains of ports explain it, or was measured with light too far from the \
+     process's wavelength or direction. Or calibration.json beside a schedule is damaged or belongs to another."
 }

@@ -15,6 +15,7 @@
 use nalgebra::Vector3;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 
+use crate::calibration::Line;
 use crate::codes::{E0602, E0603, E0604, E0605, E0606};
 use crate::process::{FormFactor, Process};
 
@@ -60,6 +61,8 @@ pub struct Geometry {
     pub voxel_um: [f64; 3],
     /// Shape of a voxel.
     pub form_factor: FormFactor,
+    /// What voxels add to others of their line.
+    pub line: Line,
     /// Centre of the output ports in units of `Dx`; inputs are centred at its negative.
     pub carrier: usize,
     /// Wave number in written glass, radians a micrometre.
@@ -106,6 +109,7 @@ impl Geometry {
             voxels: [nx, ny, nz],
             voxel_um: process.voxel_um,
             form_factor: process.form_factor,
+            line: process.calibration.line,
             carrier,
             wave_number,
         };
@@ -224,9 +228,10 @@ impl Geometry {
         2.0 * size.z * kx / self.wave_number / size.x
     }
 
-    /// The voxel's form factor `s(K)`.
+    /// The voxel's form factor `s(K)`, times `|H(Kx)|` of what it adds to others.
     pub fn form_factor(&self, grating: &Vector3<f64>) -> f64 {
         form_factor(self.form_factor, self.voxel_um, [grating.x, grating.y, grating.z])
+            * self.line.amplitude(self.voxel_um[0], grating.x)
     }
 
     /// Largest walk-off `L tan(theta)` along x and y of the given side's ports, micrometres.

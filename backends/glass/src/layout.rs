@@ -3,7 +3,7 @@
 //! Tiles of equal depth go side by side in shelves of a zone, with gaps that let each be lit alone;
 //! the zone's rectangle, margins included, is written completely, so that the mean index is the
 //! same wherever light of a port passes. A zone is bounded in write time, and zones keep a moat
-//! between them.
+//! between them. Each plate has a coupon at its lower corner, and each zone marks in its moat ([`crate::marks`]).
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,9 @@ use pfmc_ir::origin::Origin;
 
 use crate::codes::E0607;
 use crate::geometry::Geometry;
-use crate::process::Process;
+use crate::marks::{self, Coupon};
+use crate::process::{Process, Raster};
+use crate::time::{self, Seconds, Shelf};
 
 /// A tile to place.
 pub struct Item<'a> {
@@ -37,19 +39,25 @@ pub struct Zone {
     pub layers: usize,
     /// Tile id and lower corner on the plate, by id.
     pub tiles: Vec<(u32, [i64; 2])>,
-    /// Voxels of the whole rectangle.
+    /// Tiles whose lines are written together, in order: a shelf by y, its tiles by x; or each tile by itself.
+    pub groups: Vec<Vec<u32>>,
+    /// Centres of the marks.
+    pub marks_nm: [[i64; 2]; marks::MARKS],
+    /// Voxels of the whole rectangle and the marks.
     pub voxels: u64,
-    /// Write time, seconds.
-    pub write_s: f64,
+    /// Write time.
+    pub time: Seconds,
 }
 
 /// All zones, in the order they are written.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
     /// Zones.
     pub zones: Vec<Zone>,
     /// Number of plates.
     pub plates: u32,
+    /// What each plate has at its lower corner.
+    pub coupon: Coupon,
 }
 
 /// A zone being filled; coordinates relative to its corner, in raster steps.
@@ -62,6 +70,8 @@ struct Open {
     extent: [i64; 2],
     width: i64,
     tiles: Vec<(u32, [i64; 2])>,
+    /// Shelves: first row, and number and rows of each tile.
+    shelves: Vec<(i64, Vec<(u32, i64)>)>,
 }
 
 /// Room that tiles of a depth need around them, in raster steps: what the widest walk-off among them
@@ -86,12 +96,48 @@ impl Room {
 impl Open {
     fn new(process: &Process, g: &Geometry, room: Room) -> Open {
         let margin = room.margin;
-        let volume = process.zone_limit_s * process.rate_hz / g.voxels[2] as f64;
-        // Twice as wide as high: longer lines lose less time at their ends.
+        let rate = time::voxels_a_second(process) / f64::from(process.passes());
+        let volume = process.zone_limit_s * rate / g.voxels[2] as f64;
+        // Twice as wide as high, and lines that take ten times as long as their ends.
         let side = (2.0 * volume * process.voxel_um[1] / process.voxel_um[0]).sqrt();
+        let long = 10.0 * time::ends_s(process) * time::voxels_a_second(process);
+        let side = if process.raster == Raster::PlateLine { side.max(long.min(volume)) } else { side };
         let usable = (process.plate_mm[0] - 2.0 * process.edge_mm) * 1e3 / process.voxel_um[0];
         let width = side.min(usable).floor() as i64 - margin[0];
-        Open { layers: g.voxels[2], room, cursor: margin, shelf: 0, extent: [0; 2], width, tiles: Vec::new() }
+        Open {
+            layers: g.voxels[2],
+            room,
+            cursor: margin,
+            shelf: 0,
+            extent: [0; 2],
+            width,
+            tiles: Vec::new(),
+            shelves: Vec::new(),
+        }
+    }
+
+    /// Write time, with a tile of some rows more if one is given.
+    fn time(&self, process: &Process, more: Option<&Geometry>) -> Seconds {
+        let mut extent = self.extent;
+        let mut shelves: Vec<(i64, Vec<f64>)> =
+            self.shelves.iter().map(|(y, tiles)| (*y, tiles.iter().map(|t| t.1 as f64).collect())).collect();
+        if let Some(g) = more {
+            let (at, with, wraps) = self.fit(g);
+            extent = with;
+            match shelves.last_mut() {
+                Some(last) if !wraps => last.1.push(g.voxels[1] as f64),
+                _ => shelves.push((at[1], vec![g.voxels[1] as f64])),
+            }
+        }
+        // Margins belong to the shelves beside them.
+        let ends: Vec<i64> = shelves.iter().skip(1).map(|s| s.0).chain([extent[1]]).collect();
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let shelves: Vec<Shelf> = shelves
+            .into_iter()
+            .zip(starts.zip(&ends))
+            .map(|((_, heights), (from, to))| Shelf { heights, rows: (to - from) as f64 })
+            .collect();
+        time::zone(process, extent[0] as f64, &shelves, self.layers, marks::MARKS)
     }
 
     /// Where a tile would go, and the extent of the zone with it, margins included.
@@ -114,6 +160,10 @@ impl Open {
         self.shelf = self.shelf.max(g.voxels[1] as i64);
         self.extent = extent;
         self.tiles.push((id, at));
+        match self.shelves.last_mut() {
+            Some(last) if !wraps => last.1.push((id, g.voxels[1] as i64)),
+            _ => self.shelves.push((at[1], vec![(id, g.voxels[1] as i64)])),
+        }
     }
 }
 
@@ -122,12 +172,11 @@ fn steps(um: [f64; 2], process: &Process) -> [i64; 2] {
     [0, 1].map(|a| (um[a] / process.voxel_um[a]).ceil() as i64)
 }
 
-/// Voxels and write time of a zone of the given extent in raster steps.
-fn cost(process: &Process, extent: [i64; 2], layers: usize) -> (u64, f64) {
-    let voxels = (extent[0] as u64).saturating_mul(extent[1] as u64).saturating_mul(layers as u64);
-    let lines = extent[1] as f64 * layers as f64;
-    let lost = lines * process.line_turnaround_ms + layers as f64 * process.layer_settle_ms;
-    (voxels, voxels as f64 / process.rate_hz + lost * 1e-3)
+/// Voxels of a zone of the given extent in raster steps, and of its marks.
+fn voxels(process: &Process, extent: [i64; 2], layers: usize) -> u64 {
+    let mark = [0, 1].map(|a| (process.mark_um / process.voxel_um[a]).ceil() as u64);
+    let all = (extent[0] as u64).saturating_mul(extent[1] as u64).saturating_mul(layers as u64);
+    all.saturating_add(marks::MARKS as u64 * mark[0] * mark[1])
 }
 
 /// Places all tiles.
@@ -138,7 +187,11 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
     let mut diags = Diagnostics::new();
     let pitch = process.voxel_um.map(|um| (um * 1e3).round() as i64);
     let edge = (process.edge_mm * 1e6).round() as i64;
-    let usable = [0, 1].map(|a| (process.plate_mm[a] * 1e6).round() as i64 - 2 * edge);
+    let coupon = Coupon::new(process)?;
+    // Zones lie above the coupon.
+    let low = coupon.height_nm(process);
+    let mut usable = [0, 1].map(|a| (process.plate_mm[a] * 1e6).round() as i64 - 2 * edge);
+    usable[1] -= low;
     let mut order: Vec<&Item> = items.iter().collect();
     order.sort_by_key(|i| {
         let [nx, ny, nz] = i.geometry.voxels;
@@ -170,10 +223,23 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
             );
             continue;
         }
+        if let Err(e) = process.calibration.reaches(process.clearance_um, bottom) {
+            diags.extend(Diagnostics(e.0.into_iter().map(|d| d.at(item.origin)).collect()));
+            continue;
+        }
+        let field = g.size_um().x + 2.0 * room.margin[0] as f64 * process.voxel_um[0];
+        if process.raster == Raster::Field && field > process.field_um {
+            let message = format!(
+                "tile {} with what is around it is {field:.0} um wide, a scanner's field {} um",
+                item.id, process.field_um
+            );
+            diags.push(Diagnostic::error(&E0607, message).at(item.origin));
+            continue;
+        }
         let full = open.as_ref().is_some_and(|o| {
             let extent = o.fit(g).1;
             o.layers != g.voxels[2]
-                || cost(process, extent, o.layers).1 > process.zone_limit_s
+                || o.time(process, Some(g)).total() > process.zone_limit_s
                 || (0..2).any(|a| extent[a].saturating_mul(pitch[a]) > usable[a])
         });
         if full {
@@ -187,7 +253,7 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
     }
 
     let moat = (process.zone_moat_um * 1e3).ceil() as i64;
-    let mut layout = Layout::default();
+    let mut layout = Layout { zones: Vec::new(), plates: 0, coupon };
     let (mut cursor, mut shelf, mut plate) = ([0i64; 2], 0i64, 0u32);
     for zone in closed {
         let size = [0, 1].map(|a| zone.extent[a] * pitch[a]);
@@ -199,19 +265,26 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
             plate += 1;
             (cursor, shelf) = ([0; 2], 0);
         }
-        let corner = [0, 1].map(|a| edge + cursor[a]);
+        let corner = [edge + cursor[0], edge + low + cursor[1]];
         let mut tiles: Vec<(u32, [i64; 2])> =
             zone.tiles.iter().map(|&(id, at)| (id, [0, 1].map(|a| corner[a] + at[a] * pitch[a]))).collect();
         tiles.sort_unstable();
-        let (voxels, write_s) = cost(process, zone.extent, zone.layers);
+        let mut groups: Vec<Vec<u32>> =
+            zone.shelves.iter().map(|s| s.1.iter().map(|t| t.0).collect()).collect();
+        if process.raster == Raster::Field {
+            groups = tiles.iter().map(|t| vec![t.0]).collect();
+        }
+        let rect = [corner[0], corner[1], corner[0] + size[0], corner[1] + size[1]];
         layout.zones.push(Zone {
             plate,
             corner_nm: corner,
             size_nm: size,
             layers: zone.layers,
             tiles,
-            voxels,
-            write_s,
+            groups,
+            marks_nm: marks::places(rect, (process.mark_offset_um * 1e3).round() as i64),
+            voxels: voxels(process, zone.extent, zone.layers),
+            time: zone.time(process, None),
         });
         cursor[0] += size[0] + moat;
         shelf = shelf.max(size[1]);

@@ -7,18 +7,20 @@
 //! by homodyne, one quadrature or both, so weights are signed.
 //!
 //! - [`process`]: the process file.
+//! - [`calibration`]: what was measured of a writer; [`calibrate`]: what measured transfer matrices say of the light.
 //! - [`presets`]: changes of it from the command line.
 //! - [`geometry`]: ports, grating vectors and the assertions on them.
 //! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
 //! - [`design`]: levels: rounding, error diffusion, flips.
 //! - [`budget`]: what each imperfection of writing and reading adds to the error.
-//! - [`layout`]: tiles in zones, zones on plates.
+//! - [`layout`], [`marks`]: tiles in zones, zones on plates, marks and coupons.
+//! - [`time`]: how long writing takes.
 //! - [`schedule`]: the file format.
 //! - [`writer`], [`reader`], [`recompute`]: emission, read-back, the reader's own forward model.
 //!
 //! # What it does not do
 //! Linear layers only: biases, norms, softmax and attention products stay with the host program.
-//! Absorption, voxel blur and interference between voxels are not modelled until a calibration says
+//! Absorption is not modelled, voxel blur and heat from the voxels before only as a calibration says
 //! what they are. Scattering is single (Born); the process's index change is chosen so that the
 //! levels, not this approximation, set the error. Nothing here has been written in glass yet.
 //!
@@ -35,17 +37,23 @@ use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::Scheme;
 use pfmc_ir::verify::Verified;
 
+mod beside;
 pub mod born;
 pub mod budget;
+pub mod calibrate;
+pub mod calibration;
 pub mod codes;
 pub mod design;
 pub mod geometry;
 pub mod layout;
+pub mod marks;
 pub mod presets;
 pub mod process;
 pub mod reader;
 pub mod recompute;
 pub mod schedule;
+mod spool;
+pub mod time;
 pub mod writer;
 
 use process::Process;
@@ -64,10 +72,7 @@ impl Backend for Glass {
     }
 
     fn processes(&self) -> Vec<ProcessText> {
-        vec![ProcessText {
-            name: "borosilicate-phase".to_owned(),
-            toml: include_str!("../process/borosilicate-phase.toml").to_owned(),
-        }]
+        presets::processes()
     }
 
     fn adapt(&self, process: ProcessText, wishes: &Wishes) -> Result<ProcessText, String> {
@@ -122,6 +127,7 @@ impl Target for GlassTarget {
         dir: &Path,
         progress: &dyn Progress,
     ) -> Result<Box<dyn ReadBack + 'a>, Diagnostics> {
-        Ok(Box::new(reader::Schedule::open(&self.process, program, dir, progress)?))
+        let schedule = reader::Schedule::open(&self.process, program, dir, progress)?;
+        Ok(Box::new(schedule.with_calibration(dir)?))
     }
 }

@@ -26,6 +26,40 @@ pub const PRESETS: [Preset; 2] = [
     },
 ];
 
+/// The built-in process: borosilicate glass and a fast writer.
+const BUILT_IN: &str = include_str!("../process/borosilicate-phase.toml");
+
+/// Other writers, as what differs from the built-in process.
+const WRITERS: [(&str, &str); 2] = [
+    ("borosilicate-stage-100mm-s", include_str!("../process/writers/stage-100mm-s.toml")),
+    ("borosilicate-scanner-200khz", include_str!("../process/writers/scanner-200khz.toml")),
+];
+
+/// The built-in processes.
+pub fn processes() -> Vec<ProcessText> {
+    let mut all = vec![ProcessText { name: "borosilicate-phase".to_owned(), toml: BUILT_IN.to_owned() }];
+    all.extend(WRITERS.iter().map(|&(name, changes)| ProcessText {
+        name: name.to_owned(),
+        toml: with_changes(BUILT_IN, changes),
+    }));
+    all
+}
+
+/// A process text with the values of another's keys; a key it has not is added, so that reading it refuses the name.
+fn with_changes(text: &str, changes: &str) -> String {
+    let (mut out, mut table) = (text.to_owned(), String::new());
+    for line in changes.lines().map(str::trim).filter(|l| !l.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
+            table = name.trim().to_owned();
+        } else if let Some((key, value)) = line.split_once('=') {
+            let value = value.split('#').next().unwrap_or_default().trim();
+            out =
+                set(&out, &table, key.trim(), value).unwrap_or_else(|| format!("{out}\n[{table}]\n{line}\n"));
+        }
+    }
+    out
+}
+
 /// The process with what is wished for.
 ///
 /// # Errors
@@ -40,6 +74,18 @@ pub fn adapt(mut process: ProcessText, wishes: &Wishes) -> Result<ProcessText, S
             process.toml = set(&process.toml, "design", key, value)
                 .ok_or_else(|| format!("process {} has no key design.{key} to set", process.name))?;
         }
+    }
+    if let Some(measured) = &wishes.calibration {
+        let table = |t: &str| {
+            t.parse::<toml::Table>().map_err(|e| format!("--calibration: {}", e.to_string().trim_end()))
+        };
+        if let Some(other) = table(measured)?.keys().find(|k| *k != "calibration") {
+            return Err(format!("--calibration: a table {other:?}; all are named [calibration.…]"));
+        }
+        if table(&process.toml)?.contains_key("calibration") {
+            return Err(format!("process {} has a calibration already", process.name));
+        }
+        process.toml = format!("{}\n{measured}", process.toml);
     }
     Ok(process)
 }
@@ -73,12 +119,38 @@ mod tests {
     use crate::process::Process;
 
     #[test]
+    fn every_writer_is_a_valid_process_of_the_same_glass() {
+        let all = processes();
+        let base = Process::parse("t", &all[0].toml).unwrap();
+        for p in &all[1..] {
+            let p = Process::parse(&p.name, &p.toml).unwrap_or_else(|e| panic!("{e}"));
+            assert!(p.rate_hz < base.rate_hz && p.voxel_um == base.voxel_um && p.levels == base.levels);
+        }
+        let unknown = with_changes(BUILT_IN, "[write]\nrate_khz = 3");
+        assert!(Process::parse("t", &unknown).is_err());
+    }
+
+    #[test]
+    fn a_calibration_is_kept_behind_the_process() {
+        let process = processes().remove(0);
+        let give = |text: &str, to: &ProcessText| {
+            adapt(to.clone(), &Wishes { calibration: Some(text.into()), ..Wishes::default() })
+        };
+        let text = "[calibration.focus]\ndepth_ratio = 1.5\n";
+        let with = give(text, &process).unwrap();
+        assert_eq!(Process::parse("t", &with.toml).unwrap().depth_ratio(), 1.5);
+        assert!(give(text, &with).unwrap_err().contains("already"));
+        assert!(give("[write]\nrate_hz = 1", &process).unwrap_err().contains("write"));
+        assert!(give("[calibration", &process).is_err());
+    }
+
+    #[test]
     fn presets_set_their_keys_and_nothing_else() {
         let toml = include_str!("../process/borosilicate-phase.toml").to_owned();
         let process = ProcessText { name: "t".into(), toml };
         let built_in = Process::parse("t", &process.toml).unwrap();
         let preset = |name: &str| {
-            let wishes = Wishes { preset: Some(name.into()) };
+            let wishes = Wishes { preset: Some(name.into()), ..Wishes::default() };
             adapt(process.clone(), &wishes).map(|p| Process::parse("t", &p.toml).unwrap())
         };
         assert_eq!(preset("best").unwrap(), built_in);

@@ -3,9 +3,10 @@
 //! Every key is required, every value is checked, and all problems are reported together. See
 //! `process/borosilicate-phase.toml` for the meaning of each key.
 
-use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::diag::{Code, Diagnostic, Diagnostics};
 
-use crate::codes::E0601;
+use crate::calibration::Calibration;
+use crate::codes::{E0601, E0621};
 
 /// Shape of one written voxel, which multiplies the transfer matrix by `s(K)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +46,61 @@ impl Quadrature {
         match self {
             Quadrature::Single => 1,
             Quadrature::Dual => 2,
+        }
+    }
+}
+
+/// Order in which the lines of a layer of a zone are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Raster {
+    /// By y, then x across all tiles of the zone: few long lines, for stages.
+    PlateLine,
+    /// Tile by tile, lines of a tile after each other: for scanners, whose field holds one tile.
+    Field,
+}
+
+impl Raster {
+    /// Name in process files and schedules.
+    pub fn name(self) -> &'static str {
+        match self {
+            Raster::PlateLine => "plate_line",
+            Raster::Field => "field",
+        }
+    }
+
+    /// Order of the levels in a schedule.
+    pub fn order(self) -> &'static str {
+        match self {
+            Raster::PlateLine => "zone, layer descending, y, x",
+            Raster::Field => "zone, layer descending, tile, y, x",
+        }
+    }
+}
+
+/// What gives a voxel its level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modulation {
+    /// Each pulse has an energy of its own.
+    Voxel,
+    /// The energy stands and a shutter picks voxels: one pass of a line for each level.
+    Pass,
+}
+
+/// How stage travel follows from depth in glass, behind a dry objective.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Focus {
+    /// By the rays near the axis: depth / travel is n.
+    Paraxial,
+    /// By the rays at the edge of the aperture: `sqrt(n^2 - NA^2) / sqrt(1 - NA^2)`.
+    Marginal,
+}
+
+impl Focus {
+    /// Name in process files and schedules.
+    pub fn name(self) -> &'static str {
+        match self {
+            Focus::Paraxial => "paraxial",
+            Focus::Marginal => "marginal",
         }
     }
 }
@@ -104,10 +160,40 @@ pub struct Process {
     pub gap_min_um: f64,
     /// Voxels a second.
     pub rate_hz: f64,
-    /// Time lost at each line of a zone, milliseconds.
+    /// Order of lines.
+    pub raster: Raster,
+    /// What gives a voxel its level.
+    pub modulation: Modulation,
+    /// Every so many-th voxel of a line is written in one pass of it, so that neighbours cool between.
+    pub interleave: u32,
+    /// Fastest travel along a line, millimetres a second.
+    pub speed_max_mm_s: f64,
+    /// Acceleration before and after a line, metres a second squared; nothing is written meanwhile.
+    pub acceleration_m_s2: f64,
+    /// Time lost at each pass of a line beside its ramps, milliseconds.
     pub line_turnaround_ms: f64,
     /// Time lost at each layer of a zone, milliseconds.
     pub layer_settle_ms: f64,
+    /// Widest tile with its gap that a scanner's field holds; of [`Raster::Field`].
+    pub field_um: f64,
+    /// Time from field to field, milliseconds; of [`Raster::Field`].
+    pub field_step_ms: f64,
+    /// Distance of a mark's centre from the sides of its zone.
+    pub mark_offset_um: f64,
+    /// Side of a mark, a square.
+    pub mark_um: f64,
+    /// Time to find one mark again, milliseconds.
+    pub mark_read_ms: f64,
+    /// Side of a patch of the coupon, a square.
+    pub patch_um: f64,
+    /// Gap between patches.
+    pub patch_gap_um: f64,
+    /// Layers of a patch.
+    pub patch_layers: usize,
+    /// Numerical aperture of the writing objective, dry.
+    pub numerical_aperture: f64,
+    /// How stage travel follows from depth.
+    pub focus: Focus,
     /// Longest write time of a zone, seconds.
     pub zone_limit_s: f64,
     /// Distance between zones.
@@ -132,6 +218,8 @@ pub struct Process {
     pub adc_bits: u32,
     /// Relative expansion of the glass a kelvin.
     pub expansion_per_k: f64,
+    /// What was measured of the writer; its levels and form factor are in place of the process's already.
+    pub calibration: Calibration,
 }
 
 impl Process {
@@ -159,6 +247,26 @@ impl Process {
         self.levels
     }
 
+    /// Depth in glass a micrometre of stage travel.
+    pub fn depth_ratio(&self) -> f64 {
+        if let Some(measured) = self.calibration.depth_ratio {
+            return measured;
+        }
+        let (n, na) = (self.index, self.numerical_aperture);
+        match self.focus {
+            Focus::Paraxial => n,
+            Focus::Marginal => ((n * n - na * na) / (1.0 - na * na)).sqrt(),
+        }
+    }
+
+    /// Passes of a line that crosses tiles: one, or one for each level that changes the index, the fill's included.
+    pub fn passes(&self) -> u32 {
+        match self.modulation {
+            Modulation::Voxel => 1,
+            Modulation::Pass => u32::from(self.levels),
+        }
+    }
+
     /// Wave number in written glass, radians a micrometre: `2 pi (n + b) / lambda`.
     pub fn wave_number(&self) -> f64 {
         std::f64::consts::TAU * (self.index + self.bias_dn()) / self.wavelength_um
@@ -170,7 +278,7 @@ impl Process {
     /// Every problem of the text: syntax, missing and unknown keys, values out of range,
     /// contradictions.
     pub fn parse(name: &str, text: &str) -> Result<Process, Diagnostics> {
-        let root: toml::Table = match text.parse() {
+        let mut root: toml::Table = match text.parse() {
             Ok(t) => t,
             Err(e) => {
                 let message = e.to_string();
@@ -179,27 +287,19 @@ impl Process {
                 );
             }
         };
-        let mut f = Fields { name, root, diags: Diagnostics::new() };
+        let measured = root.remove("calibration");
+        let mut f = Fields { name, prefix: "", code: &E0601, root, diags: Diagnostics::new() };
         let big = 1e9;
-        let form = f.text("voxel", "form_factor");
-        let quadrature = match f.text("optics", "quadrature").as_deref() {
-            Some("dual") => Quadrature::Dual,
-            Some("single") | None => Quadrature::Single,
-            Some(other) => {
-                f.problem("optics.quadrature", &format!("is {other:?}, not \"single\" or \"dual\""));
-                Quadrature::Single
-            }
-        };
+        let gaussian = f.choice("voxel", "form_factor", &[("box", false), ("gaussian", true)]);
+        let quadrature =
+            f.choice("optics", "quadrature", &[Quadrature::Single, Quadrature::Dual].map(|q| (q.name(), q)));
+        let raster = f.choice("write", "raster", &[Raster::PlateLine, Raster::Field].map(|r| (r.name(), r)));
+        let modulation =
+            f.choice("write", "modulation", &[("voxel", Modulation::Voxel), ("pass", Modulation::Pass)]);
+        let focus = f.choice("focus", "depth", &[Focus::Paraxial, Focus::Marginal].map(|r| (r.name(), r)));
         let fwhm = ["fwhm_x_um", "fwhm_y_um", "fwhm_z_um"].map(|k| f.number("voxel", k, 1e-3, 100.0));
-        let form_factor = match form.as_deref() {
-            Some("gaussian") => FormFactor::Gaussian(fwhm),
-            Some("box") | None => FormFactor::Box,
-            Some(other) => {
-                f.problem("voxel.form_factor", &format!("is {other:?}, not \"box\" or \"gaussian\""));
-                FormFactor::Box
-            }
-        };
-        let p = Process {
+        let form_factor = if gaussian { FormFactor::Gaussian(fwhm) } else { FormFactor::Box };
+        let mut p = Process {
             name: name.to_owned(),
             wavelength_um: f.number("optics", "wavelength_um", 0.1, 20.0),
             index: f.number("optics", "index", 1.0, 4.0),
@@ -226,8 +326,23 @@ impl Process {
             clearance_um: f.number("plate", "clearance_um", 0.0, 1e6),
             gap_min_um: f.number("plate", "gap_min_um", 0.0, 1e5),
             rate_hz: f.number("write", "rate_hz", 1e-3, 1e15),
+            raster,
+            modulation,
+            interleave: f.count("write", "interleave", 1, 1000) as u32,
+            speed_max_mm_s: f.number("write", "speed_max_mm_s", 1e-6, big),
+            acceleration_m_s2: f.number("write", "acceleration_m_s2", 1e-6, 1e12),
             line_turnaround_ms: f.number("write", "line_turnaround_ms", 0.0, big),
             layer_settle_ms: f.number("write", "layer_settle_ms", 0.0, big),
+            field_um: f.number("write", "field_um", 1.0, 1e6),
+            field_step_ms: f.number("write", "field_step_ms", 0.0, big),
+            mark_offset_um: f.number("marks", "offset_um", 0.0, 1e5),
+            mark_um: f.number("marks", "size_um", 0.1, 1e4),
+            mark_read_ms: f.number("marks", "read_ms", 0.0, big),
+            patch_um: f.number("coupon", "patch_um", 1.0, 1e4),
+            patch_gap_um: f.number("coupon", "gap_um", 0.0, 1e4),
+            patch_layers: f.count("coupon", "layers", 1, 1000),
+            numerical_aperture: f.number("focus", "numerical_aperture", 1e-3, 0.99),
+            focus,
             zone_limit_s: f.number("write", "zone_limit_s", 1e-6, big),
             zone_moat_um: f.number("write", "zone_moat_um", 0.0, 1e6),
             energy_rms: f.number("noise", "energy_rms", 0.0, 10.0),
@@ -240,12 +355,28 @@ impl Process {
             dac_bits: f.count("light", "dac_bits", 1, 32) as u32,
             adc_bits: f.count("light", "adc_bits", 1, 32) as u32,
             expansion_per_k: f.number("light", "expansion_per_k", 1e-9, 1.0),
+            calibration: Calibration::default(),
         };
         let dn_max = f.number("levels", "dn_max", 1e-8, 1.0);
         f.unknown();
         if f.diags.has_errors() {
             return Err(f.diags);
         }
+        let root = match measured {
+            None => toml::Table::new(),
+            Some(toml::Value::Table(t)) => t,
+            Some(_) => {
+                f.problem("calibration", "is not a table");
+                return Err(f.diags);
+            }
+        };
+        let mut m = Fields { name, prefix: "calibration.", code: &E0621, root, diags: Diagnostics::new() };
+        let calibration = Calibration::read(&mut m);
+        m.unknown();
+        if !m.diags.has_errors() {
+            calibration.apply(&mut p, &mut m);
+        }
+        f.diags.extend(m.diags);
         let largest = 2.0 * p.bias_dn();
         if largest > dn_max {
             f.problem(
@@ -266,6 +397,18 @@ impl Process {
                 f.problem(&format!("voxel.{key}"), &format!("is {um}, not a whole number of nanometres"));
             }
         }
+        let room = 0.5 * p.mark_um + p.voxel_um[0].max(p.voxel_um[1]);
+        let most = (p.edge_mm * 1e3).min(0.5 * p.zone_moat_um) - 0.5 * p.mark_um;
+        if p.mark_offset_um < room || p.mark_offset_um > most {
+            let um = p.mark_offset_um;
+            f.problem(
+                "marks.offset_um",
+                &format!("is {um}; between a zone and half of its moat, and the plate's edge, {room} to {most} are left"),
+            );
+        }
+        if p.numerical_aperture >= p.index {
+            f.problem("focus.numerical_aperture", "is not below the index of the glass");
+        }
         if p.snr_target_db < p.snr_min_db {
             f.problem("design.snr_target_db", "is below snr_min_db");
         }
@@ -274,15 +417,48 @@ impl Process {
 }
 
 /// Takes keys out of the document and collects what is wrong with them.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     name: &'a str,
+    /// Before names of tables in messages.
+    prefix: &'static str,
+    code: &'static Code,
     root: toml::Table,
     diags: Diagnostics,
 }
 
 impl Fields<'_> {
-    fn problem(&mut self, key: &str, what: &str) {
-        self.diags.push(Diagnostic::error(&E0601, format!("process {}: {key} {what}", self.name)));
+    /// Reports what is wrong with a key.
+    pub(crate) fn problem(&mut self, key: &str, what: &str) {
+        let message = format!("process {}: {}{key} {what}", self.name, self.prefix);
+        self.diags.push(Diagnostic::error(self.code, message));
+    }
+
+    /// Whether there is such a table.
+    pub(crate) fn has(&self, table: &str) -> bool {
+        self.root.contains_key(table)
+    }
+
+    /// A list of numbers, each within a range; empty where it is none.
+    pub(crate) fn numbers(&mut self, table: &str, key: &str, low: f64, high: f64) -> Vec<f64> {
+        let list = match self.take(table, key) {
+            None => return Vec::new(),
+            Some(toml::Value::Array(list)) => list,
+            Some(other) => {
+                self.problem(&format!("{table}.{key}"), &format!("is a {}, not a list", other.type_str()));
+                return Vec::new();
+            }
+        };
+        let numbers = list.iter().map(|v| v.as_float().or_else(|| v.as_integer().map(|i| i as f64)));
+        match numbers.collect::<Option<Vec<f64>>>() {
+            Some(numbers) if numbers.iter().all(|n| (low..=high).contains(n)) => numbers,
+            _ => {
+                self.problem(
+                    &format!("{table}.{key}"),
+                    &format!("is not a list of numbers within {low} to {high}"),
+                );
+                Vec::new()
+            }
+        }
     }
 
     fn take(&mut self, table: &str, key: &str) -> Option<toml::Value> {
@@ -293,7 +469,8 @@ impl Fields<'_> {
         v
     }
 
-    fn number(&mut self, table: &str, key: &str, low: f64, high: f64) -> f64 {
+    /// A number within a range.
+    pub(crate) fn number(&mut self, table: &str, key: &str, low: f64, high: f64) -> f64 {
         let value = match self.take(table, key) {
             None => return low,
             Some(toml::Value::Float(x)) => x,
@@ -339,6 +516,17 @@ impl Fields<'_> {
                 None
             }
         }
+    }
+
+    /// One of several words; the first where it is none of them.
+    pub(crate) fn choice<T: Copy>(&mut self, table: &str, key: &str, words: &[(&str, T)]) -> T {
+        let word = self.text(table, key);
+        let found = word.as_deref().and_then(|w| words.iter().find(|(name, _)| *name == w));
+        if let (None, Some(word)) = (found, &word) {
+            let all: Vec<String> = words.iter().map(|(name, _)| format!("{name:?}")).collect();
+            self.problem(&format!("{table}.{key}"), &format!("is {word:?}, not {}", all.join(" or ")));
+        }
+        found.unwrap_or(&words[0]).1
     }
 
     fn unknown(&mut self) {

@@ -17,21 +17,23 @@ use pfmc_ir::verify::Verified;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use crate::beside;
+use crate::calibration::Line;
 use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619, E0620};
 use crate::geometry::{Geometry, VOXELS_MAX};
-use crate::process::{FormFactor, Process, Quadrature};
+use crate::process::{FormFactor, Process, Quadrature, Raster};
 use crate::recompute::{Transfer, Written};
 use crate::schedule::{
-    Chunk, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry, VERSION,
-    Zone, sign, sign_bytes,
+    Chunk, Coupon, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry,
+    VERSION, Zone, sign, sign_bytes, stage_z_nm,
 };
 
 /// Decibels a recomputed signal-to-noise ratio may differ from the recorded one.
 const TOLERANCE_DB: f64 = 0.1;
 
 /// A tile's record and where its layers are.
-struct Entry {
-    record: Tile,
+pub(crate) struct Entry {
+    pub(crate) record: Tile,
     layers: Vec<u64>,
 }
 
@@ -42,7 +44,10 @@ pub struct Schedule<'a> {
     written: BTreeMap<u32, (Entry, Written)>,
     bias_level: u8,
     snr_min_db: f64,
-    quadrature: Quadrature,
+    pub(crate) quadrature: Quadrature,
+    pub(crate) wavelength_um: f64,
+    /// Relative wavelength and tilt of the light of tiles, as calibrated.
+    pub(crate) light: BTreeMap<u32, [f64; 2]>,
 }
 
 /// Maps a file into memory, read-only.
@@ -151,6 +156,11 @@ struct Facts {
     quadrature: Quadrature,
     plate_nm: [i64; 3],
     gap_min_um: f64,
+    raster: Raster,
+    layers: usize,
+    blur: Vec<f64>,
+    history: Vec<f64>,
+    interleave: u32,
 }
 
 /// Checks the header against the process.
@@ -183,6 +193,38 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
     for (p, want) in h.pitch_nm.iter().zip(process.voxel_um) {
         same("pitch in um", f64::from(*p) * 1e-3, want);
     }
+    same("depth by stage travel", h.depth_ratio, process.depth_ratio());
+    same("side of a mark in nm", f64::from(h.mark_nm), (process.mark_um * 1e3).round());
+    same("level of the marks", f64::from(h.mark_level), f64::from(process.levels - 1));
+    let measured = &process.calibration;
+    for (what, file, want) in [
+        ("shares of blur", &h.blur, &measured.line.blur),
+        ("shares of history", &h.history, &measured.line.history),
+    ] {
+        same(&format!("number of {what}"), file.len() as f64, want.len() as f64);
+        file.iter().zip(want).for_each(|(f, w)| same(what, *f, *w));
+    }
+    same("interleave", f64::from(h.interleave), f64::from(process.interleave));
+    for (l, level) in h.levels.iter().enumerate() {
+        let want = measured.energy_nj.get(l).copied();
+        if level.pulse_energy_nj != want {
+            let energy = |e: Option<f64>| e.unwrap_or(f64::NAN);
+            same(&format!("pulse energy of level {l}"), energy(level.pulse_energy_nj), energy(want));
+        }
+    }
+    let factors = if measured.depth.is_empty() { 0 } else { h.stage_z_nm.len() };
+    same("number of energies by layer", h.layer_energy.len() as f64, factors as f64);
+    for (l, file) in h.layer_energy.iter().enumerate() {
+        let depth_um = process.clearance_um + (l as f64 + 0.5) * process.voxel_um[2];
+        same(&format!("energy of layer {l}"), *file, measured.at(depth_um).energy);
+    }
+    let depth_nm = (process.clearance_um * 1e3).round() as i64;
+    for (layer, z) in h.stage_z_nm.iter().enumerate() {
+        let want = stage_z_nm(depth_nm, process.voxel_um[2] * 1e3, layer, process.depth_ratio());
+        if *z != want {
+            same(&format!("stage travel to layer {layer} in nm"), *z as f64, want as f64);
+        }
+    }
     let form = match (h.gaussian_fwhm_um.as_slice(), process.form_factor) {
         ([], FormFactor::Box) => FormFactor::Box,
         (&[x, y, z], FormFactor::Gaussian(want)) => {
@@ -202,7 +244,9 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
     for (what, got, want) in [
         ("process", &h.process, process.name.as_str()),
         ("quadrature", &h.quadrature, process.quadrature.name()),
-        ("order", &h.order, "zone, layer descending, tile, y, x"),
+        ("raster", &h.raster, process.raster.name()),
+        ("order", &h.order, process.raster.order()),
+        ("convention of stage travel", &h.stage_convention, process.focus.name()),
         ("z convention", &h.z_convention, "depth in glass"),
         ("port map", &h.port_map, "port p is column p mod C of row p div C"),
     ] {
@@ -232,6 +276,11 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
         quadrature: process.quadrature,
         plate_nm,
         gap_min_um: process.gap_min_um,
+        raster: process.raster,
+        layers: h.stage_z_nm.len(),
+        blur: h.blur.clone(),
+        history: h.history.clone(),
+        interleave: h.interleave,
     })
 }
 
@@ -267,6 +316,13 @@ impl<'a> Schedule<'a> {
                     }
                     zone_records.push((at, z));
                 }
+                Err(e) => diags.extend(e),
+            }
+        }
+        let mut coupons = Vec::new();
+        for &at in &index.coupons {
+            match record::<Coupon>(&map, at, Kind::Coupon) {
+                Ok(c) => coupons.push(c),
                 Err(e) => diags.extend(e),
             }
         }
@@ -330,9 +386,13 @@ impl<'a> Schedule<'a> {
             for zone in zones.values() {
                 diags.extend(zone_content(zone, &written, &facts));
             }
+            let zones: Vec<&Zone> = zone_records.iter().map(|z| &z.1).collect();
+            diags.extend(beside::check(&header, &zones, &coupons, process));
         }
         diags.check()?;
-        order(&map, index.header, &zone_records, &written, &records)?;
+        let coupons: Vec<(u64, u32)> =
+            index.coupons.iter().zip(&coupons).map(|(at, c)| (*at, c.plate)).collect();
+        order(&map, index.header, &zone_records, &coupons, facts.raster, &written, &records)?;
         Ok(Schedule {
             program,
             map,
@@ -340,14 +400,16 @@ impl<'a> Schedule<'a> {
             bias_level: facts.bias_level,
             snr_min_db: facts.snr_min_db,
             quadrature: facts.quadrature,
+            wavelength_um: process.wavelength_um,
+            light: BTreeMap::new(),
         })
     }
 
-    fn origin(&self, id: TileId) -> Origin {
+    pub(crate) fn origin(&self, id: TileId) -> Origin {
         self.program.tiles.get(id.index()).map(|t| t.origin.clone()).unwrap_or_default()
     }
 
-    fn entry(&self, id: TileId) -> Result<&(Entry, Written), Diagnostics> {
+    pub(crate) fn entry(&self, id: TileId) -> Result<&(Entry, Written), Diagnostics> {
         self.written.get(&id.0).ok_or_else(|| {
             Diagnostic::error(&E0619, format!("tile {id} is not a matrix tile held in glass"))
                 .at(&self.origin(id))
@@ -356,7 +418,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// All levels of a tile.
-    fn levels(&self, id: TileId) -> Result<Vec<u8>, Diagnostics> {
+    pub(crate) fn levels(&self, id: TileId) -> Result<Vec<u8>, Diagnostics> {
         let (entry, written) = self.entry(id)?;
         let [nx, ny, nz] = written.voxels;
         let mut levels = vec![0u8; nx * ny * nz];
@@ -396,27 +458,28 @@ impl<'a> Schedule<'a> {
             if sound { (what, place.clone()) } else { (format!("wrong checksum; {what}"), place.clone()) }
         };
         let chunk = Chunk::decode(body).map_err(|e| fail(e.to_string()))?;
-        if sound && (chunk.tile, chunk.layer, chunk.zone) != (id.0, layer as u32, entry.record.zone) {
-            return Err((
-                format!("the chunk is of tile {}, layer {}, zone {}", chunk.tile, chunk.layer, chunk.zone),
-                place,
-            ));
-        }
+        let part = chunk.parts.iter().find(|p| p.tile == id.0);
+        let here = (chunk.layer, chunk.zone) == (layer as u32, entry.record.zone);
+        let Some(part) = part.filter(|_| here || !sound) else {
+            let tiles: Vec<u32> = chunk.parts.iter().map(|p| p.tile).collect();
+            let (layer, zone) = (chunk.layer, chunk.zone);
+            return Err(fail(format!("the chunk is of tiles {tiles:?}, layer {layer}, zone {zone}")));
+        };
         let bytes_a_line = nx.div_ceil(2);
         let lines = out.len() / nx;
-        let packed = zstd::bulk::decompress(&chunk.levels, lines * bytes_a_line)
+        let packed = zstd::bulk::decompress(&part.levels, lines * bytes_a_line)
             .map_err(|e| fail(format!("cannot unpack: {e}")))?;
-        if packed.len() != lines * bytes_a_line || chunk.line_crc32.len() != lines {
+        if packed.len() != lines * bytes_a_line || part.line_crc32.len() != lines {
             return Err(fail(format!(
                 "{} bytes and {} line checksums, expected {} and {lines}",
                 packed.len(),
-                chunk.line_crc32.len(),
+                part.line_crc32.len(),
                 lines * bytes_a_line
             )));
         }
         let wrong: Vec<String> = packed
             .chunks_exact(bytes_a_line)
-            .zip(&chunk.line_crc32)
+            .zip(&part.line_crc32)
             .enumerate()
             .filter(|(_, (line, crc))| crc32fast::hash(line) != **crc)
             .map(|(y, _)| y.to_string())
@@ -526,6 +589,7 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         voxels,
         voxel_um: facts.pitch_um,
         form_factor: facts.form,
+        line: Line::default(),
         carrier: r.carrier as usize,
         wave_number: facts.wave_number,
     };
@@ -540,6 +604,9 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         pitch_um: facts.pitch_um,
         wave_number: facts.wave_number,
         form: facts.form,
+        blur: facts.blur.clone(),
+        history: facts.history.clone(),
+        interleave: facts.interleave,
         delta: facts.delta,
     };
     placed(r, zone, &written, facts).check()?;
@@ -585,6 +652,9 @@ fn zone_content(zone: &Zone, written: &BTreeMap<u32, (Entry, Written)>, facts: &
     }
     let members: Vec<(&u32, &(Entry, Written))> =
         written.iter().filter(|(_, (e, _))| e.record.zone == zone.zone).collect();
+    if zone.layers as usize > facts.layers {
+        bad(format!("it has {} layers, the table of stage travel {}", zone.layers, facts.layers));
+    }
     if !members.iter().map(|(id, _)| **id).eq(zone.tiles.iter().copied()) {
         bad("its list of tiles is not that of the tiles that lie in it".into());
     }
@@ -622,22 +692,78 @@ fn frame_end(map: &[u8], at: u64) -> Option<u64> {
     at.checked_add(prost::length_delimiter_len(len) as u64)?.checked_add(len as u64)
 }
 
+/// The tiles of a zone whose lines are written together, in order of writing: those that share lines, by their least y and
+/// within by x; or each by itself.
+fn groups<'a>(
+    zone: &Zone,
+    raster: Raster,
+    written: &'a BTreeMap<u32, (Entry, Written)>,
+) -> Vec<Vec<(u32, &'a Entry)>> {
+    let tiles = zone.tiles.iter().filter_map(|t| Some((*t, written.get(t)?)));
+    if raster == Raster::Field {
+        return tiles.map(|(id, (e, _))| vec![(id, e)]).collect();
+    }
+    let side = |e: &Entry, a: usize| e.record.origin_nm.get(a).copied().unwrap_or_default();
+    let mut by_y: Vec<(i64, i64, u32, &Entry)> = tiles
+        .map(|(id, (e, w))| {
+            let rows = (w.voxels[1] as f64 * w.pitch_um[1] * 1e3).round() as i64;
+            (side(e, 1), side(e, 1).saturating_add(rows), id, e)
+        })
+        .collect();
+    by_y.sort_by_key(|t| (t.0, t.2));
+    let (mut groups, mut end) = (Vec::<Vec<(u32, &Entry)>>::new(), i64::MIN);
+    for (low, high, id, e) in by_y {
+        match groups.last_mut() {
+            Some(group) if low < end => group.push((id, e)),
+            _ => groups.push(vec![(id, e)]),
+        }
+        end = end.max(high);
+    }
+    for group in &mut groups {
+        group.sort_by_key(|(id, e)| (side(e, 0), *id));
+    }
+    groups
+}
+
 /// Checks that the records follow each other in the order of writing, with nothing between, before
-/// or after them: header; each zone with its tiles and its layers, deepest first; index.
+/// or after them: header; before a plate's first zone its coupon; each zone with its tiles and its layers, deepest first;
+/// index. The parts of a chunk are those of its group, in order.
 fn order(
     map: &[u8],
     header: u64,
     zones: &[(u64, Zone)],
+    coupons: &[(u64, u32)],
+    raster: Raster,
     written: &BTreeMap<u32, (Entry, Written)>,
     records: &BTreeMap<u32, u64>,
 ) -> Result<(), Diagnostics> {
+    let wrong = |what: String| Diagnostics::from(Diagnostic::error(&E0620, format!("{FILE}: {what}")));
     let mut expected = vec![header];
+    let mut coupons = coupons.iter().peekable();
     for (at, zone) in zones {
+        expected.extend(coupons.next_if(|c| c.1 == zone.plate).map(|c| c.0));
         expected.push(*at);
         expected.extend(zone.tiles.iter().filter_map(|t| records.get(t)));
-        let tiles = || zone.tiles.iter().filter_map(|t| written.get(t));
+        let groups = groups(zone, raster, written);
         for layer in (0..zone.layers as usize).rev() {
-            expected.extend(tiles().filter_map(|(e, _)| e.layers.get(layer)));
+            for group in &groups {
+                let mut places = group.iter().filter_map(|(_, e)| e.layers.get(layer));
+                let Some(&first) = places.next() else { continue };
+                if places.any(|&at| at != first) {
+                    return Err(wrong(format!(
+                        "tiles that share lines of layer {layer} lie in several chunks"
+                    )));
+                }
+                expected.push(first);
+                // A damaged chunk is reported where its levels are read.
+                if group.len() > 1
+                    && let Ok(body) = frame(map, first, Kind::Chunk)
+                    && let Ok(chunk) = Chunk::decode(body)
+                    && !chunk.parts.iter().map(|p| p.tile).eq(group.iter().map(|t| t.0))
+                {
+                    return Err(wrong(format!("parts of the chunk at byte {first} are not in order of x")));
+                }
+            }
         }
     }
     let trailer = map.len().saturating_sub(TRAILER_LEN);
@@ -660,7 +786,20 @@ fn order(
 impl TileSource for Schedule<'_> {
     fn tile(&self, id: TileId) -> Result<TileContent, Diagnostics> {
         let levels = self.levels(id)?;
-        Ok(TileContent::Real(self.transfer(id, &levels)?.0))
+        let (mut block, _) = self.transfer(id, &levels)?;
+        if let Some(off) = self.deviation(id)? {
+            let record = &self.entry(id)?.0.record;
+            let parts = self.quadrature.weights_a_grating();
+            let (n, inputs) = (block.n, block.k);
+            for (at, v) in block.values.iter_mut().enumerate() {
+                let (i, o) = (at / n, at % n);
+                let sign = f64::from(sign(&record.input_signs, i) * sign(&record.output_signs, o / parts));
+                let Some(off) = off.get(o / parts * inputs + i) else { continue };
+                let part = if o % parts == 0 { off.re } else { off.im };
+                *v += (sign * part / record.gain) as f32;
+            }
+        }
+        Ok(TileContent::Real(block))
     }
 }
 

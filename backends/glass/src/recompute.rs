@@ -28,6 +28,12 @@ pub struct Written {
     pub wave_number: f64,
     /// Shape of a voxel.
     pub form: FormFactor,
+    /// Shares of its index change that a voxel adds to the first, second, ... on both sides.
+    pub blur: Vec<f64>,
+    /// Shares that it adds to the first, second, ... voxel written after it, `interleave` voxels apart.
+    pub history: Vec<f64>,
+    /// Voxels from one to the next written.
+    pub interleave: u32,
     /// Index change of each level number, less the bias.
     pub delta: [f32; 16],
 }
@@ -44,6 +50,16 @@ pub struct Transfer {
 }
 
 impl Written {
+    /// Wave vector of an input port, radians a micrometre.
+    pub fn input_k(&self, port: usize) -> [f64; 3] {
+        self.wave_vector(self.input(port))
+    }
+
+    /// Wave vector of an output port, radians a micrometre.
+    pub fn output_k(&self, port: usize) -> [f64; 3] {
+        self.wave_vector(self.output(port))
+    }
+
     fn input(&self, port: usize) -> [f64; 2] {
         let c = (port % self.columns) as f64 - (self.columns / 2) as f64 - self.carrier as f64;
         let r = (port / self.columns) as f64 - (self.rows_in / 2) as f64;
@@ -74,7 +90,23 @@ impl Written {
             }
             FormFactor::Gaussian(fwhm) => (-(fwhm[a] * k[a]).powi(2) / (16.0 * 2f64.ln())).exp(),
         };
-        along(0) * along(1) * along(2)
+        along(0) * along(1) * along(2) * self.line_factor(k[0])
+    }
+
+    /// Size of the transform along x of what one voxel adds to its line, 1 at zero.
+    fn line_factor(&self, kx: f64) -> f64 {
+        type C = rustfft::num_complex::Complex64;
+        let turn = |voxels: f64| C::from_polar(1.0, -kx * self.pitch_um[0] * voxels);
+        let (mut sum, mut all) = (C::new(1.0, 0.0), 1.0);
+        for (m, b) in self.blur.iter().enumerate() {
+            sum += (turn(m as f64 + 1.0) + turn(-(m as f64) - 1.0)) * *b;
+            all += 2.0 * b;
+        }
+        for (m, h) in self.history.iter().enumerate() {
+            sum += turn((m as f64 + 1.0) * f64::from(self.interleave)) * *h;
+            all += h;
+        }
+        sum.norm() / f64::abs(all)
     }
 
     /// Largest distance along x and y that beams of these ports move over the tile's depth.
@@ -99,6 +131,12 @@ impl Written {
 
     /// `T = s(K)/V sum (dn - bias) exp(-i K r)` from the levels, x fastest, then y, then layer.
     pub fn transfer(&self, levels: &[u8]) -> Transfer {
+        self.moment(levels, None)
+    }
+
+    /// As [`Written::transfer`], with each voxel's `dn - bias` times its distance in micrometres along an axis from where
+    /// phases are counted from: `i dT/dK`, but for the form factor's own change.
+    pub fn moment(&self, levels: &[u8], axis: Option<usize>) -> Transfer {
         let [nx, ny, nz] = self.voxels;
         let (c, inputs, outputs) = (self.columns, self.columns * self.rows_in, self.columns * self.rows_out);
         let fx = FftPlanner::<f32>::new().plan_fft_forward(nx);
@@ -131,7 +169,16 @@ impl Written {
             let layers: Vec<usize> = (pass * PASS..((pass + 1) * PASS).min(nz)).rev().collect();
             let spectra: Vec<[Vec<f32>; 2]> = layers
                 .par_iter()
-                .map(|&z| self.spectrum(&levels[z * nx * ny..(z + 1) * nx * ny], &fx, &fy, low, &rows))
+                .map(|&z| {
+                    let layer = &levels[z * nx * ny..(z + 1) * nx * ny];
+                    let along_z = if axis == Some(2) { self.place(2, z) } else { 1.0 };
+                    let weight = |x: usize, y: usize| match axis {
+                        Some(0) => self.place(0, x),
+                        Some(1) => self.place(1, y),
+                        _ => along_z,
+                    };
+                    self.spectrum(layer, weight, &fx, &fy, low, &rows)
+                })
                 .collect();
             t.re.par_chunks_mut(c).zip(t.im.par_chunks_mut(c)).enumerate().for_each(|(n, (re, im))| {
                 let (o, r) = (n / self.rows_in, n % self.rows_in);
@@ -149,7 +196,7 @@ impl Written {
         }
 
         let volume = (nx * ny * nz) as f64;
-        let centre = [(nx / 2) as f64, (ny / 2) as f64, (nz as f64 - 1.0) / 2.0];
+        let centre = [0, 1, 2].map(|a| self.centre(a));
         t.re.par_chunks_mut(c).zip(t.im.par_chunks_mut(c)).enumerate().for_each(|(n, (re, im))| {
             let (o, r) = (n / self.rows_in, n % self.rows_in);
             re.reverse();
@@ -167,10 +214,21 @@ impl Written {
         t
     }
 
-    /// Transverse spectrum of one layer at the frequencies in use, `[row pair][column difference]`.
+    /// Voxel coordinate that phases are counted from.
+    fn centre(&self, axis: usize) -> f64 {
+        if axis == 2 { (self.voxels[2] as f64 - 1.0) / 2.0 } else { (self.voxels[axis] / 2) as f64 }
+    }
+
+    /// Distance of a voxel from there, micrometres.
+    fn place(&self, axis: usize, voxel: usize) -> f32 {
+        ((voxel as f64 - self.centre(axis)) * self.pitch_um[axis]) as f32
+    }
+
+    /// Transverse spectrum of one layer, times a weight of each voxel's x and y, at the frequencies in use, `[row pair][column difference]`.
     fn spectrum(
         &self,
         levels: &[u8],
+        weight: impl Fn(usize, usize) -> f32,
         fx: &Arc<dyn Fft<f32>>,
         fy: &Arc<dyn Fft<f32>>,
         low: usize,
@@ -180,6 +238,9 @@ impl Written {
         let width = 2 * self.columns - 1;
         let mut lines: Vec<Complex32> =
             levels.iter().map(|&l| Complex32::new(self.delta[usize::from(l & 15)], 0.0)).collect();
+        for (y, line) in lines.chunks_exact_mut(nx).enumerate() {
+            line.iter_mut().enumerate().for_each(|(x, v)| *v *= weight(x, y));
+        }
         fx.process(&mut lines);
         let mut columns = vec![Complex32::ZERO; width * ny];
         for (y, line) in lines.chunks_exact(nx).enumerate() {

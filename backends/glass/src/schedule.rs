@@ -10,23 +10,34 @@
 //! ```
 //! A frame is a protobuf message [`Frame`] behind its length as a varint (protobuf's
 //! length-delimited form). Its body is the encoded record of the given kind, and its CRC-32 (IEEE)
-//! covers the body. Order of frames: [`Header`]; for each zone the [`Zone`], its [`Tile`]s by id, its
-//! [`Chunk`]s, deepest layer first and by tile id within a layer; last the [`Index`].
+//! covers the body. Order of frames: [`Header`]; before the first zone of a plate its [`Coupon`]; for each zone
+//! the [`Zone`], its [`Tile`]s by id, its [`Chunk`]s, deepest layer first; last the [`Index`].
+//!
+//! # Order of lines
+//! The header's raster says in which order the lines of a layer are written. `plate_line`: by y, then by x
+//! through all tiles and the glass between them; a chunk holds one layer of all tiles that share lines (of the
+//! tiles, those that touch common y directly or through others), by their least y, its parts by x. `field`: tile by
+//! tile in order of id, each with the glass around it up to half of the gap; a chunk has one part.
 //!
 //! # Levels
-//! A chunk holds one layer of one tile: lines along x, y ascending. Two levels a byte, the lower x in
+//! A part of a chunk holds one layer of one tile: lines along x, y ascending. Two levels a byte, the lower x in
 //! the low half; the bytes of all lines are compressed as one zstd frame, and each line's bytes have
 //! a CRC-32. Level numbers select an index change from the header's table. Glass of a zone's
 //! rectangle that belongs to no tile gets the zone's fill level, in every layer of the zone.
 //!
+//! # Marks and coupons
+//! Marks are squares of one layer, the zone's deepest and first written, in the highest level but the fill's. They are found
+//! again before each other layer, which is written relative to them. A coupon's patch l has level l through all its layers.
+//!
 //! # Coordinates
 //! Integer nanometres. x and y count from the plate's corner; z is depth in glass below the
-//! surface, so stage travel follows from the microscope objective's calibration. Voxel (x, y, layer)
+//! surface; the header has the stage travel to each layer's centre beside it. Voxel (x, y, layer)
 //! of a tile covers `origin + index * pitch` to one pitch further.
 //!
 //! # Meaning
 //! `T = s(K) / V * sum_v (dn(v) - bias) exp(-i K . r_v)` with K and the phase origin as in
-//! [`crate::geometry`], V the tile's voxels; `Re T = gain * S_in W S_out`, with a sign a port. Input i
+//! [`crate::geometry`], V the tile's voxels, s times the size of the transform of blur and history along x
+//! ([`crate::calibration`]); `Re T = gain * S_in W S_out`, with a sign a port. Input i
 //! is port i, output j is port j; where both quadratures are read, Re T of port j has column 2j of W and Im T
 //! column 2j + 1. The signs are pseudo-random: a common component of the weights
 //! (trained matrices have one) would otherwise focus the hologram into a few voxels that clip.
@@ -36,7 +47,7 @@ use crate::process::FormFactor;
 /// First bytes of a schedule.
 pub const MAGIC: &[u8; 8] = b"PFMGLASS";
 /// Format version this code writes and reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Last bytes of a schedule.
 pub const END: &[u8; 4] = b"PFMG";
 /// Bytes of the trailer.
@@ -62,6 +73,8 @@ pub enum Kind {
     Chunk = 4,
     /// [`Index`].
     Index = 5,
+    /// [`Coupon`].
+    Coupon = 6,
 }
 
 /// Envelope of every record.
@@ -116,7 +129,7 @@ pub struct Header {
     /// What is read of an output: `single`, one quadrature, or `dual`, both.
     #[prost(string, tag = "8")]
     pub quadrature: String,
-    /// Order of chunks: `zone, layer descending, tile, y, x`.
+    /// Order of levels: `zone, layer descending, y, x` or `zone, layer descending, tile, y, x`.
     #[prost(string, tag = "9")]
     pub order: String,
     /// Meaning of z: `depth in glass`.
@@ -131,6 +144,61 @@ pub struct Header {
     /// Least conditioning number of a tile.
     #[prost(double, tag = "13")]
     pub kappa_min: f64,
+    /// `plate_line` or `field`.
+    #[prost(string, tag = "14")]
+    pub raster: String,
+    /// How depth follows from stage travel: `paraxial`, `marginal`.
+    #[prost(string, tag = "15")]
+    pub stage_convention: String,
+    /// Depth in glass a unit of stage travel.
+    #[prost(double, tag = "16")]
+    pub depth_ratio: f64,
+    /// Stage travel from the surface to the centre of each layer, nanometres, for all layers of the deepest zone.
+    #[prost(int64, repeated, tag = "17")]
+    pub stage_z_nm: Vec<i64>,
+    /// Side of a mark, nanometres.
+    #[prost(uint32, tag = "18")]
+    pub mark_nm: u32,
+    /// Level of the marks.
+    #[prost(uint32, tag = "19")]
+    pub mark_level: u32,
+    /// Factor on pulse energies for each layer, as many as stage travels; empty without a calibration.
+    #[prost(double, repeated, tag = "20")]
+    pub layer_energy: Vec<f64>,
+    /// Shares of its index change that a voxel adds to the first, second, ... voxel on both sides along x.
+    #[prost(double, repeated, tag = "21")]
+    pub blur: Vec<f64>,
+    /// Shares that it adds to the first, second, ... voxel written after it.
+    #[prost(double, repeated, tag = "22")]
+    pub history: Vec<f64>,
+    /// Voxels along x from one to the next written.
+    #[prost(uint32, tag = "23")]
+    pub interleave: u32,
+}
+
+/// Stage travel to a layer's centre, nanometres: its depth in glass by the ratio, rounded.
+pub fn stage_z_nm(depth_nm: i64, pitch_nm: f64, layer: usize, depth_ratio: f64) -> i64 {
+    ((depth_nm as f64 + (layer as f64 + 0.5) * pitch_nm) / depth_ratio).round() as i64
+}
+
+/// Patches of a plate, one for each level, that tell what the levels are.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Coupon {
+    /// Plate, from 0.
+    #[prost(uint32, tag = "1")]
+    pub plate: u32,
+    /// Lower corner x, y of each patch in turn, nanometres; patch l has level l.
+    #[prost(int64, repeated, tag = "2")]
+    pub corners_nm: Vec<i64>,
+    /// Extent x, y of a patch, nanometres.
+    #[prost(int64, repeated, tag = "3")]
+    pub size_nm: Vec<i64>,
+    /// Depth of the upper face of the first layer, nanometres.
+    #[prost(int64, tag = "4")]
+    pub depth_nm: i64,
+    /// Layers of a patch.
+    #[prost(uint32, tag = "5")]
+    pub layers: u32,
 }
 
 /// A region written as one, layer by layer.
@@ -157,6 +225,9 @@ pub struct Zone {
     /// Tiles of the zone.
     #[prost(uint32, repeated, tag = "7")]
     pub tiles: Vec<u32>,
+    /// Centre x, y of each mark in turn, nanometres.
+    #[prost(int64, repeated, tag = "8")]
+    pub marks_nm: Vec<i64>,
 }
 
 /// A tile.
@@ -231,7 +302,7 @@ pub fn sign(signs: &[u8], port: usize) -> f32 {
     if signs.get(port / 8).is_some_and(|b| b >> (port % 8) & 1 == 1) { -1.0 } else { 1.0 }
 }
 
-/// One layer of one tile.
+/// One layer of the tiles whose lines are written together.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Chunk {
     /// Zone.
@@ -240,14 +311,22 @@ pub struct Chunk {
     /// Layer, 0 at the surface's side.
     #[prost(uint32, tag = "2")]
     pub layer: u32,
+    /// The tiles in order.
+    #[prost(message, repeated, tag = "3")]
+    pub parts: Vec<Part>,
+}
+
+/// One layer of one tile.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Part {
     /// Tile.
-    #[prost(uint32, tag = "3")]
+    #[prost(uint32, tag = "1")]
     pub tile: u32,
     /// CRC-32 of the packed bytes of each line.
-    #[prost(fixed32, repeated, tag = "4")]
+    #[prost(fixed32, repeated, tag = "2")]
     pub line_crc32: Vec<u32>,
     /// Packed levels as a zstd frame.
-    #[prost(bytes = "bytes", tag = "5")]
+    #[prost(bytes = "bytes", tag = "3")]
     pub levels: bytes::Bytes,
 }
 
@@ -260,7 +339,7 @@ pub struct TileEntry {
     /// Offset of its [`Tile`] frame.
     #[prost(uint64, tag = "2")]
     pub record: u64,
-    /// Offset of its [`Chunk`] frame for each layer from 0.
+    /// Offset of the [`Chunk`] frame that holds it, for each layer from 0.
     #[prost(uint64, repeated, tag = "3")]
     pub layers: Vec<u64>,
 }
@@ -277,6 +356,9 @@ pub struct Index {
     /// Tiles by id.
     #[prost(message, repeated, tag = "3")]
     pub tiles: Vec<TileEntry>,
+    /// Offsets of the [`Coupon`] frames.
+    #[prost(uint64, repeated, tag = "4")]
+    pub coupons: Vec<u64>,
 }
 
 /// A record as a framed byte string.

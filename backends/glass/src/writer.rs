@@ -22,7 +22,9 @@ use crate::design::{self, Design};
 use crate::geometry::Geometry;
 use crate::layout::{self, Layout};
 use crate::process::Process;
-use crate::schedule::{self, Chunk, END, FILE, Header, Index, Kind, Level, MAGIC, TileEntry, VERSION};
+use crate::schedule::{self, Chunk, END, FILE, Header, Index, Kind, Level, MAGIC, Part, TileEntry, VERSION};
+use crate::spool::{self, Spool};
+use crate::time::{self, Seconds};
 
 /// Bytes that tiles designed at the same time may need together.
 const DESIGN_MEMORY: u64 = 700 << 20;
@@ -103,20 +105,58 @@ impl<'a> GlassPlan<'a> {
     fn header(&self) -> Header {
         let p = self.process;
         let nm = |um: f64| (um * 1e3).round() as i64;
+        let layers = self.layout.zones.iter().map(|z| z.layers).max().unwrap_or(0);
+        let measured = !p.calibration.depth.is_empty();
         Header {
             process: p.name.clone(),
             wavelength_um: p.wavelength_um,
             index: p.index,
             bias_dn: p.bias_dn(),
             pitch_nm: p.voxel_um.iter().map(|&um| nm(um) as u32).collect(),
-            levels: p.level_table().into_iter().map(|dn| Level { dn, pulse_energy_nj: None }).collect(),
+            levels: p
+                .level_table()
+                .into_iter()
+                .enumerate()
+                .map(|(l, dn)| Level { dn, pulse_energy_nj: p.calibration.energy_nj.get(l).copied() })
+                .collect(),
             gaussian_fwhm_um: schedule::form_factor_widths(p.form_factor),
             quadrature: p.quadrature.name().into(),
-            order: "zone, layer descending, tile, y, x".into(),
+            order: p.raster.order().into(),
             z_convention: "depth in glass".into(),
             plate_nm: p.plate_mm.iter().map(|&mm| nm(mm * 1e3)).collect(),
             port_map: "port p is column p mod C of row p div C".into(),
             kappa_min: p.kappa_min,
+            raster: p.raster.name().into(),
+            stage_convention: p.focus.name().into(),
+            depth_ratio: p.depth_ratio(),
+            stage_z_nm: (0..layers)
+                .map(|l| schedule::stage_z_nm(self.depth_nm(), p.voxel_um[2] * 1e3, l, p.depth_ratio()))
+                .collect(),
+            mark_nm: nm(p.mark_um) as u32,
+            mark_level: u32::from(p.levels - 1),
+            layer_energy: (0..if measured { layers } else { 0 })
+                .map(|l| p.calibration.at(p.clearance_um + (l as f64 + 0.5) * p.voxel_um[2]).energy)
+                .collect(),
+            blur: p.calibration.line.blur.to_vec(),
+            history: p.calibration.line.history.to_vec(),
+            interleave: p.interleave,
+        }
+    }
+
+    /// Depth of the first layer's upper face, nanometres.
+    fn depth_nm(&self) -> i64 {
+        (self.process.clearance_um * 1e3).round() as i64
+    }
+
+    /// The coupon of a plate.
+    fn coupon(&self, plate: u32) -> schedule::Coupon {
+        let c = &self.layout.coupon;
+        schedule::Coupon {
+            plate,
+            corners_nm: c.corners_nm.iter().flatten().copied().collect(),
+            size_nm: c.size_nm.to_vec(),
+            depth_nm: self.depth_nm(),
+            layers: c.layers as u32,
         }
     }
 
@@ -146,13 +186,19 @@ impl<'a> GlassPlan<'a> {
         &self,
         source: &dyn TileSource,
         id: u32,
-        zone: u32,
         m: &Member,
         born: &Born,
+        spool: &Spool,
     ) -> Result<Realised, Diagnostics> {
         let weights = self.weights(source, id, m)?;
         let seed = design::hash(0x676c_6173, id);
         let signs = [design::signs(seed ^ 1, m.inputs), design::signs(seed ^ 2, self.ports(m))];
+        let weights_sha256 = weights_sha256(&weights);
+        let key = Spool::key(self.process, id, &weights_sha256, [m.inputs, m.outputs]);
+        let spooled = spool.get(&key).filter(|r| r.parts.len() == m.geometry.voxels[2]);
+        if let Some(r) = spooled.and_then(|r| Realised::spooled(r, &weights_sha256, &signs)) {
+            return Ok(r);
+        }
         let ports = [&signs[0][..], &signs[1][..]];
         let ws = &mut Workspace::default();
         let d = design::design(self.process, &m.geometry, born, ws, &weights, ports, seed);
@@ -169,13 +215,9 @@ impl<'a> GlassPlan<'a> {
             .into());
         }
         let [nx, ny, _] = m.geometry.voxels;
-        let chunks: Result<Vec<Vec<u8>>, std::io::Error> = d
-            .levels
-            .par_chunks(nx * ny)
-            .enumerate()
-            .map(|(layer, levels)| pack(zone, layer as u32, id, levels, nx))
-            .collect();
-        let chunks = chunks.map_err(|e| {
+        let parts: Result<Vec<Part>, std::io::Error> =
+            d.levels.par_chunks(nx * ny).map(|levels| pack(id, levels, nx)).collect();
+        let parts = parts.map_err(|e| {
             Diagnostics::from(Diagnostic::error(&E0001, format!("compressing tile {id}: {e}")))
         })?;
         let levels_sha256 = Sha256::digest(&d.levels).to_vec();
@@ -185,14 +227,16 @@ impl<'a> GlassPlan<'a> {
             let budget = Budget::new(self.process, &m.geometry, self.ports(m), &spread);
             (budget, Tolerances::new(self.process, &m.geometry, &spread, budget.total()))
         });
-        Ok(Realised {
-            chunks,
+        let realised = Realised {
+            parts,
             levels_sha256,
-            weights_sha256: weights_sha256(&weights),
+            weights_sha256,
             signs,
             budget,
-            design: Design { levels: Vec::new(), ..d },
-        })
+            design: Design { levels: Vec::new(), history_db: Vec::new(), ..d },
+        };
+        spool.put(&realised.record(key));
+        Ok(realised)
     }
 
     /// Output ports of a tile.
@@ -225,7 +269,8 @@ impl<'a> GlassPlan<'a> {
 
 /// A designed tile with its layers packed.
 struct Realised {
-    chunks: Vec<Vec<u8>>,
+    /// For each layer.
+    parts: Vec<Part>,
     levels_sha256: Vec<u8>,
     weights_sha256: Vec<u8>,
     signs: [Vec<u8>; 2],
@@ -233,6 +278,43 @@ struct Realised {
     budget: Option<(Budget, Tolerances)>,
     /// Without the levels.
     design: Design,
+}
+
+impl Realised {
+    /// The tile as it is spooled.
+    fn record(&self, key: Vec<u8>) -> spool::Record {
+        let d = &self.design;
+        let mut numbers = vec![d.gain, d.snr_db, d.snr_complex_db, d.noise_gain, d.written_square];
+        if let Some((b, t)) = &self.budget {
+            numbers.extend(b.terms().map(|t| t.1));
+            numbers.extend([t.wavelength, t.tilt_rad, t.temperature_k, t.position_um]);
+        }
+        let (parts, levels_sha256) = (self.parts.clone(), self.levels_sha256.clone());
+        spool::Record { key, parts, levels_sha256, numbers }
+    }
+
+    /// A tile that was spooled, for these weights and signs.
+    fn spooled(r: spool::Record, weights_sha256: &[u8], signs: &[Vec<u8>; 2]) -> Option<Realised> {
+        let (&[gain, snr_db, snr_complex_db, noise_gain, written_square], rest) =
+            r.numbers.split_first_chunk::<5>()?;
+        let budget = match rest {
+            [] => None,
+            _ => {
+                let (terms, rest) = rest.split_first_chunk::<9>()?;
+                let &[wavelength, tilt_rad, temperature_k, position_um] = rest else { return None };
+                Some((Budget::of(*terms), Tolerances { wavelength, tilt_rad, temperature_k, position_um }))
+            }
+        };
+        let (levels, history_db) = (Vec::new(), Vec::new());
+        Some(Realised {
+            parts: r.parts,
+            levels_sha256: r.levels_sha256,
+            weights_sha256: weights_sha256.to_vec(),
+            signs: signs.clone(),
+            budget,
+            design: Design { levels, gain, snr_db, snr_complex_db, noise_gain, written_square, history_db },
+        })
+    }
 }
 
 /// SHA-256 of the weights as little-endian f32, `[input][output]`.
@@ -244,8 +326,8 @@ pub(crate) fn weights_sha256(weights: &RealBlock) -> Vec<u8> {
     h.finalize().to_vec()
 }
 
-/// One layer as a framed chunk.
-fn pack(zone: u32, layer: u32, tile: u32, levels: &[u8], nx: usize) -> Result<Vec<u8>, std::io::Error> {
+/// One layer of a tile, packed.
+fn pack(tile: u32, levels: &[u8], nx: usize) -> Result<Part, std::io::Error> {
     let mut packed = Vec::with_capacity(levels.len() / 2);
     let mut line_crc32 = Vec::with_capacity(levels.len() / nx);
     for line in levels.chunks_exact(nx) {
@@ -254,7 +336,7 @@ fn pack(zone: u32, layer: u32, tile: u32, levels: &[u8], nx: usize) -> Result<Ve
         line_crc32.push(crc32fast::hash(&packed[start..]));
     }
     let levels = zstd::bulk::compress(&packed, ZSTD_LEVEL)?.into();
-    Ok(schedule::frame(Kind::Chunk, &Chunk { zone, layer, tile, line_crc32, levels }))
+    Ok(Part { tile, line_crc32, levels })
 }
 
 /// Operators of recently used geometries.
@@ -301,8 +383,14 @@ impl Plan for GlassPlan<'_> {
         let weights: u64 = self.members.values().map(|m| (m.inputs * m.outputs) as u64).sum();
         let tile_voxels = self.tile_voxels();
         let zones = &self.layout.zones;
-        let written: u64 = zones.iter().map(|z| z.voxels).sum();
-        let write_s: f64 = zones.iter().map(|z| z.write_s).sum();
+        let coupon = &self.layout.coupon;
+        let plates = f64::from(self.layout.plates);
+        let coupons = coupon.voxels * u64::from(self.layout.plates);
+        let written: u64 = zones.iter().map(|z| z.voxels).sum::<u64>() + coupons;
+        let mut write: Seconds = zones.iter().map(|z| z.time).sum();
+        for _ in 0..self.layout.plates {
+            write += time::coupon(self.process, coupon.corners_nm.len());
+        }
         let voxel_um3: f64 = self.process.voxel_um.iter().product();
         let one = self.members.values().map(|m| self.memory_bytes(m)).max().unwrap_or(0);
         let zone_voxels = zones
@@ -318,21 +406,28 @@ impl Plan for GlassPlan<'_> {
             .unwrap_or(0);
         let bytes_a_voxel = 0.35;
         let spool = zone_voxels as f64 * bytes_a_voxel;
-        vec![
+        let mut figures = vec![
             Figure::new("tiles", self.members.len() as f64, ""),
             Figure::new("weights", weights as f64, ""),
-            Figure::new("plates", f64::from(self.layout.plates), ""),
+            Figure::new("plates", plates, ""),
             Figure::new("zones", zones.len() as f64, ""),
             Figure::new("tile volume", tile_voxels as f64 * voxel_um3 * 1e-9, "mm3"),
             Figure::new("written volume", written as f64 * voxel_um3 * 1e-9, "mm3"),
             Figure::new("tile voxels", tile_voxels as f64, ""),
             Figure::new("voxels a used weight", tile_voxels as f64 / (weights.max(1)) as f64, ""),
             Figure::new("written voxels", written as f64, ""),
-            Figure::new("write time", write_s, "s"),
+            Figure::new("write time", write.total(), "s"),
             Figure::new("expected size", tile_voxels as f64 * bytes_a_voxel, "B"),
             Figure::new("memory a worker", one as f64, "B"),
             Figure::new("memory for a zone", spool, "B"),
-        ]
+        ];
+        let after = figures.iter().position(|f| f.name == "write time").map_or(0, |i| i + 1);
+        let terms = write.terms().into_iter().filter(|t| t.1 > 0.0);
+        let mut parts: Vec<Figure> =
+            terms.map(|(name, s)| Figure::new(format!("  of it {name}"), s, "s")).collect();
+        parts.push(Figure::new("  duty", write.duty(), ""));
+        figures.splice(after..after, parts);
+        figures
     }
 
     fn emit(
@@ -348,15 +443,19 @@ impl Plan for GlassPlan<'_> {
         let mut index =
             Index { header: out.put(&schedule::frame(Kind::Header, &self.header()))?, ..Index::default() };
         progress.begin("design", self.members.len() as u64);
+        let spool = Spool::beside(dir);
         let mut operators = Operators::default();
         let mut records = BTreeMap::new();
         let mut worst: Option<(Budget, Tolerances)> = None;
         let mut least = f64::INFINITY;
         let (mut errors, mut signals) = ([0f64; 2], 0f64);
-        let depth_nm = (self.process.clearance_um * 1e3).round() as i64;
+        let depth_nm = self.depth_nm();
         for (number, zone) in self.layout.zones.iter().enumerate() {
             let number = number as u32;
             let [x0, y0] = zone.corner_nm;
+            if index.coupons.len() == zone.plate as usize {
+                index.coupons.push(out.put(&schedule::frame(Kind::Coupon, &self.coupon(zone.plate)))?);
+            }
             index.zones.push(out.put(&schedule::frame(
                 Kind::Zone,
                 &schedule::Zone {
@@ -367,6 +466,7 @@ impl Plan for GlassPlan<'_> {
                     layers: zone.layers as u32,
                     fill_level: u32::from(self.process.bias_level()),
                     tiles: zone.tiles.iter().map(|t| t.0).collect(),
+                    marks_nm: zone.marks_nm.iter().flatten().copied().collect(),
                 },
             ))?);
             let members: Vec<(u32, [i64; 2], &Member)> =
@@ -385,7 +485,7 @@ impl Plan for GlassPlan<'_> {
                 let done: Vec<Result<Realised, Diagnostics>> = batch
                     .par_iter()
                     .map(|(id, m, born)| {
-                        let r = self.realise(source, *id, number, m, born);
+                        let r = self.realise(source, *id, m, born, &spool);
                         progress.advance(1);
                         r
                     })
@@ -456,11 +556,22 @@ impl Plan for GlassPlan<'_> {
                 };
                 records.insert(id, TileRecord { tile: TileId(id), region, measures });
             }
+            // Places of the tiles of a group among the zone's.
+            let place: BTreeMap<u32, usize> = members.iter().enumerate().map(|(i, m)| (m.0, i)).collect();
             for layer in (0..zone.layers).rev() {
-                for (entry, r) in entries.iter_mut().zip(&mut realised) {
-                    if let (Some(chunk), Some(at)) = (r.chunks.get_mut(layer), entry.layers.get_mut(layer)) {
-                        *at = out.put(&std::mem::take(chunk))?;
+                for group in &zone.groups {
+                    let at = out.at;
+                    let mut parts = Vec::with_capacity(group.len());
+                    for i in group.iter().filter_map(|id| place.get(id)) {
+                        let part = realised.get_mut(*i).and_then(|r| r.parts.get_mut(layer));
+                        let entry = entries.get_mut(*i).and_then(|e| e.layers.get_mut(layer));
+                        if let (Some(part), Some(entry)) = (part, entry) {
+                            parts.push(std::mem::take(part));
+                            *entry = at;
+                        }
                     }
+                    let chunk = Chunk { zone: number, layer: layer as u32, parts };
+                    out.put(&schedule::frame(Kind::Chunk, &chunk))?;
                 }
             }
             index.tiles.extend(entries);
@@ -477,6 +588,7 @@ impl Plan for GlassPlan<'_> {
         let size = out.at;
         out.file.flush().map_err(|e| io_error(FILE, &e))?;
         out.file.get_ref().sync_all().map_err(|e| io_error(FILE, &e))?;
+        spool.finish();
         let mut figures = vec![Figure::new("schedule.pfmg", size as f64, "B")];
         if let Some((budget, tolerances)) = worst {
             let mut put = |name: &str, value: f64, unit: &str| figures.push(Figure::new(name, value, unit));
