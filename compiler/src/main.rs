@@ -193,13 +193,16 @@ enum Command {
         #[arg(short)]
         output: Option<PathBuf>,
     },
-    /// Draws an asic folder: dies coloured by layer of the model, a macro, cells with their bits.
+    /// Draws a folder: dies or plates coloured by layer of the model, a macro or a tile, cells or voxels; or writes a glass folder's voxels.
     Export {
-        /// Output folder of target asic.
+        /// Output folder.
         folder: PathBuf,
         /// Format.
         #[arg(long, value_enum, default_value = "svg")]
         format: export::Format,
+        /// Glass: the only tile that is drawn or written.
+        #[arg(long)]
+        tile: Option<String>,
         /// Folder to write.
         #[arg(short)]
         output: PathBuf,
@@ -407,8 +410,8 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             say!("{macros} macros in {files} files: {}", out.display());
             Ok(())
         }
-        Some(Command::Export { folder, format, output }) => {
-            for path in export::export(folder, *format, output)? {
+        Some(Command::Export { folder, format, tile, output }) => {
+            for path in export::export(folder, *format, tile.as_deref(), output)? {
                 say!("{}", path.display());
             }
             Ok(())

@@ -94,6 +94,40 @@ fn other_processes_compile_and_their_files_are_judged_first() {
 }
 
 #[test]
+fn glass_is_drawn_and_its_voxels_are_written_and_other_wishes_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let model = fixture("llama.onnx");
+    for target in ["glass", "asic"] {
+        expect(d, &[model.to_str().unwrap(), "--target", target, "-o", target], 0, &["verified"]);
+    }
+    let names = ["plate0", "slice", "ports", "weights"];
+    for format in ["svg", "png"] {
+        let files = names.map(|name| format!("{name}.{format}"));
+        expect(
+            d,
+            &["export", "glass", "--format", format, "-o", "out"],
+            0,
+            &files.each_ref().map(|f| &f[..]),
+        );
+    }
+    // The plate lists the model's layers.
+    let plate = fs::read_to_string(d.join("out/plate0.svg")).unwrap();
+    assert!(plate.contains("layers.0<") && plate.contains("layers.1<"), "{plate}");
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(d.join("glass/manifest.json")).unwrap()).unwrap();
+    let held = manifest["tiles"].as_array().unwrap().iter().find(|t| t.get("region").is_some()).unwrap();
+    let tile = held["name"].as_str().unwrap();
+    for (format, file) in [("tiff", format!("{tile}.tif")), ("zarr", "tiles.zarr".to_owned())] {
+        expect(d, &["export", "glass", "--format", format, "--tile", tile, "-o", "one"], 0, &[&file]);
+    }
+    assert_eq!(fs::read_dir(d.join("one")).unwrap().count(), 2);
+    expect(d, &["export", "glass", "--format", "tiff", "--tile", "none", "-o", "no"], 2, &["E0005", "none"]);
+    expect(d, &["export", "asic", "--format", "zarr", "-o", "no"], 2, &["E0005", "target asic"]);
+    assert!(!d.join("no").exists());
+}
+
+#[test]
 fn inspect_lists_layers_and_open_dimensions() {
     let dir = tempfile::tempdir().unwrap();
     let model = fixture("kjv_lm.onnx");

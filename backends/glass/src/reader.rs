@@ -41,6 +41,9 @@ pub(crate) struct Entry {
 pub struct Schedule<'a> {
     program: &'a Verified<TileProgram>,
     map: Mmap,
+    header: Header,
+    zones: Vec<Zone>,
+    coupons: Vec<Coupon>,
     written: BTreeMap<u32, (Entry, Written)>,
     bias_level: u8,
     snr_min_db: f64,
@@ -390,12 +393,15 @@ impl<'a> Schedule<'a> {
             diags.extend(beside::check(&header, &zones, &coupons, process));
         }
         diags.check()?;
-        let coupons: Vec<(u64, u32)> =
+        let places: Vec<(u64, u32)> =
             index.coupons.iter().zip(&coupons).map(|(at, c)| (*at, c.plate)).collect();
-        order(&map, index.header, &zone_records, &coupons, facts.raster, &written, &records)?;
+        order(&map, index.header, &zone_records, &places, facts.raster, &written, &records)?;
         Ok(Schedule {
             program,
             map,
+            header,
+            zones: zone_records.into_iter().map(|z| z.1).collect(),
+            coupons,
             written,
             bias_level: facts.bias_level,
             snr_min_db: facts.snr_min_db,
@@ -417,8 +423,42 @@ impl<'a> Schedule<'a> {
         })
     }
 
-    /// All levels of a tile.
-    pub(crate) fn levels(&self, id: TileId) -> Result<Vec<u8>, Diagnostics> {
+    /// What holds for the whole file.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Zones in the order of writing.
+    pub fn zones(&self) -> &[Zone] {
+        &self.zones
+    }
+
+    /// Coupons, one a plate.
+    pub fn coupons(&self) -> &[Coupon] {
+        &self.coupons
+    }
+
+    /// The record of a tile.
+    ///
+    /// # Errors
+    /// A tile that is not in glass.
+    pub fn record(&self, id: TileId) -> Result<&Tile, Diagnostics> {
+        self.entry(id).map(|(entry, _)| &entry.record)
+    }
+
+    /// A tile in physical units.
+    ///
+    /// # Errors
+    /// As [`Schedule::record`].
+    pub fn written(&self, id: TileId) -> Result<&Written, Diagnostics> {
+        self.entry(id).map(|(_, written)| written)
+    }
+
+    /// All levels of a tile, x fastest, then y, then layer.
+    ///
+    /// # Errors
+    /// A tile that is not in glass, and damaged layers.
+    pub fn levels(&self, id: TileId) -> Result<Vec<u8>, Diagnostics> {
         let (entry, written) = self.entry(id)?;
         let [nx, ny, nz] = written.voxels;
         let mut levels = vec![0u8; nx * ny * nz];

@@ -1,4 +1,6 @@
-//! Scenes as PNG.
+//! Scenes as PNG. Letters are those of an 8 x 8 font, larger by whole numbers; texts too small for it are left out.
+
+use font8x8::{BASIC_FONTS, UnicodeFonts};
 
 use super::Scene;
 
@@ -20,6 +22,26 @@ pub fn draw(scene: &Scene) -> Vec<u8> {
         for row in pixels.chunks_exact_mut(w * 3).take(bottom).skip(top) {
             for at in row.chunks_exact_mut(3).take(right).skip(left) {
                 at.copy_from_slice(&colour);
+            }
+        }
+    }
+    for ([x, y], size, text) in &scene.texts {
+        let larger = pixel(*size) / 7;
+        let (left, top) = (pixel(x - x0), pixel(y1 - y));
+        let letters = text.chars().filter_map(|c| BASIC_FONTS.get(c)).enumerate().filter(|_| larger > 0);
+        let [half_width, half_height] = [text.chars().count() * 4 * larger, 4 * larger];
+        for (i, letter) in letters {
+            for (row, bits) in letter.into_iter().enumerate() {
+                let dots = (0..8).filter(|b| bits >> b & 1 == 1);
+                for (dx, dy) in dots.flat_map(|b| {
+                    (0..larger * larger)
+                        .map(move |n| ((8 * i + b) * larger + n % larger, row * larger + n / larger))
+                }) {
+                    let at = (left + dx).checked_sub(half_width).zip((top + dy).checked_sub(half_height));
+                    if let Some((px, py)) = at.filter(|&(px, py)| px < w && py < h) {
+                        pixels[(py * w + px) * 3..][..3].fill(0);
+                    }
+                }
             }
         }
     }

@@ -34,8 +34,13 @@ pub fn python() -> PathBuf {
 
 /// What a script of `fixtures/referees` prints.
 pub fn script<S: AsRef<OsStr> + Debug>(name: &str, args: &[S]) -> String {
+    script_of(&python(), name, args)
+}
+
+/// As [`script`], by another Python.
+pub fn script_of<S: AsRef<OsStr> + Debug>(python: &Path, name: &str, args: &[S]) -> String {
     let script = root().join("fixtures/referees").join(name);
-    let done = Command::new(python()).arg(script).args(args).output().unwrap();
+    let done = Command::new(python).arg(script).args(args).output().unwrap();
     assert!(done.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).unwrap()
 }
