@@ -27,7 +27,7 @@ use crate::codes::E0901;
 use crate::compile::snr_db;
 use crate::layers::LayerTable;
 use crate::onnx;
-use crate::run::{Activations, Runnable};
+use crate::run::{Activations, How, NoiseReport, Runnable};
 use crate::samples::{Inputs, Samples};
 use crate::session::{self, TOKEN_IDS};
 
@@ -47,17 +47,13 @@ pub enum Source {
 }
 
 impl Source {
-    /// Opens a model file, or an output folder with its activations taken as asked.
+    /// Opens a model file, or an output folder to be run as asked.
     ///
     /// # Errors
     /// What cannot be read.
-    pub fn open(
-        path: &Path,
-        activations: Activations,
-        progress: &dyn Progress,
-    ) -> Result<Source, Diagnostics> {
+    pub fn open(path: &Path, how: impl Into<How>, progress: &dyn Progress) -> Result<Source, Diagnostics> {
         Ok(if path.is_dir() {
-            Source::Folder(Box::new(Runnable::load_as(path, activations, progress)?))
+            Source::Folder(Box::new(Runnable::load_as(path, how, progress)?))
         } else {
             Source::Model(Box::new(onnx::import(path)?))
         })
@@ -68,6 +64,14 @@ impl Source {
         match self {
             Source::Model(m) => &m.graph,
             Source::Folder(r) => r.graph(),
+        }
+    }
+
+    /// What noise did to its tiles, where it is run with some.
+    pub fn noise(&self) -> Option<NoiseReport> {
+        match self {
+            Source::Model(_) => None,
+            Source::Folder(r) => r.noise(),
         }
     }
 
@@ -450,6 +454,9 @@ pub struct SourceReport {
     pub outputs: Vec<OutputReport>,
     /// Where an output is logits.
     pub logits: Option<LogitsReport>,
+    /// Where the folder was run with noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise: Option<NoiseReport>,
 }
 
 /// What `pfmc eval` found.
@@ -486,7 +493,7 @@ fn source_report(path: &Path, judge: &Judge, score: &Score, first: bool) -> Sour
         perplexity: bits.map(f64::exp2),
     });
     let outputs = if first { Vec::new() } else { score.outputs.iter().map(output).collect() };
-    SourceReport { source: path.display().to_string(), outputs, logits }
+    SourceReport { source: path.display().to_string(), outputs, logits, noise: None }
 }
 
 /// Says of which sample a problem is.
@@ -527,7 +534,10 @@ pub fn compare(
         }
     }
     let reports = sources.iter().zip(&scores).enumerate();
-    let reports = reports.map(|(i, ((path, _), score))| source_report(path, judge, score, i == 0));
+    let reports = reports.map(|(i, ((path, source), score))| SourceReport {
+        noise: source.noise(),
+        ..source_report(path, judge, score, i == 0)
+    });
     Ok(Report { samples: samples.len(), token, sources: reports.collect(), layers: Vec::new() })
 }
 
@@ -563,6 +573,10 @@ impl fmt::Display for Report {
                 }
                 _ => s.source.clone(),
             });
+            if let Some(n) = s.noise {
+                let budget = n.budget_db.map_or(String::new(), |db| format!(", budget {db:.2} dB"));
+                lines.push(format!("  noise, draw {:<12} all tiles {:.2} dB{budget}", n.seed, n.drawn_db));
+            }
             if let Some(l) = &s.logits {
                 let perplexity = l.perplexity.map_or(String::new(), |p| format!("perplexity {p:.4}"));
                 let against = format!(

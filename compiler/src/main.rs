@@ -253,6 +253,9 @@ struct EvalArgs {
     /// How inputs of fixed matrices of codes are taken; float is not what a chip does.
     #[arg(long, value_enum, default_value_t)]
     activations: run::Activations,
+    /// Runs folders with a draw of the process's nominal noise: a writer's faults, photons and converters.
+    #[arg(long, value_name = "SEED", conflicts_with = "layers")]
+    noise: Option<u64>,
     /// Tables of the layers of each folder, worst first; the first source must be the model.
     #[arg(long)]
     layers: bool,
@@ -513,7 +516,8 @@ fn eval_command(a: &EvalArgs, bar: &Bar) -> Result<evaluate::Report, Diagnostics
     };
     let limited = |samples: &Samples, most| samples.first(a.samples.map_or(most, |n| n as usize));
     let (mut report, judge, samples) = {
-        let open = |path: &PathBuf| Source::open(path, a.activations, bar);
+        let how = run::How { activations: a.activations, noise: a.noise };
+        let open = |path: &PathBuf| Source::open(path, how, bar);
         let sources = a.sources.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let sources: Vec<_> = a.sources.iter().map(PathBuf::as_path).zip(&sources).collect();
         let graph = sources[0].1.graph();

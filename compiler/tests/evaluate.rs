@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use common::{build, codes, cosine, fixture, options, tokens};
 use onnx_protobuf::{Message, ModelProto};
+use pfmc::compile::Options;
 use pfmc::evaluate::{self, Given, Judge, Report, Source};
 use pfmc::layers::{self, LayerTable};
 use pfmc::quantise::options::{ActivationChoice, Calibration, Rounding};
-use pfmc::run::Activations;
+use pfmc::run::{Activations, How};
 use pfmc::samples::Samples;
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::diag::Diagnostics;
@@ -23,6 +24,48 @@ fn compare(model: &Path, folder: &Path, given: Given<'_>, activations: Activatio
     let samples = given.samples(sources[0].graph()).unwrap();
     let pairs = [(model, &sources[0]), (folder, &sources[1])];
     evaluate::compare(&pairs, &judge, &samples, "byte", &NoProgress).unwrap()
+}
+
+/// One draw of the nominal noise leaves what the budget says, another draw is another plate, and a worse writer is worse.
+#[test]
+fn a_plate_with_noise_is_as_good_as_its_budget_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, folder) = (fixture("kjv_lm.onnx"), dir.path().join("kjv"));
+    build(&options("kjv_lm.onnx", "glass", &folder)).unwrap();
+    let text = fs::read(fixture("kjv_eval.txt")).unwrap();
+    let run = |folder: &Path, noise| {
+        let how = How { noise, ..How::default() };
+        let sources = [&model, folder].map(|p| Source::open(p, how, &NoProgress).unwrap());
+        let judge = Judge::new(sources[0].graph(), None, true).unwrap();
+        let samples = Given::Text(&text[..2 * 65], 65).samples(sources[0].graph()).unwrap();
+        let pairs = [(&model as &Path, &sources[0]), (folder, &sources[1])];
+        evaluate::compare(&pairs, &judge, &samples, "byte", &NoProgress).unwrap()
+    };
+    let [clean, one, again, two] = [None, Some(1), Some(1), Some(2)].map(|noise| run(&folder, noise));
+    assert_eq!((&one, clean.sources[1].noise), (&again, None));
+    assert_ne!(one.sources[1].outputs, two.sources[1].outputs);
+    for report in [&one, &two] {
+        let noise = report.sources[1].noise.unwrap();
+        let budget = noise.budget_db.unwrap();
+        assert!((noise.drawn_db - budget).abs() < 1.0, "{noise:?}");
+        assert!(report.sources[1].outputs[0].error_db > clean.sources[1].outputs[0].error_db + 6.0);
+    }
+
+    // A writer of five times the energy noise, and a folder of a target without noise.
+    let toml = fs::read_to_string(folder.join("process.toml")).unwrap();
+    assert!(toml.contains("energy_rms = 0.02"), "{toml}");
+    let file = dir.path().join("worse.toml");
+    fs::write(&file, toml.replace("energy_rms = 0.02", "energy_rms = 0.1")).unwrap();
+    let worse = dir.path().join("worse");
+    let process = Some(file.display().to_string());
+    build(&Options { process, ..options("kjv_lm.onnx", "glass", &worse) }).unwrap();
+    let noise = run(&worse, Some(1)).sources[1].noise.unwrap();
+    assert!(noise.drawn_db < one.sources[1].noise.unwrap().drawn_db - 3.0, "{noise:?}");
+    assert!((noise.drawn_db - noise.budget_db.unwrap()).abs() < 1.0, "{noise:?}");
+    let chip = dir.path().join("chip");
+    build(&options("llama.onnx", "asic", &chip)).unwrap();
+    let how = How { noise: Some(1), ..How::default() };
+    assert_eq!(codes(&Source::open(&chip, how, &NoProgress).err().unwrap()), ["E0005"]);
 }
 
 #[test]

@@ -185,6 +185,23 @@ pub trait ReadBack: TileSource {
     /// # Errors
     /// Every difference, with tile, place (row and column, or layer and line) and tensor range.
     fn check(&self, tile: TileId, reference: &TileContent) -> Result<BTreeMap<String, f64>, Diagnostics>;
+    /// A tile as the process's nominal noise could have made it, drawn by a seed; `None` where the target has no noise.
+    ///
+    /// # Errors
+    /// What reading the tile reports.
+    fn disturbed(&self, tile: TileId, seed: u64) -> Result<Option<Disturbed>, Diagnostics> {
+        let _ = (tile, seed);
+        Ok(None)
+    }
+}
+
+/// A tile with a draw of its faults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Disturbed {
+    /// What it holds.
+    pub content: TileContent,
+    /// Error power of one reading of an output, relative to the outputs' mean power.
+    pub reading: f64,
 }
 
 /// Receives progress. Silence is [`NoProgress`].

@@ -146,10 +146,7 @@ impl Budget {
         let left = s.noise_gain * measured.level_square(process)
             + if process.quadrature == Quadrature::Single { even } else { whole }
             + s.unread.max(1.0) * measured.line.phase_square(g);
-        let photon_j = PHOTON_J_UM / process.wavelength_um;
-        let light_j = process.power_mw * 1e-3 * process.integration_us * 1e-6;
-        let counted = 4.0 * process.detector_efficiency * s.efficiency * light_j / photon_j / outputs as f64;
-        let converter = |bits: u32| CREST * CREST / 3.0 / 4f64.powi(bits as i32);
+        let [photons, converters] = reading(process, s.efficiency, outputs);
         Budget {
             levels: s.levels,
             energy: white * process.energy_rms.powi(2),
@@ -158,8 +155,8 @@ impl Budget {
             // Less what all weights have in common, which the tile's gain takes.
             gain: (0.5 * s.layers - 1.0 / g.voxels[2] as f64).max(0.0) * process.layer_gain_rms.powi(2),
             born: s.efficiency.powi(2) / BORN,
-            photons: 1.0 / counted,
-            converters: converter(process.dac_bits) + converter(process.adc_bits),
+            photons,
+            converters,
             calibration: left,
         }
     }
@@ -194,6 +191,22 @@ impl Budget {
     pub fn db(power: f64) -> f64 {
         -10.0 * power.log10()
     }
+}
+
+/// Share of the light of one input that reaches all outputs of a tile of a gain, whose weights' squares sum to `power`.
+pub fn efficiency(process: &Process, length_um: f64, gain: f64, power: f64, inputs: usize) -> f64 {
+    let coupling =
+        std::f64::consts::TAU * length_um / (process.wavelength_um * process.theta0_deg.to_radians().cos());
+    (coupling * gain).powi(2) * power / inputs as f64
+}
+
+/// Relative error powers of one reading by photons, shot noise of homodyne over `outputs` ports, and by converters.
+pub fn reading(process: &Process, efficiency: f64, outputs: usize) -> [f64; 2] {
+    let photon_j = PHOTON_J_UM / process.wavelength_um;
+    let light_j = process.power_mw * 1e-3 * process.integration_us * 1e-6;
+    let counted = 4.0 * process.detector_efficiency * efficiency * light_j / photon_j / outputs as f64;
+    let converter = |bits: u32| CREST * CREST / 3.0 / 4f64.powi(bits as i32);
+    [1.0 / counted, converter(process.dac_bits) + converter(process.adc_bits)]
 }
 
 /// Deviations that cost 1 dB of the total, ports not calibrated again.

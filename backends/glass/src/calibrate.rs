@@ -277,7 +277,7 @@ impl Schedule<'_> {
     fn model(&self, id: TileId) -> Result<Model, Diagnostics> {
         let (entry, written) = self.entry(id)?;
         let used = [entry.record.inputs as usize, self.quadrature.ports(entry.record.outputs as usize)];
-        Ok(Model::new(written, &self.levels(id)?, used, self.wavelength_um))
+        Ok(Model::new(written, &self.levels(id)?, used, self.process.wavelength_um))
     }
 
     /// The transfer matrix of a tile's written levels, `[output port][input]`, without signs and gains.

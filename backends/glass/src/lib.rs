@@ -12,7 +12,7 @@
 //! - [`geometry`]: ports, grating vectors and the assertions on them.
 //! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
 //! - [`design`]: levels: rounding, error diffusion, flips.
-//! - [`budget`]: what each imperfection of writing and reading adds to the error.
+//! - [`budget`]: what each imperfection of writing and reading adds to the error; [`faults`]: a draw of them.
 //! - [`layout`], [`marks`]: tiles in zones, zones on plates, marks and coupons.
 //! - [`time`]: how long writing takes.
 //! - [`schedule`]: the file format.
@@ -44,6 +44,7 @@ pub mod calibrate;
 pub mod calibration;
 pub mod codes;
 pub mod design;
+pub mod faults;
 pub mod geometry;
 pub mod layout;
 pub mod marks;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::Path;
 
 use memmap2::Mmap;
-use pfmc_ir::backend::{Progress, ReadBack};
+use pfmc_ir::backend::{Disturbed, Progress, ReadBack};
 use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
@@ -18,8 +18,10 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::beside;
+use crate::budget;
 use crate::calibration::Line;
 use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619, E0620};
+use crate::faults::{Faults, mix};
 use crate::geometry::{Geometry, VOXELS_MAX};
 use crate::process::{FormFactor, Process, Quadrature, Raster};
 use crate::recompute::{Transfer, Written};
@@ -48,7 +50,7 @@ pub struct Schedule<'a> {
     bias_level: u8,
     snr_min_db: f64,
     pub(crate) quadrature: Quadrature,
-    pub(crate) wavelength_um: f64,
+    pub(crate) process: Process,
     /// Relative wavelength and tilt of the light of tiles, as calibrated.
     pub(crate) light: BTreeMap<u32, [f64; 2]>,
 }
@@ -406,7 +408,7 @@ impl<'a> Schedule<'a> {
             bias_level: facts.bias_level,
             snr_min_db: facts.snr_min_db,
             quadrature: facts.quadrature,
-            wavelength_um: process.wavelength_um,
+            process: process.clone(),
             light: BTreeMap::new(),
         })
     }
@@ -545,14 +547,23 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    fn transfer(&self, id: TileId, levels: &[u8]) -> Result<(RealBlock, Transfer), Diagnostics> {
+    /// The weights and the transfer matrix of written levels, with faults or without.
+    fn transfer(
+        &self,
+        id: TileId,
+        levels: &[u8],
+        faults: Option<&Faults>,
+    ) -> Result<(RealBlock, Transfer), Diagnostics> {
         let (entry, written) = self.entry(id)?;
         let (k, n) = (entry.record.inputs as usize, entry.record.outputs as usize);
         let mut values = vec![0f32; k * n];
         if entry.record.gain == 0.0 {
             return Ok((RealBlock { k, n, values }, Transfer { re: Vec::new(), im: Vec::new() }));
         }
-        let t = written.transfer(levels);
+        let t = match faults {
+            Some(faults) => written.disturbed(levels, faults),
+            None => written.transfer(levels),
+        };
         let inputs = written.columns * written.rows_in;
         let parts = self.quadrature.weights_a_grating();
         for (i, row) in values.chunks_exact_mut(n).enumerate() {
@@ -825,8 +836,15 @@ fn order(
 
 impl TileSource for Schedule<'_> {
     fn tile(&self, id: TileId) -> Result<TileContent, Diagnostics> {
+        Ok(TileContent::Real(self.contents(id, None)?))
+    }
+}
+
+impl Schedule<'_> {
+    /// The weights of a tile in the light as it was calibrated.
+    fn contents(&self, id: TileId, faults: Option<&Faults>) -> Result<RealBlock, Diagnostics> {
         let levels = self.levels(id)?;
-        let (mut block, _) = self.transfer(id, &levels)?;
+        let (mut block, _) = self.transfer(id, &levels, faults)?;
         if let Some(off) = self.deviation(id)? {
             let record = &self.entry(id)?.0.record;
             let parts = self.quadrature.weights_a_grating();
@@ -839,11 +857,27 @@ impl TileSource for Schedule<'_> {
                 *v += (sign * part / record.gain) as f32;
             }
         }
-        Ok(TileContent::Real(block))
+        Ok(block)
     }
 }
 
 impl ReadBack for Schedule<'_> {
+    fn disturbed(&self, id: TileId, seed: u64) -> Result<Option<Disturbed>, Diagnostics> {
+        let (entry, written) = self.entry(id)?;
+        let faults = Faults::nominal(&self.process, mix(seed ^ mix(u64::from(id.0))));
+        let block = self.contents(id, Some(&faults))?;
+        let power = block.values.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
+        let record = &entry.record;
+        let mut reading = 0.0;
+        if record.gain != 0.0 && power > 0.0 {
+            let length_um = written.voxels[2] as f64 * written.pitch_um[2];
+            let efficiency = budget::efficiency(&self.process, length_um, record.gain, power, block.k);
+            let ports = self.quadrature.ports(block.n);
+            reading = budget::reading(&self.process, efficiency, ports).into_iter().sum();
+        }
+        Ok(Some(Disturbed { content: TileContent::Real(block), reading }))
+    }
+
     fn check(&self, id: TileId, reference: &TileContent) -> Result<BTreeMap<String, f64>, Diagnostics> {
         let (entry, written) = self.entry(id)?;
         let origin = self.origin(id);
@@ -883,7 +917,7 @@ impl ReadBack for Schedule<'_> {
         let mut measures = BTreeMap::new();
         let weights = f64::from(r.inputs) * f64::from(r.outputs);
         measures.insert("voxels_per_weight".to_owned(), levels.len() as f64 / weights);
-        let (got, transfer) = self.transfer(id, &levels)?;
+        let (got, transfer) = self.transfer(id, &levels, None)?;
         let power: f64 = reference.values.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
         if r.gain == 0.0 {
             if power != 0.0 {

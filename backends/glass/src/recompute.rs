@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use rustfft::{Fft, FftPlanner, num_complex::Complex32};
 use std::sync::Arc;
 
+use crate::faults::Faults;
 use crate::process::FormFactor;
 
 /// What the file says about a tile, in physical units.
@@ -131,12 +132,36 @@ impl Written {
 
     /// `T = s(K)/V sum (dn - bias) exp(-i K r)` from the levels, x fastest, then y, then layer.
     pub fn transfer(&self, levels: &[u8]) -> Transfer {
-        self.moment(levels, None)
+        self.sum(levels, |_, _, _, delta| Complex32::new(delta, 0.0))
+    }
+
+    /// As [`Written::transfer`] of a tile with faults. Shifts are taken to first order, at the carrier's frequency.
+    pub fn disturbed(&self, levels: &[u8], faults: &Faults) -> Transfer {
+        let nx = self.voxels[0];
+        let kx = std::f64::consts::TAU * (2 * self.carrier) as f64 / (nx as f64 * self.pitch_um[0]);
+        self.sum(levels, |x, y, z, delta| {
+            let (factor, shift_um) = faults.voxel(z, y * nx + x);
+            let written = (f64::from(delta) + faults.bias_dn) * factor;
+            Complex32::new((written - faults.bias_dn) as f32, (-kx * shift_um * written) as f32)
+        })
     }
 
     /// As [`Written::transfer`], with each voxel's `dn - bias` times its distance in micrometres along an axis from where
     /// phases are counted from: `i dT/dK`, but for the form factor's own change.
     pub fn moment(&self, levels: &[u8], axis: Option<usize>) -> Transfer {
+        self.sum(levels, |x, y, z, delta| {
+            let weight = match axis {
+                Some(0) => self.place(0, x),
+                Some(1) => self.place(1, y),
+                Some(_) => self.place(2, z),
+                None => 1.0,
+            };
+            Complex32::new(delta * weight, 0.0)
+        })
+    }
+
+    /// As [`Written::transfer`] with `value` of a voxel's x, y, layer and `dn - bias` for the latter.
+    fn sum(&self, levels: &[u8], value: impl Fn(usize, usize, usize, f32) -> Complex32 + Sync) -> Transfer {
         let [nx, ny, nz] = self.voxels;
         let (c, inputs, outputs) = (self.columns, self.columns * self.rows_in, self.columns * self.rows_out);
         let fx = FftPlanner::<f32>::new().plan_fft_forward(nx);
@@ -171,13 +196,7 @@ impl Written {
                 .par_iter()
                 .map(|&z| {
                     let layer = &levels[z * nx * ny..(z + 1) * nx * ny];
-                    let along_z = if axis == Some(2) { self.place(2, z) } else { 1.0 };
-                    let weight = |x: usize, y: usize| match axis {
-                        Some(0) => self.place(0, x),
-                        Some(1) => self.place(1, y),
-                        _ => along_z,
-                    };
-                    self.spectrum(layer, weight, &fx, &fy, low, &rows)
+                    self.spectrum(layer, |x, y, delta| value(x, y, z, delta), &fx, &fy, low, &rows)
                 })
                 .collect();
             t.re.par_chunks_mut(c).zip(t.im.par_chunks_mut(c)).enumerate().for_each(|(n, (re, im))| {
@@ -224,11 +243,11 @@ impl Written {
         ((voxel as f64 - self.centre(axis)) * self.pitch_um[axis]) as f32
     }
 
-    /// Transverse spectrum of one layer, times a weight of each voxel's x and y, at the frequencies in use, `[row pair][column difference]`.
+    /// Transverse spectrum of one layer's values of x, y and `dn - bias` at the frequencies in use, `[row pair][column difference]`.
     fn spectrum(
         &self,
         levels: &[u8],
-        weight: impl Fn(usize, usize) -> f32,
+        value: impl Fn(usize, usize, f32) -> Complex32,
         fx: &Arc<dyn Fft<f32>>,
         fy: &Arc<dyn Fft<f32>>,
         low: usize,
@@ -236,10 +255,9 @@ impl Written {
     ) -> [Vec<f32>; 2] {
         let [nx, ny, _] = self.voxels;
         let width = 2 * self.columns - 1;
-        let mut lines: Vec<Complex32> =
-            levels.iter().map(|&l| Complex32::new(self.delta[usize::from(l & 15)], 0.0)).collect();
-        for (y, line) in lines.chunks_exact_mut(nx).enumerate() {
-            line.iter_mut().enumerate().for_each(|(x, v)| *v *= weight(x, y));
+        let mut lines: Vec<Complex32> = Vec::with_capacity(levels.len());
+        for (y, line) in levels.chunks_exact(nx).enumerate() {
+            lines.extend(line.iter().enumerate().map(|(x, &l)| value(x, y, self.delta[usize::from(l & 15)])));
         }
         fx.process(&mut lines);
         let mut columns = vec![Complex32::ZERO; width * ny];

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::born::{Born, Workspace};
-use crate::budget::{Budget, Spread, Tolerances};
+use crate::budget::{self, Budget, Spread, Tolerances};
 use crate::codes::{E0602, E0608, E0609};
 use crate::design::{self, Design};
 use crate::geometry::Geometry;
@@ -254,13 +254,11 @@ impl<'a> GlassPlan<'a> {
         let p = self.process;
         let g = &m.geometry;
         let relative = |db: f64| 10f64.powf(-db / 10.0);
-        let coupling =
-            std::f64::consts::TAU * g.size_um().z / (p.wavelength_um * p.theta0_deg.to_radians().cos());
         Spread {
             layers: Spread::layers(g, [m.inputs, self.ports(m)], &d.levels, p.level_step(), d.noise_gain),
             noise_gain: d.noise_gain,
             written_square: d.written_square,
-            efficiency: (coupling * d.gain).powi(2) * power / m.inputs as f64,
+            efficiency: budget::efficiency(p, g.size_um().z, d.gain, power, m.inputs),
             levels: relative(d.snr_db),
             unread: relative(d.snr_complex_db),
         }
