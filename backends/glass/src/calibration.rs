@@ -191,7 +191,8 @@ impl Calibration {
             let top = self.dn[count - 1];
             let step = top / (count - 1) as f64;
             for (level, (dn, want)) in self.dn.iter().zip(Self::even(top, count)).enumerate() {
-                if !((dn - want).abs() <= STEP_TOLERANCE * step) || step <= 0.0 {
+                let near = (dn - want).abs() <= STEP_TOLERANCE * step;
+                if !near || step <= 0.0 {
                     let name =
                         if level == count { "the fill's".to_owned() } else { format!("level {level}'s") };
                     f.problem(
