@@ -331,8 +331,7 @@ impl Schedule<'_> {
         let model = self.model(id)?;
         let fit = model.fit(measured);
         let match_db = (-10.0 * fit.left.log10()).min(crate::schedule::SNR_MAX_DB);
-        let matches = match_db >= MATCH_MIN_DB;
-        if !matches {
+        if match_db.is_nan() || match_db < MATCH_MIN_DB {
             return Err(refuse(format!(
                 "the measured matrix is not this tile's: gains of ports leave {match_db:.1} dB, {MATCH_MIN_DB} are the least"
             )));

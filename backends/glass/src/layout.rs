@@ -94,14 +94,11 @@ impl Room {
 }
 
 impl Open {
-    fn new(process: &Process, g: &Geometry, room: Room) -> Open {
+    fn new(process: &Process, g: &Geometry, room: Room, aspect: f64) -> Open {
         let margin = room.margin;
         let rate = time::voxels_a_second(process) / f64::from(process.passes());
         let volume = process.zone_limit_s * rate / g.voxels[2] as f64;
-        // Twice as wide as high, and lines that take ten times as long as their ends.
-        let side = (2.0 * volume * process.voxel_um[1] / process.voxel_um[0]).sqrt();
-        let long = 10.0 * time::ends_s(process) * time::voxels_a_second(process);
-        let side = if process.raster == Raster::PlateLine { side.max(long.min(volume)) } else { side };
+        let side = (aspect * volume * process.voxel_um[1] / process.voxel_um[0]).sqrt();
         let usable = (process.plate_mm[0] - 2.0 * process.edge_mm) * 1e3 / process.voxel_um[0];
         let width = side.min(usable).floor() as i64 - margin[0];
         Open {
@@ -179,11 +176,27 @@ fn voxels(process: &Process, extent: [i64; 2], layers: usize) -> u64 {
     all.saturating_add(marks::MARKS as u64 * mark[0] * mark[1])
 }
 
-/// Places all tiles.
+/// Widths of a full zone over its height that are tried.
+const ASPECTS: [f64; 6] = [2.0, 0.25, 0.5, 1.0, 4.0, 8.0];
+
+/// Places all tiles, in zones of the shape that takes the least time to write.
 ///
 /// # Errors
 /// Tiles that do not fit a plate.
 pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
+    let [first, others @ ..] = ASPECTS;
+    let mut best = place_as(process, items, first)?;
+    let time = |l: &Layout| l.zones.iter().map(|z| z.time).sum::<Seconds>().total();
+    for layout in others.into_iter().filter_map(|aspect| place_as(process, items, aspect).ok()) {
+        if layout.plates <= best.plates && time(&layout) < time(&best) {
+            best = layout;
+        }
+    }
+    Ok(best)
+}
+
+/// Places all tiles in zones of about one shape.
+fn place_as(process: &Process, items: &[Item], aspect: f64) -> Result<Layout, Diagnostics> {
     let mut diags = Diagnostics::new();
     let pitch = process.voxel_um.map(|um| (um * 1e3).round() as i64);
     let edge = (process.edge_mm * 1e6).round() as i64;
@@ -206,7 +219,7 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
     for item in order {
         let g = item.geometry;
         let room = rooms.get(&g.voxels[2]).copied().unwrap_or_default();
-        let alone = Open::new(process, g, room).fit(g).1;
+        let alone = Open::new(process, g, room, aspect).fit(g).1;
         let bottom = process.clearance_um + g.size_um().z;
         if (0..2).any(|a| alone[a].saturating_mul(pitch[a]) > usable[a]) || bottom > process.plate_mm[2] * 1e3
         {
@@ -245,7 +258,7 @@ pub fn place(process: &Process, items: &[Item]) -> Result<Layout, Diagnostics> {
         if full {
             closed.extend(open.take());
         }
-        open.get_or_insert_with(|| Open::new(process, g, room)).add(item.id, g);
+        open.get_or_insert_with(|| Open::new(process, g, room, aspect)).add(item.id, g);
     }
     closed.extend(open);
     if diags.has_errors() {
