@@ -1102,11 +1102,38 @@ impl Process {
         self.metal_rules(&mut check);
         self.end_rules(&mut check);
         if self.periphery {
+            self.strap_rules(&mut check);
             self.die_rules(&mut check);
         }
         if !check.problems.has_errors() {
             self.reticle_rules(&mut check);
         }
+    }
+
+    /// Word lines of a macro, strapped side by side.
+    fn strap_rules(&self, check: &mut Check<'_>) {
+        let (r, l, s) = (&self.rules, &self.logic, &self.strap);
+        // The pad of a word line stands beside the line of the next.
+        let (pad, line, space, rule) = if self.stack.is_some() {
+            (l.met3_half_width_nm, r.met3_width_nm / 2, r.met34_space_nm, "rules.met34_space_nm")
+        } else {
+            (s.met2_pad_half_nm[1], s.met2_half_height_nm, r.met2_space_nm, "rules.met2_space_nm")
+        };
+        check.at_least("space of word-line straps", self.cell.pitch_y_nm - pad - line, space, rule);
+        if self.stack.is_some() {
+            check.at_least(
+                "word-line strap around its via2",
+                l.met3_half_width_nm - r.via2_size_nm / 2,
+                r.met3_enclose_via2_nm,
+                "rules.met3_enclose_via2_nm",
+            );
+        }
+        check.holds(self.tap_row.word_lines.is_multiple_of(l.word_lines), || {
+            format!(
+                "`tap_row.word_lines` = {} must be a multiple of `logic.word_lines` = {}: whole rows of the decoder",
+                self.tap_row.word_lines, l.word_lines
+            )
+        });
     }
 
     /// Power straps and rings of a die.
@@ -1919,6 +1946,24 @@ mod tests {
             ("pitch_x_nm = 870", "pitch_x_nm = 860", "met2 covers 60.47 % of the array"),
             ("via_offset_nm = 205", "via_offset_nm = 195", "space of the via2s of a ground pad is 190"),
             ("mcon_y_nm = [-85, 85]", "mcon_y_nm = [-80, 90]", "must be centred on the node"),
+        ] {
+            assert!(crate::SKY130_VIA1.contains(change), "{change}");
+            let got = messages(&crate::SKY130_VIA1.replace(change, to));
+            assert!(got.iter().any(|m| m.contains(expected)), "{expected}: {got:#?}");
+        }
+    }
+
+    #[test]
+    fn word_lines_that_cannot_be_strapped_are_a_contradiction() {
+        for (change, to, expected) in [
+            // 600 - 165 of a pad - 150 of a line.
+            (
+                "pitch_y_nm = 615",
+                "pitch_y_nm = 600",
+                "space of word-line straps is 285, rules.met34_space_nm asks",
+            ),
+            ("met3_half_width_nm = 165", "met3_half_width_nm = 160", "word-line strap around its via2 is 60"),
+            ("word_lines = 40", "word_lines = 36", "must be a multiple of `logic.word_lines` = 8"),
         ] {
             assert!(crate::SKY130_VIA1.contains(change), "{change}");
             let got = messages(&crate::SKY130_VIA1.replace(change, to));

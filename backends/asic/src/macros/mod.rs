@@ -18,7 +18,7 @@
 //! # Floorplan
 //!
 //! ```text
-//!   straps  bus, row choosers, word-line drivers   | array, 64 word lines a row group,
+//!   straps  bus, row choosers, word-line drivers   | array, up to 64 word lines a row group,
 //!   of      one row of logic for 8 word lines      | straps of word lines every 64 columns
 //!   power   ---------------------------------------+------------------------------------
 //!           clock, enables, predecoders            | precharge (2 rows, 2 columns wide)
@@ -31,6 +31,10 @@
 //! upwards on met4, select, precharge and enable lines along the columns on met3. All leaf cells are drawn
 //! here, from the process file: standard cells are 2.72 um high, which fits no whole number of word lines,
 //! and their geometry would have to be fetched.
+//!
+//! Bit lines and ground rails are on met1, straps of word lines and of ground over them on met2. Where the process file has
+//! a `[stack]` all of these are a metal higher over the array; below it bit lines go down to met1 through a via, so that
+//! precharge, multiplexer and sense circuits are the same.
 //!
 //! # Circuits and timing
 //!

@@ -81,6 +81,26 @@ fn two_decks_find_nothing_in_macros() {
     }
 }
 
+#[test]
+fn the_shuttles_other_scripts_find_nothing_in_macros() {
+    for (process, _) in VARIANTS {
+        for size in [16, 64] {
+            let files = Files::new(process, size, size, 16);
+            for name in [
+                "met_min_ca_density.lydrc",
+                "pin_label_purposes_overlapping_drawing.rb.drc",
+                "zeroarea.rb.drc",
+            ] {
+                let deck = format!("cf-precheck/cf_precheck/drc_scripts/{name}");
+                let cleaned = format!("cleaned_output={}", files.text("cleaned.gds"));
+                let names = ["top_cell", "report"];
+                let items = run_deck(&deck, &files.path("rom.gds"), "rom", names, &[&cleaned]);
+                assert!(items.is_empty(), "{process} {size} x {size} {name}: {items:#?}");
+            }
+        }
+    }
+}
+
 /// netgen's last word on two netlists of the folder.
 fn netgen(files: &Files, [a, b]: [&str; 2]) -> String {
     let setup = root().join("cf-precheck/cf_precheck/be_checks/tech/sky130A/sky130A_setup.tcl");

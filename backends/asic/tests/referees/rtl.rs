@@ -79,10 +79,15 @@ fn one_tile(k: u32, n: u32, scheme: Scheme) -> Verified<TileProgram> {
 
 /// Emits a block, reads its bits back from the layout, and gives the tile's RTL and ROM contents.
 fn emitted(block: &CodeBlock, mux: u32, lookup: bool, dir: &Path) -> (TileRtl, String) {
-    let process = process();
+    emitted_in("sky130", block, mux, lookup, dir)
+}
+
+/// The same in a built-in process.
+fn emitted_in(name: &str, block: &CodeBlock, mux: u32, lookup: bool, dir: &Path) -> (TileRtl, String) {
+    let process = super::macros::process(name);
     let program = one_tile(block.k as u32, block.n as u32, block.scheme());
     let backend = pfmc_asic::Asic;
-    let target = backend.open(&backend.processes()[0]).unwrap();
+    let target = backend.open(&super::built_in(name)).unwrap();
     target.plan(&program).unwrap().emit(&Block(block.clone()), dir, &NoProgress).unwrap();
     let rtl = TileRtl::new(&process, &program, TileId(0), mux, lookup).unwrap();
     let bits = RomReadBack::open(&process, &program, dir, &NoProgress).unwrap().bits(TileId(0)).unwrap();
@@ -113,10 +118,15 @@ fn expected(block: &CodeBlock, x: &[i8], columns: &[u16]) -> (Vec<i32>, Vec<(boo
 
 /// Compares a random tile with the interpreter, `stall` 256ths of the cycles of each stream spent waiting.
 fn check(k: usize, n: usize, scheme: &str, mux: u32, columns: &[u16], stall: u32) {
+    check_in("sky130", k, n, scheme, mux, columns, stall);
+}
+
+/// The same in a built-in process.
+fn check_in(process: &str, k: usize, n: usize, scheme: &str, mux: u32, columns: &[u16], stall: u32) {
     let scheme: Scheme = scheme.parse().unwrap();
     let block = random_block(k, n, scheme, (k * 1000 + n) as u64);
     let dir = tempfile::tempdir().unwrap();
-    let (rtl, hex) = emitted(&block, mux, !columns.is_empty(), dir.path());
+    let (rtl, hex) = emitted_in(process, &block, mux, !columns.is_empty(), dir.path());
     let x = activations(2 * k, n as u64);
     let files = sources(&rtl, dir.path());
     let (sums, looked_up) = expected(&block, &x, columns);
@@ -124,7 +134,14 @@ fn check(k: usize, n: usize, scheme: &str, mux: u32, columns: &[u16], stall: u32
     let got = bench.run(dir.path(), &files, &[]);
     let cycles = if stall == 0 { rtl.cycles() } else { got.cycles };
     let want = Results { sums, looked_up, unit: block.unit.to_bits(), cycles };
-    assert_eq!(got, want, "{k} x {n} {scheme} mux {mux} stall {stall}");
+    assert_eq!(got, want, "{process} {k} x {n} {scheme} mux {mux} stall {stall}");
+}
+
+#[test]
+fn macros_programmed_on_via_give_the_interpreters_sums() {
+    // 60 word lines of codes and 16 of scales: more than one row group.
+    check_in("sky130-via1", 60, 33, "codes4/8", 16, &[0, 20], 0);
+    check_in("sky130-via1", 37, 33, "codebook4/32", 16, &[], 50);
 }
 
 #[test]
