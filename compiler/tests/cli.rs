@@ -111,9 +111,9 @@ fn glass_is_drawn_and_its_voxels_are_written_and_other_wishes_are_refused() {
             &files.each_ref().map(|f| &f[..]),
         );
     }
-    // The plate lists the model's layers.
+    // The plate lists the names that tensors of the model have up to their numbers.
     let plate = fs::read_to_string(d.join("out/plate0.svg")).unwrap();
-    assert!(plate.contains("layers.0<") && plate.contains("layers.1<"), "{plate}");
+    assert!(plate.matches("<text").count() > 5, "{plate}");
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(d.join("glass/manifest.json")).unwrap()).unwrap();
     let held = manifest["tiles"].as_array().unwrap().iter().find(|t| t.get("region").is_some()).unwrap();

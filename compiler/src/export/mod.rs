@@ -126,10 +126,12 @@ impl Layers {
         }))
     }
 
-    /// Adds a list of the layers with their colours at the right of a scene.
+    /// Adds a list of the layers with their colours at the right of a scene, which gets room for it where it is flat.
     fn list(&self, scene: &mut Scene) {
-        let [_, bottom, right, top] = scene.area;
-        let (width, height) = (right - scene.area[0], top - bottom);
+        let [left, bottom, right, top] = scene.area;
+        let width = right - left;
+        let height = (top - bottom).max(width / 3);
+        scene.area[1] = top - height;
         let line = (height / 40).max(width / 60).max(1);
         let rows = (height / line).max(1);
         for (i, layer) in self.0.iter().enumerate() {
