@@ -4,18 +4,13 @@ use std::path::Path;
 
 use pfmc_glass::calibrate::{Complex64, FORMAT, File, TileCalibration, write};
 use pfmc_glass::codes::E0622;
-use pfmc_glass::process::Process;
-use pfmc_glass::reader::Schedule;
 use pfmc_ir::backend::Progress;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::tensor::Tensor;
 use pfmc_ir::tile::TileSource;
 
-use crate::codes::E0005;
-use crate::compile::PROCESS_FILE;
-use crate::contents::Reference;
-use crate::files::io_error;
-use crate::{npz, verify};
+use crate::export::glass::Glass;
+use crate::npz;
 
 /// Real numbers of a tensor of f32 or f64.
 fn reals(t: &Tensor) -> Option<Vec<f64>> {
@@ -36,21 +31,13 @@ pub fn calibrate(
     measured: &Path,
     progress: &dyn Progress,
 ) -> Result<Vec<TileCalibration>, Diagnostics> {
-    let opened = verify::open(folder)?;
-    if opened.manifest.target != "glass" {
-        let text = format!("the folder is of target {}, not glass", opened.manifest.target);
-        return Err(Diagnostic::error(&E0005, text).help("compile with --target glass").into());
-    }
-    let path = folder.join(PROCESS_FILE);
-    let toml = std::fs::read_to_string(&path).map_err(|e| io_error("read", &path, &e))?;
-    let process = Process::parse(&opened.manifest.process, &toml)?;
-    let reference = Reference::open(&opened.program, folder)?;
-    let schedule = Schedule::open(&process, &opened.program, folder, progress)?;
+    let glass = Glass::open(folder)?;
+    let schedule = glass.schedule(progress)?;
     let mut arrays = npz::read_complex(measured)?;
     let mut bad = Diagnostics::new();
     let mut tiles = Vec::new();
     progress.begin("calibrating", arrays.len() as u64);
-    for (id, tile) in opened.program.tiles() {
+    for (id, tile) in glass.opened.program.tiles() {
         let refuse = |what: &str| {
             Diagnostic::error(&E0622, format!("tile {id} ({}): {what}", tile.name)).at(&tile.origin)
         };
@@ -85,7 +72,7 @@ pub fn calibrate(
                     format!("the measured matrix is {shape:?}, the tile's [output ports, inputs] {ports:?}");
                 return Err(refuse(&text).into());
             }
-            schedule.calibrate(id, &values, &reference.tile(id)?)
+            schedule.calibrate(id, &values, &glass.reference.tile(id)?)
         });
         match found {
             Ok(t) => tiles.push(t),

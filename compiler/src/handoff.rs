@@ -9,12 +9,10 @@ use pfmc_asic::handoff::{Piece, write};
 use pfmc_asic::macros::MacroShape;
 use pfmc_asic::macros::timing::Timing;
 use pfmc_asic::process::Process;
-use pfmc_ir::backend::ProcessText;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::tile::{TileId, TileSource};
 
 use crate::codes::E0005;
-use crate::compile::PROCESS_FILE;
 use crate::contents::Reference;
 use crate::files::io_error;
 use crate::verify::{self, Opened};
@@ -35,14 +33,8 @@ impl Asic {
     /// # Errors
     /// Another target, or a damaged folder.
     pub fn open(folder: &Path) -> Result<Asic, Diagnostics> {
-        let opened = verify::open(folder)?;
-        if opened.manifest.target != "asic" {
-            let text = format!("the folder is of target {}, not asic", opened.manifest.target);
-            return Err(Diagnostic::error(&E0005, text).help("compile with --target asic").into());
-        }
-        let path = folder.join(PROCESS_FILE);
-        let toml = std::fs::read_to_string(&path).map_err(|e| io_error("read", &path, &e))?;
-        let process = Process::open(&ProcessText { name: opened.manifest.process.clone(), toml })?;
+        let opened = verify::open_of(folder, "asic")?;
+        let process = Process::open(&opened.process)?;
         let reference = Reference::open(&opened.program, folder)?;
         Ok(Asic { opened, process, reference })
     }

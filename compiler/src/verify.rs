@@ -12,7 +12,7 @@ use pfmc_ir::tile::{TileId, TileSource};
 use pfmc_ir::verify::Verified;
 use rayon::prelude::*;
 
-use crate::codes::{E0404, E0702, E0704};
+use crate::codes::{E0005, E0404, E0702, E0704};
 use crate::compile::{PROCESS_FILE, PROGRAM_FILE, lower};
 use crate::contents::Reference;
 use crate::files::io_error;
@@ -28,7 +28,9 @@ pub struct Opened {
     pub manifest: Manifest,
     /// Program.
     pub program: Verified<TileProgram>,
-    /// Target with the folder's process.
+    /// Process.
+    pub process: ProcessText,
+    /// Target with that process.
     pub target: Box<dyn Target>,
 }
 
@@ -47,7 +49,20 @@ pub fn open(folder: &Path) -> Result<Opened, Diagnostics> {
     let program = Verified::new(parse_program(&text(folder, PROGRAM_FILE)?)?)?;
     let process = ProcessText { name: manifest.process.clone(), toml: text(folder, PROCESS_FILE)? };
     let target = targets::backend(&manifest.target)?.open(&process)?;
-    Ok(Opened { manifest, program, target })
+    Ok(Opened { manifest, program, process, target })
+}
+
+/// As [`open`], of a folder of one target.
+///
+/// # Errors
+/// As [`open`], and E0005 for a folder of another target.
+pub fn open_of(folder: &Path, target: &str) -> Result<Opened, Diagnostics> {
+    let opened = open(folder)?;
+    if opened.manifest.target != target {
+        let text = format!("the folder is of target {}, not {target}", opened.manifest.target);
+        return Err(Diagnostic::error(&E0005, text).help(format!("compile with --target {target}")).into());
+    }
+    Ok(opened)
 }
 
 /// What was checked.

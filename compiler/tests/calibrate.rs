@@ -5,10 +5,8 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use common::fixture;
+use common::{expect, fixture};
 use pfmc::{npz, verify};
 use pfmc_glass::calibrate::Complex64;
 use pfmc_glass::process::Process;
@@ -16,17 +14,6 @@ use pfmc_glass::reader::Schedule;
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::tensor::Tensor;
 use pfmc_ir::tile::TileId;
-
-/// Runs, expects the exit code and every word.
-fn expect(dir: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
-    let o = Command::new(env!("CARGO_BIN_EXE_pfmc")).args(args).current_dir(dir).output().unwrap();
-    let t = format!("{}{}", String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr));
-    assert_eq!(o.status.code(), Some(code), "{args:?}: {t}");
-    for w in words {
-        assert!(t.contains(w), "{args:?} lacks {w:?}: {t}");
-    }
-    t
-}
 
 #[test]
 fn measured_matrices_calibrate_a_folder_and_foreign_ones_do_not() {
@@ -47,8 +34,7 @@ fn measured_matrices_calibrate_a_folder_and_foreign_ones_do_not() {
     );
 
     let opened = verify::open(&d.join("out")).unwrap();
-    let toml = fs::read_to_string(d.join("out/process.toml")).unwrap();
-    let process = Process::parse(&opened.manifest.process, &toml).unwrap();
+    let process = Process::parse(&opened.process.name, &opened.process.toml).unwrap();
     let schedule = Schedule::open(&process, &opened.program, &d.join("out"), &NoProgress).unwrap();
     let ids: Vec<TileId> = (0..opened.program.tiles.len() as u32)
         .map(TileId)

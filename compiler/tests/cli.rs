@@ -5,29 +5,9 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
-use common::fixture;
-
-fn pfmc(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pfmc")).args(args).current_dir(dir).output().unwrap()
-}
-
-fn text(o: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr))
-}
-
-/// Runs, expects the exit code and every word, and no panic.
-fn expect(dir: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
-    let o = pfmc(dir, args);
-    let t = text(&o);
-    assert_eq!(o.status.code(), Some(code), "{args:?}: {t}");
-    assert!(!t.contains("panicked"), "{args:?}: {t}");
-    for w in words {
-        assert!(t.contains(w), "{args:?} lacks {w:?}: {t}");
-    }
-    t
-}
+use common::{expect, fixture, text};
 
 #[test]
 fn the_main_job_needs_no_flag_but_the_target() {

@@ -276,7 +276,8 @@ pub(crate) fn read_db(t: &[Complex64], w: &[Complex64], single: bool) -> f64 {
 impl Schedule<'_> {
     fn model(&self, id: TileId) -> Result<Model, Diagnostics> {
         let (entry, written) = self.entry(id)?;
-        let used = [entry.record.inputs as usize, self.quadrature.ports(entry.record.outputs as usize)];
+        let used =
+            [entry.record.inputs as usize, self.process.quadrature.ports(entry.record.outputs as usize)];
         Ok(Model::new(written, &self.levels(id)?, used, self.process.wavelength_um))
     }
 
@@ -294,7 +295,7 @@ impl Schedule<'_> {
     /// A tile that is not held in glass.
     pub fn ports(&self, id: TileId) -> Result<[usize; 2], Diagnostics> {
         let record = &self.entry(id)?.0.record;
-        Ok([self.quadrature.ports(record.outputs as usize), record.inputs as usize])
+        Ok([self.process.quadrature.ports(record.outputs as usize), record.inputs as usize])
     }
 
     /// Fits a measured transfer matrix, `[output port][input]`, and compares it with the weights.
@@ -344,7 +345,7 @@ impl Schedule<'_> {
                 tilt_rad * 1e6
             )));
         }
-        let parts = self.quadrature.weights_a_grating();
+        let parts = self.process.quadrature.weights_a_grating();
         let columns = r.outputs as usize;
         let w: Vec<Complex64> = (0..outputs * inputs)
             .map(|n| {
@@ -359,7 +360,7 @@ impl Schedule<'_> {
                 Complex64::new(at(0), at(1))
             })
             .collect();
-        let single = self.quadrature == Quadrature::Single;
+        let single = self.process.quadrature == Quadrature::Single;
         let even: Vec<Complex64> = measured
             .iter()
             .enumerate()

@@ -259,6 +259,22 @@ impl Process {
         }
     }
 
+    /// Depth of the first layer's upper face, nanometres.
+    pub fn depth_nm(&self) -> i64 {
+        (self.clearance_um * 1e3).round() as i64
+    }
+
+    /// Depth of a layer's centre.
+    pub fn layer_depth_um(&self, layer: usize) -> f64 {
+        self.clearance_um + (layer as f64 + 0.5) * self.voxel_um[2]
+    }
+
+    /// Stage travel to a layer's centre, nanometres: its depth in glass by the ratio, rounded.
+    pub fn stage_z_nm(&self, layer: usize) -> i64 {
+        let depth_nm = self.depth_nm() as f64 + (layer as f64 + 0.5) * (self.voxel_um[2] * 1e3);
+        (depth_nm / self.depth_ratio()).round() as i64
+    }
+
     /// Passes of a line that crosses tiles: one, or one for each level that changes the index, the fill's included.
     pub fn passes(&self) -> u32 {
         match self.modulation {

@@ -27,7 +27,7 @@ use crate::process::{FormFactor, Process, Quadrature, Raster};
 use crate::recompute::{Transfer, Written};
 use crate::schedule::{
     Chunk, Coupon, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry,
-    VERSION, Zone, sign, sign_bytes, stage_z_nm,
+    VERSION, Zone, sign, sign_bytes,
 };
 
 /// Decibels a recomputed signal-to-noise ratio may differ from the recorded one.
@@ -47,9 +47,6 @@ pub struct Schedule<'a> {
     zones: Vec<Zone>,
     coupons: Vec<Coupon>,
     written: BTreeMap<u32, (Entry, Written)>,
-    bias_level: u8,
-    snr_min_db: f64,
-    pub(crate) quadrature: Quadrature,
     pub(crate) process: Process,
     /// Relative wavelength and tilt of the light of tiles, as calibrated.
     pub(crate) light: BTreeMap<u32, [f64; 2]>,
@@ -157,7 +154,6 @@ struct Facts {
     bias_level: u8,
     columns_max: u32,
     rows_max: u32,
-    snr_min_db: f64,
     quadrature: Quadrature,
     plate_nm: [i64; 3],
     gap_min_um: f64,
@@ -220,12 +216,10 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
     let factors = if measured.depth.is_empty() { 0 } else { h.stage_z_nm.len() };
     same("number of energies by layer", h.layer_energy.len() as f64, factors as f64);
     for (l, file) in h.layer_energy.iter().enumerate() {
-        let depth_um = process.clearance_um + (l as f64 + 0.5) * process.voxel_um[2];
-        same(&format!("energy of layer {l}"), *file, measured.at(depth_um).energy);
+        same(&format!("energy of layer {l}"), *file, measured.at(process.layer_depth_um(l)).energy);
     }
-    let depth_nm = (process.clearance_um * 1e3).round() as i64;
     for (layer, z) in h.stage_z_nm.iter().enumerate() {
-        let want = stage_z_nm(depth_nm, process.voxel_um[2] * 1e3, layer, process.depth_ratio());
+        let want = process.stage_z_nm(layer);
         if *z != want {
             same(&format!("stage travel to layer {layer} in nm"), *z as f64, want as f64);
         }
@@ -277,7 +271,6 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
         bias_level: process.bias_level(),
         columns_max: u32::try_from(process.columns_max).unwrap_or(u32::MAX),
         rows_max: u32::try_from(process.rows_max).unwrap_or(u32::MAX),
-        snr_min_db: process.snr_min_db,
         quadrature: process.quadrature,
         plate_nm,
         gap_min_um: process.gap_min_um,
@@ -405,9 +398,6 @@ impl<'a> Schedule<'a> {
             zones: zone_records.into_iter().map(|z| z.1).collect(),
             coupons,
             written,
-            bias_level: facts.bias_level,
-            snr_min_db: facts.snr_min_db,
-            quadrature: facts.quadrature,
             process: process.clone(),
             light: BTreeMap::new(),
         })
@@ -538,7 +528,7 @@ impl<'a> Schedule<'a> {
                 *to = if x % 2 == 0 { line[x / 2] & 15 } else { line[x / 2] >> 4 };
             }
         }
-        match out.iter().position(|&l| l > self.bias_level) {
+        match out.iter().position(|&l| l > self.process.bias_level()) {
             None => Ok(()),
             Some(at) => Err((
                 format!("line {}: level {} at x = {} is not in the table", at / nx, out[at], at % nx),
@@ -565,7 +555,7 @@ impl<'a> Schedule<'a> {
             None => written.transfer(levels),
         };
         let inputs = written.columns * written.rows_in;
-        let parts = self.quadrature.weights_a_grating();
+        let parts = self.process.quadrature.weights_a_grating();
         for (i, row) in values.chunks_exact_mut(n).enumerate() {
             let input = sign(&entry.record.input_signs, i);
             for (o, v) in row.iter_mut().enumerate() {
@@ -847,7 +837,7 @@ impl Schedule<'_> {
         let (mut block, _) = self.transfer(id, &levels, faults)?;
         if let Some(off) = self.deviation(id)? {
             let record = &self.entry(id)?.0.record;
-            let parts = self.quadrature.weights_a_grating();
+            let parts = self.process.quadrature.weights_a_grating();
             let (n, inputs) = (block.n, block.k);
             for (at, v) in block.values.iter_mut().enumerate() {
                 let (i, o) = (at / n, at % n);
@@ -872,7 +862,7 @@ impl ReadBack for Schedule<'_> {
         if record.gain != 0.0 && power > 0.0 {
             let length_um = written.voxels[2] as f64 * written.pitch_um[2];
             let efficiency = budget::efficiency(&self.process, length_um, record.gain, power, block.k);
-            let ports = self.quadrature.ports(block.n);
+            let ports = self.process.quadrature.ports(block.n);
             reading = budget::reading(&self.process, efficiency, ports).into_iter().sum();
         }
         Ok(Some(Disturbed { content: TileContent::Real(block), reading }))
@@ -933,7 +923,7 @@ impl ReadBack for Schedule<'_> {
             let snr_db = pfmc_ir::numerics::snr_db(&reference.values, &got.values).min(SNR_MAX_DB);
             measures.insert("snr_db".to_owned(), snr_db);
             let inputs = written.columns * written.rows_in;
-            let parts = self.quadrature.weights_a_grating();
+            let parts = self.process.quadrature.weights_a_grating();
             let (mut re, mut im, mut tt) = (0f64, 0f64, 0f64);
             for (i, row) in reference.values.chunks_exact(reference.n).enumerate() {
                 for (o, w) in row.chunks(parts).enumerate() {
@@ -954,14 +944,14 @@ impl ReadBack for Schedule<'_> {
             let complex_db = measures.get("snr_complex_db").copied().unwrap_or(f64::NAN);
             let near = |got: f64, recorded: f64| (got - recorded).abs() <= TOLERANCE_DB;
             let reached = near(snr_db, r.snr_db) && near(complex_db, r.snr_complex_db);
-            if !(reached && snr_db >= self.snr_min_db - TOLERANCE_DB) {
+            if !(reached && snr_db >= self.process.snr_min_db - TOLERANCE_DB) {
                 diags.push(
                     Diagnostic::error(
                         &E0617,
                         format!(
                             "tile {id} ({}): {snr_db:.2} dB recomputed ({complex_db:.2} complex), {:.2} dB \
                              recorded ({:.2} complex), {} dB required",
-                            r.name, r.snr_db, r.snr_complex_db, self.snr_min_db
+                            r.name, r.snr_db, r.snr_complex_db, self.process.snr_min_db
                         ),
                     )
                     .at(&origin)

@@ -176,11 +176,6 @@ pub struct Header {
     pub interleave: u32,
 }
 
-/// Stage travel to a layer's centre, nanometres: its depth in glass by the ratio, rounded.
-pub fn stage_z_nm(depth_nm: i64, pitch_nm: f64, layer: usize, depth_ratio: f64) -> i64 {
-    ((depth_nm as f64 + (layer as f64 + 0.5) * pitch_nm) / depth_ratio).round() as i64
-}
-
 /// Patches of a plate, one for each level, that tell what the levels are.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Coupon {

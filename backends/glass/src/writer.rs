@@ -129,23 +129,16 @@ impl<'a> GlassPlan<'a> {
             raster: p.raster.name().into(),
             stage_convention: p.focus.name().into(),
             depth_ratio: p.depth_ratio(),
-            stage_z_nm: (0..layers)
-                .map(|l| schedule::stage_z_nm(self.depth_nm(), p.voxel_um[2] * 1e3, l, p.depth_ratio()))
-                .collect(),
+            stage_z_nm: (0..layers).map(|l| p.stage_z_nm(l)).collect(),
             mark_nm: nm(p.mark_um) as u32,
             mark_level: u32::from(p.levels - 1),
             layer_energy: (0..if measured { layers } else { 0 })
-                .map(|l| p.calibration.at(p.clearance_um + (l as f64 + 0.5) * p.voxel_um[2]).energy)
+                .map(|l| p.calibration.at(p.layer_depth_um(l)).energy)
                 .collect(),
             blur: p.calibration.line.blur.to_vec(),
             history: p.calibration.line.history.to_vec(),
             interleave: p.interleave,
         }
-    }
-
-    /// Depth of the first layer's upper face, nanometres.
-    fn depth_nm(&self) -> i64 {
-        (self.process.clearance_um * 1e3).round() as i64
     }
 
     /// The coupon of a plate.
@@ -155,7 +148,7 @@ impl<'a> GlassPlan<'a> {
             plate,
             corners_nm: c.corners_nm.iter().flatten().copied().collect(),
             size_nm: c.size_nm.to_vec(),
-            depth_nm: self.depth_nm(),
+            depth_nm: self.process.depth_nm(),
             layers: c.layers as u32,
         }
     }
@@ -447,7 +440,7 @@ impl Plan for GlassPlan<'_> {
         let mut worst: Option<(Budget, Tolerances)> = None;
         let mut least = f64::INFINITY;
         let (mut errors, mut signals) = ([0f64; 2], 0f64);
-        let depth_nm = self.depth_nm();
+        let depth_nm = self.process.depth_nm();
         for (number, zone) in self.layout.zones.iter().enumerate() {
             let number = number as u32;
             let [x0, y0] = zone.corner_nm;

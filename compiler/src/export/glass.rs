@@ -6,15 +6,13 @@ use std::path::Path;
 
 use pfmc_glass::process::Process;
 use pfmc_glass::reader::Schedule;
-use pfmc_ir::backend::NoProgress;
+use pfmc_ir::backend::{NoProgress, Progress};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::tile::{RealBlock, TileContent, TileId, TileSource};
 
 use super::{Layers, Scene};
 use crate::codes::E0005;
-use crate::compile::PROCESS_FILE;
 use crate::contents::Reference;
-use crate::files::io_error;
 use crate::verify::{self, Opened};
 
 /// Voxels of the picture of a slice along x and depth, at most.
@@ -34,7 +32,8 @@ pub struct Glass {
     /// Manifest and program.
     pub opened: Opened,
     process: Process,
-    reference: Reference,
+    /// Contents of the tiles.
+    pub reference: Reference,
     folder: std::path::PathBuf,
 }
 
@@ -42,12 +41,10 @@ impl Glass {
     /// Opens a folder.
     ///
     /// # Errors
-    /// A damaged folder.
+    /// Another target, or a damaged folder.
     pub fn open(folder: &Path) -> Result<Glass, Diagnostics> {
-        let opened = verify::open(folder)?;
-        let path = folder.join(PROCESS_FILE);
-        let toml = std::fs::read_to_string(&path).map_err(|e| io_error("read", &path, &e))?;
-        let process = Process::parse(&opened.manifest.process, &toml)?;
+        let opened = verify::open_of(folder, "glass")?;
+        let process = Process::parse(&opened.process.name, &opened.process.toml)?;
         let reference = Reference::open(&opened.program, folder)?;
         Ok(Glass { opened, process, reference, folder: folder.to_owned() })
     }
@@ -56,8 +53,8 @@ impl Glass {
     ///
     /// # Errors
     /// A damaged one.
-    pub fn schedule(&self) -> Result<Schedule<'_>, Diagnostics> {
-        Schedule::open(&self.process, &self.opened.program, &self.folder, &NoProgress)
+    pub fn schedule(&self, progress: &dyn Progress) -> Result<Schedule<'_>, Diagnostics> {
+        Schedule::open(&self.process, &self.opened.program, &self.folder, progress)
     }
 
     /// The tiles in glass, or the one of a name.
@@ -85,7 +82,7 @@ impl Glass {
 /// A damaged folder, and a tile that is not there.
 pub fn scenes(glass: &Glass, tile: Option<&str>) -> Result<Vec<(String, Scene)>, Diagnostics> {
     let tiles = glass.tiles(tile)?;
-    let schedule = glass.schedule()?;
+    let schedule = glass.schedule(&NoProgress)?;
     let mut scenes: Vec<(String, Scene)> =
         plates(glass, &schedule).into_iter().map(|(p, s)| (format!("plate{p}"), s)).collect();
     let snr_db = |id: &TileId| {

@@ -3,7 +3,7 @@
 //! Bytes depend on the folder alone. Rectangles are drawn in order, later ones over earlier ones.
 
 mod asic;
-mod glass;
+pub mod glass;
 mod png;
 mod svg;
 mod voxels;

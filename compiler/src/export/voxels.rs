@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use pfmc_glass::reader::Schedule;
+use pfmc_ir::backend::NoProgress;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::tile::TileId;
 use serde_json::{Value, json};
@@ -44,7 +45,7 @@ fn failed(path: &Path) -> impl Fn(TiffError) -> Diagnostics + use<> {
 /// # Errors
 /// A damaged schedule, and input/output.
 pub fn tiff(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
-    let schedule = glass.schedule()?;
+    let schedule = glass.schedule(&NoProgress)?;
     let mut written = Vec::new();
     for &id in tiles {
         let (levels, record) = (schedule.levels(id)?, schedule.record(id)?);
@@ -76,7 +77,7 @@ pub fn tiff(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>,
 /// # Errors
 /// A damaged schedule, and input/output.
 pub fn zarr(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
-    let schedule = glass.schedule()?;
+    let schedule = glass.schedule(&NoProgress)?;
     let group = out.join("tiles.zarr");
     let put = |path: PathBuf, bytes: &[u8]| {
         std::fs::write(&path, bytes).map_err(|e| Diagnostics::from(io_error("write", &path, &e)))

@@ -5,6 +5,7 @@ pub mod referee;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use onnx_protobuf::{Message, ModelProto};
 use pfmc::compile::{Compiled, Options, compile};
@@ -32,6 +33,28 @@ pub fn retrained(model: &str, folder: &Path) -> PathBuf {
     let path = folder.join("retrained.onnx");
     std::fs::write(&path, m.write_to_bytes().unwrap()).unwrap();
     path
+}
+
+/// Runs the command in a folder.
+pub fn pfmc(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pfmc")).args(args).current_dir(dir).output().unwrap()
+}
+
+/// All that a command wrote.
+pub fn text(o: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr))
+}
+
+/// Runs the command in a folder, expects the exit code and every word, and no panic.
+pub fn expect(dir: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
+    let o = pfmc(dir, args);
+    let t = text(&o);
+    assert_eq!(o.status.code(), Some(code), "{args:?}: {t}");
+    assert!(!t.contains("panicked"), "{args:?}: {t}");
+    for w in words {
+        assert!(t.contains(w), "{args:?} lacks {w:?}: {t}");
+    }
+    t
 }
 
 /// Every registered target.

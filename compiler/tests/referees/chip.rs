@@ -6,7 +6,6 @@ use pfmc::compile::Options;
 use pfmc::verify::open;
 use pfmc_asic::process::Process;
 use pfmc_asic::rtl;
-use pfmc_ir::backend::ProcessText;
 
 use crate::common::referee::script;
 use crate::common::{build, options, retrained};
@@ -35,8 +34,7 @@ fn a_retrained_model_changes_the_programming_mask_and_no_logic() {
     assert_eq!(differing(&first, &held, &["base_group", "68/44"]), ["67/44", "68/44"]);
     let files = [&first, &held].map(|folder| {
         let opened = open(folder).unwrap();
-        let toml = std::fs::read_to_string(folder.join("process.toml")).unwrap();
-        let process = Process::open(&ProcessText { name: "sky130".into(), toml }).unwrap();
+        let process = Process::open(&opened.process).unwrap();
         rtl::program(&process, &opened.program, process.mux().unwrap()).unwrap().files
     });
     assert!(files[0].len() > 5 && files[0] == files[1]);

@@ -10,7 +10,7 @@ use pfmc::verify::{Opened, open};
 use pfmc_asic::process::Process;
 use pfmc_asic::readback::RomReadBack;
 use pfmc_asic::rtl::TileRtl;
-use pfmc_ir::backend::{NoProgress, ProcessText};
+use pfmc_ir::backend::NoProgress;
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::exec::{Executor, FixedMatrices};
 use pfmc_ir::loaded::LoadedMatrices;
@@ -68,8 +68,7 @@ impl Run {
         build(&options).unwrap_or_else(|d| panic!("{d}"));
         let folder = dir.path().join("out");
         let opened = open(&folder).unwrap();
-        let toml = std::fs::read_to_string(folder.join("process.toml")).unwrap();
-        let process = Process::open(&ProcessText { name: opened.manifest.process.clone(), toml }).unwrap();
+        let process = Process::open(&opened.process).unwrap();
         let seen = {
             let read_back = RomReadBack::open(&process, &opened.program, &folder, &NoProgress).unwrap();
             let reference = Reference::open(&opened.program, &folder).unwrap();
