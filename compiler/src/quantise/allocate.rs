@@ -206,7 +206,7 @@ fn sensitivities(
         .collect();
     let mut found: BTreeMap<MatrixId, Sensitivity> = BTreeMap::new();
     progress.begin("sensitivities", uses.len() as u64);
-    for (step, node, matrix) in uses {
+    for (at, &(step, node, matrix)) in uses.iter().enumerate() {
         advance(&model, &mut frames, step)?;
         progress.advance(1);
         let m = program.matrices.get(matrix.index()).ok_or_else(|| failed("no such matrix"))?;
@@ -227,10 +227,15 @@ fn sensitivities(
         let mut coarse = LoadedMatrix::new(m);
         coarse.insert(&(0..m.k), &(0..m.n), TileContent::Codes(block)).map_err(failed)?;
         changed.set(matrix, coarse.unrounded());
-        let errors: Vec<ErrorSums> = frames
-            .par_iter()
+        // All runs together, matrix by matrix, so that each is made once for all of them.
+        let mut runs = frames.clone();
+        for &(later, ..) in &uses[at..] {
+            advance(&rounded, &mut runs, later)?;
+        }
+        let errors: Vec<ErrorSums> = runs
+            .into_par_iter()
             .zip(&want)
-            .map(|(f, want)| Ok(ErrorSums::of(want, &rounded.finish(f.clone())?)))
+            .map(|(f, want)| Ok(ErrorSums::of(want, &rounded.finish(f)?)))
             .collect::<Result<_, Diagnostics>>()?;
         changed.clear(matrix);
         let cost = errors.into_iter().sum::<ErrorSums>().relative();

@@ -1,11 +1,14 @@
 //! Grid that codes stand for, the search for scales, and codebooks learned from weights.
 
 use pfmc_ir::numerics::code_max;
+use rayon::prelude::*;
 
 /// Columns of a tile that a codebook is learned from: every so many, up to this number.
 const LEARNING_COLUMNS: usize = 64;
 /// Rounds of Lloyd's iteration; more change the loss by less than 0.2 %.
 const LLOYD_ROUNDS: usize = 8;
+/// Columns that one thread takes at a time.
+pub const COLUMNS: usize = 64;
 /// Cells of the table of nearest levels: half a unit of level each, -128 to 128.
 const CELLS: usize = 512;
 
@@ -176,14 +179,41 @@ impl Grid {
     /// The unit of a tile with these columns: the largest best scale over 255. 0 for a tile of zeros or
     /// with a scale that is not finite.
     pub fn unit(&self, columns: &[&[f32]], importance: &[f32], group: usize) -> f32 {
-        let mut largest = 0f32;
-        for column in columns {
-            for (x, h) in column.chunks(group).zip(importance.chunks(group)) {
-                largest = largest.max(self.fit(x, h).0);
-            }
-        }
-        let unit = largest / 255.0;
+        let largest = |columns: &[&[f32]]| {
+            pulp::Arch::new().dispatch(|| {
+                let mut largest = 0f32;
+                for column in columns {
+                    for (x, h) in column.chunks(group).zip(importance.chunks(group)) {
+                        largest = largest.max(self.fit(x, h).0);
+                    }
+                }
+                largest
+            })
+        };
+        let unit = columns.par_chunks(COLUMNS).map(largest).reduce(|| 0.0, f32::max) / 255.0;
         if unit.is_normal() { unit } else { 0.0 }
+    }
+
+    /// Scales, as multiples of `unit`, of the groups of a column, and the integer level nearest to each of its
+    /// weights.
+    #[inline(always)]
+    pub fn quantise(
+        &self,
+        column: &[f32],
+        importance: &[f32],
+        group: usize,
+        unit: f32,
+    ) -> (Vec<u8>, Vec<i8>) {
+        let mut scales = Vec::with_capacity(column.len().div_ceil(group));
+        let mut levels = Vec::with_capacity(column.len());
+        for (x, h) in column.chunks(group).zip(importance.chunks(group)) {
+            let (multiple, _) = self.fit_multiple(x, h, unit);
+            let scale = f32::from(multiple) * unit;
+            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            scales.push(multiple);
+            levels.extend(x.iter().map(|x| self.integer(self.nearest(x * inverse))));
+        }
+        (scales, levels)
     }
 }
 

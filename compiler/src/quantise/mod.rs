@@ -32,6 +32,7 @@ use std::ops::Range;
 use pfmc_ir::tile::{CodeBlock, Levels, Scheme};
 use rayon::prelude::*;
 
+use levels::COLUMNS;
 pub use levels::Grid;
 pub use solve::{Correction, Moments, Solution, Solver, share};
 
@@ -165,22 +166,19 @@ pub fn data_free(
     };
     let turned = columns(values, k, n, 1);
     let turned: Vec<&[f32]> = turned.chunks_exact(k.max(1)).collect();
-    pulp::Arch::new().dispatch(|| {
-        let grid = choose_grid(&turned, importance, (bits, group, levels));
-        block.codebook = grid.codebook();
-        block.unit = grid.unit(&turned, importance, group);
-        for (j, column) in turned.iter().enumerate() {
-            for (g, (x, h)) in column.chunks(group).zip(importance.chunks(group)).enumerate() {
-                let (multiple, _) = grid.fit_multiple(x, h, block.unit);
-                let scale = f32::from(multiple) * block.unit;
-                let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-                block.scales[g * n + j] = multiple;
-                for (i, x) in x.iter().enumerate() {
-                    block.levels[(g * group + i) * n + j] = grid.integer(grid.nearest(x * inverse));
-                }
-            }
-        }
-    });
+    let grid = pulp::Arch::new().dispatch(|| choose_grid(&turned, importance, (bits, group, levels)));
+    block.codebook = grid.codebook();
+    block.unit = grid.unit(&turned, importance, group);
+    let unit = block.unit;
+    let quantise = |columns: &[&[f32]]| -> Vec<(Vec<u8>, Vec<i8>)> {
+        pulp::Arch::new()
+            .dispatch(|| columns.iter().map(|c| grid.quantise(c, importance, group, unit)).collect())
+    };
+    let coded: Vec<_> = turned.par_chunks(COLUMNS).map(quantise).collect();
+    for (j, (scales, levels)) in coded.iter().flatten().enumerate() {
+        scales.iter().enumerate().for_each(|(g, &v)| block.scales[g * n + j] = v);
+        levels.iter().enumerate().for_each(|(i, &v)| block.levels[i * n + j] = v);
+    }
     Ok(block)
 }
 

@@ -350,11 +350,10 @@ impl<'a> Solver<'a> {
         }
         let turned: Vec<&[f32]> = turned.chunks_exact(tile.k.len().max(1)).collect();
         let importance = &self.fitting[tile.k.clone()];
-        pulp::Arch::new().dispatch(|| {
-            let levels = choose_grid(&turned, importance, (tile.bits, tile.group, tile.levels));
-            let unit = levels.unit(&turned, importance, tile.group);
-            (levels, unit)
-        })
+        let scheme = (tile.bits, tile.group, tile.levels);
+        let levels = pulp::Arch::new().dispatch(|| choose_grid(&turned, importance, scheme));
+        let unit = levels.unit(&turned, importance, tile.group);
+        (levels, unit)
     }
 
     /// Codes and scales of some columns.
