@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::fs::File;
+use std::io::Write;
 use std::time::Instant;
 
 use pfmc_asic::base::Base;
@@ -104,11 +106,12 @@ fn main() {
         read.check(TileId(i), &Noise.tile(TileId(i)).unwrap()).unwrap();
     });
     println!("check {:.2} s", clock.elapsed().as_secs_f64());
-    programs(tiles);
+    programs(tiles, dir);
 }
 
-/// Writes as many programs of random bits in each format, without the macros around them.
-fn programs(tiles: u32) {
+/// Writes as many programs of random bits in each format, without the macros around them, and those in GDSII also to a file in
+/// `dir`, beside a plain write of the same bytes.
+fn programs(tiles: u32, dir: &std::path::Path) {
     let text = &pfmc_asic::Asic.processes()[0];
     let process = Process::open(text).unwrap();
     let base = Base::of(&process, ArrayShape { word_lines: 512, bit_lines: 1024 }).unwrap();
@@ -127,16 +130,47 @@ fn programs(tiles: u32) {
         let bytes: usize = (0..tiles).map(|_| write()).sum();
         println!("programs in {what}: {:.2} s, {:.1} MB", processor() - start, bytes as f64 / 1e6);
     };
-    timed("GDSII", &|| {
+    let gdsii = || {
         let mut cells = Cells::new(bits.rows() * bits.columns() / split.full * 28);
         let mut used = Used::new();
         patterns::program(&process, split, "t_prog", base.columns(), &groups, &mut used, &mut cells).unwrap();
-        cells.into_bytes().len()
-    });
+        cells.into_bytes()
+    };
+    timed("GDSII", &|| gdsii().len());
     timed("OASIS", &|| {
         let mut cells = oasis::Cells::new(0);
         let program = oasis::Program::new(&process, base.columns(), &groups, &mut Used::new());
         cells.program("t_prog", program).unwrap();
         cells.into_bytes().len()
     });
+
+    // As a layout is written: while one program is written, the next is made.
+    let path = dir.join("programs.gds");
+    let to_file = |what: &str, next: &(dyn Fn() -> Vec<u8> + Sync)| {
+        let mut file = File::create(&path).unwrap();
+        let clock = Instant::now();
+        let mut ready = next();
+        for _ in 1..tiles {
+            let (more, done) = rayon::join(next, || file.write_all(&ready));
+            done.unwrap();
+            ready = more;
+        }
+        file.write_all(&ready).unwrap();
+        println!("{what}, wall clock: {:.3} s", clock.elapsed().as_secs_f64());
+        drop(file);
+        std::fs::remove_file(&path).unwrap();
+    };
+    let made = gdsii();
+    let plain = || {
+        let mut file = File::create(&path).unwrap();
+        let clock = Instant::now();
+        (0..tiles).for_each(|_| file.write_all(&made).unwrap());
+        println!("plain write of as many bytes, wall clock: {:.3} s", clock.elapsed().as_secs_f64());
+        drop(file);
+        std::fs::remove_file(&path).unwrap();
+    };
+    for _ in 0..5 {
+        to_file("programs in GDSII to a file", &gdsii);
+        plain();
+    }
 }

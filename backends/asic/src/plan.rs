@@ -329,17 +329,17 @@ impl<'a> RomPlan<'a> {
         oas.write(&o.into_bytes())?;
         let mut used = [Used::new(), Used::new()];
         let mut records = Vec::with_capacity(self.placed.len());
-        for window in self.placed.chunks(TILES_A_THREAD * rayon::current_num_threads()) {
-            let written: Vec<Result<Written, Diagnostics>> = window
-                .par_iter()
-                .map(|placed| {
-                    let written = self.tile(placed, source);
-                    progress.advance(1);
-                    written
-                })
-                .collect();
+        let fill = |window: &[Placed]| -> Vec<Result<Written, Diagnostics>> {
+            let tile = |placed: &Placed| {
+                let written = self.tile(placed, source);
+                progress.advance(1);
+                written
+            };
+            window.par_iter().map(tile).collect()
+        };
+        let mut put = |(window, filled): (&[Placed], Vec<Result<Written, Diagnostics>>)| {
             let mut problems = Diagnostics::new();
-            for (placed, written) in window.iter().zip(written) {
+            for (placed, written) in window.iter().zip(filled) {
                 match written {
                     Err(more) => problems.extend(more),
                     Ok(written) => {
@@ -350,7 +350,21 @@ impl<'a> RomPlan<'a> {
                     }
                 }
             }
-            problems.check()?;
+            problems.check()
+        };
+        // While a window is written, the next is filled.
+        let mut filled = None;
+        let mut windows = self.placed.chunks(TILES_A_THREAD * rayon::current_num_threads());
+        loop {
+            let window = windows.next();
+            let ready = filled.take();
+            let (next, done) =
+                rayon::join(|| window.map(|w| (w, fill(w))), || ready.map_or(Ok(()), &mut put));
+            done?;
+            if next.is_none() {
+                break;
+            }
+            filled = next;
         }
         let [gds_used, oasis_used] = used;
         let mut cells = Cells::new(0);
