@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pfmc_ir::graph::{Graph, Node};
 use pfmc_ir::op::{BinaryFn, Op, UnaryFn as U};
 use pfmc_ir::shape::{Dim, OpenType};
+use pfmc_ir::tile::MatrixId;
 use serde::Serialize;
 
 /// Longest repeated part, in steps.
@@ -172,18 +173,19 @@ fn step(graph: &Graph<OpenType>, node: &Node) -> Option<Step> {
     })
 }
 
-/// The steps of a graph; those of the regions of an operation in its place, behind a word for each region.
-fn steps(graph: &Graph<OpenType>, out: &mut Vec<Step>) {
+/// The steps of a graph with their fixed matrices; those of the regions of an operation in its place, behind a word for
+/// each region.
+fn steps(graph: &Graph<OpenType>, out: &mut Vec<(Step, Option<MatrixId>)>) {
     for id in graph.order().unwrap_or_default() {
         let Some(node) = graph.node(id) else { continue };
-        out.extend(step(graph, node));
+        out.extend(step(graph, node).map(|s| (s, node.op.matrix())));
         for (i, region) in node.op.regions().into_iter().enumerate() {
             let Some(region) = graph.regions().get(region.index()) else { continue };
             let at = out.len();
             steps(region, out);
             if out.len() > at {
                 let word = if i > 0 { "else" } else { node.op.name() };
-                out.insert(at, Step::Other(format!("{word}:")));
+                out.insert(at, (Step::Other(format!("{word}:")), None));
             }
         }
     }
@@ -193,9 +195,56 @@ fn steps(graph: &Graph<OpenType>, out: &mut Vec<Step>) {
 pub fn blocks(graph: &Graph<OpenType>) -> Vec<Group> {
     let mut all = Vec::new();
     steps(graph, &mut all);
-    let steps = all;
+    let steps: Vec<Step> = all.into_iter().map(|(s, _)| s).collect();
+    let mut layers = 0;
+    let mut out: Vec<Group> = Vec::new();
+    for (from, period, times) in cuts(&steps) {
+        let parts = name(&steps[from..from + period]);
+        let first = (times > 1).then_some(layers);
+        if times > 1 {
+            layers += times;
+        }
+        out.push(Group { first, times, parts });
+    }
+    out
+}
+
+/// Where in a model something is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// Number of the layer, counted over all repeated groups; `None` in what occurs once.
+    pub layer: Option<u64>,
+    /// The block of that layer, as [`Group`] names it.
+    pub part: String,
+}
+
+/// Where each fixed matrix is used first.
+pub fn places(graph: &Graph<OpenType>) -> BTreeMap<MatrixId, Place> {
+    let mut all = Vec::new();
+    steps(graph, &mut all);
+    let (steps, matrices): (Vec<Step>, Vec<Option<MatrixId>>) = all.into_iter().unzip();
+    let mut layers = 0;
+    let mut found = BTreeMap::new();
+    for (from, period, times) in cuts(&steps) {
+        for repetition in 0..times as usize {
+            let layer = (times > 1).then_some(layers);
+            layers += u64::from(times > 1);
+            let mut at = from + repetition * period;
+            for (part, taken) in parts(&steps[at..at + period]) {
+                for matrix in matrices[at..at + taken].iter().flatten() {
+                    found.entry(*matrix).or_insert_with(|| Place { layer, part: part.clone() });
+                }
+                at += taken;
+            }
+        }
+    }
+    found
+}
+
+/// Steps as repeated and single groups in order: first step, length, times.
+fn cuts(steps: &[Step]) -> Vec<(usize, usize, u64)> {
     let mut ids = BTreeMap::new();
-    for s in &steps {
+    for s in steps {
         let next = ids.len();
         ids.entry(s).or_insert(next);
     }
@@ -216,17 +265,7 @@ pub fn blocks(graph: &Graph<OpenType>) -> Vec<Group> {
             _ => cuts.push((from, length, 1)),
         }
     }
-    let mut layers = 0;
-    let mut out: Vec<Group> = Vec::new();
-    for (from, period, times) in cuts {
-        let parts = name(&steps[from..from + period]);
-        let first = (times > 1).then_some(layers);
-        if times > 1 {
-            layers += times;
-        }
-        out.push(Group { first, times, parts });
-    }
-    out
+    cuts
 }
 
 /// Cuts steps into repeated and single parts: first step, length, times. The repetition that covers
@@ -262,6 +301,19 @@ fn cut(codes: &[usize], offset: usize, out: &mut Vec<(usize, usize, u64)>) {
 /// together; `x3` behind what follows itself.
 fn name(steps: &[Step]) -> Vec<String> {
     let mut out: Vec<(String, u64)> = Vec::new();
+    for (text, _) in parts(steps) {
+        match out.last_mut() {
+            Some((last, times)) if *last == text => *times += 1,
+            _ => out.push((text, 1)),
+        }
+    }
+    let counted = |(text, times): (String, u64)| if times > 1 { format!("{text} x{times}") } else { text };
+    out.into_iter().map(counted).collect()
+}
+
+/// The parts of steps: name and number of steps.
+fn parts(steps: &[Step]) -> Vec<(String, usize)> {
+    let mut out = Vec::new();
     let mut at = 0;
     while let Some(rest) = steps.get(at..).filter(|r| !r.is_empty()) {
         let (text, taken) =
@@ -277,14 +329,10 @@ fn name(steps: &[Step]) -> Vec<String> {
                 };
                 (text, 1)
             });
-        match out.last_mut() {
-            Some((last, times)) if *last == text => *times += 1,
-            _ => out.push((text, 1)),
-        }
+        out.push((text, taken));
         at += taken;
     }
-    let counted = |(text, times): (String, u64)| if times > 1 { format!("{text} x{times}") } else { text };
-    out.into_iter().map(counted).collect()
+    out
 }
 
 /// A convolution and its activation, or two of points with an activation between.

@@ -29,7 +29,7 @@ use crate::quantise::options::{
 };
 use crate::quantise::plan::{self, WeightPlan};
 use crate::source::ModelSource;
-use crate::{contents, targets, verify};
+use crate::{contents, report, targets, verify};
 
 /// File name of the program in the output folder.
 pub const PROGRAM_FILE: &str = "program.pfir";
@@ -406,7 +406,7 @@ fn check_output(folder: &Path) -> Result<(), Diagnostics> {
             if json.get("tool").is_some_and(|t| t == "pfmc") {
                 let files = json.get("files").and_then(|f| f.as_array()).into_iter().flatten();
                 ours.extend(files.filter_map(|f| f.get("name")?.as_str()));
-                ours.push(pfmc_glass::calibrate::FILE);
+                ours.extend([pfmc_glass::calibrate::FILE, report::FILE]);
             }
             let stranger = entries
                 .filter_map(Result::ok)
@@ -497,8 +497,14 @@ pub fn compile(
         .program
         .tiles()
         .map(|(id, t)| {
-            let (region, measures) =
+            let (region, mut measures) =
                 records.remove(&id).map_or((None, BTreeMap::new()), |(r, m)| (Some(r), m));
+            // What holds its weights exactly has no error to speak of.
+            if let Some(Some(sums)) = rounding.get(id.index())
+                && sums.1 > 0.0
+            {
+                measures.insert("rounding_db".to_owned(), snr_db(*sums));
+            }
             TileEntry { tile: id, name: t.name.clone(), origin: t.origin.clone(), region, measures }
         })
         .collect();
@@ -522,7 +528,8 @@ pub fn compile(
     drop(plan);
     drop(lowered);
 
-    verify::verify(&partial.path, None, None, progress)?;
+    let found = verify::verify(&partial.path, None, None, progress)?;
+    report::write(&partial.path, &found, progress)?;
     let program = verify::open(&partial.path)?.program;
 
     if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {

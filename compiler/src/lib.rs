@@ -17,6 +17,7 @@ pub mod onnx;
 pub mod partition;
 pub mod passes;
 pub mod quantise;
+pub mod report;
 pub mod run;
 pub mod samples;
 pub mod session;

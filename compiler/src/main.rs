@@ -16,7 +16,8 @@ use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisatio
 use pfmc::samples::Samples;
 use pfmc::session::Session;
 use pfmc::{
-    calibrate, codes, evaluate, export, handoff, inspect, layers, npz, onnx, passes, run, targets, verify,
+    calibrate, codes, evaluate, export, handoff, inspect, layers, npz, onnx, passes, report, run, targets,
+    verify,
 };
 use pfmc_ir::backend::{Figure, Progress, Wishes};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
@@ -206,6 +207,17 @@ enum Command {
         /// Folder to write.
         #[arg(short)]
         output: PathBuf,
+    },
+    /// Verifies an output folder and draws its report.html afresh: tiles in place, layers, charts, checks.
+    Report {
+        /// Output folder.
+        folder: PathBuf,
+        /// Also compare with a fresh quantisation of this model.
+        #[arg(long)]
+        model: Option<PathBuf>,
+        /// The samples that the folder was calibrated with, for --model.
+        #[arg(long, requires = "model")]
+        calib: Option<PathBuf>,
     },
     /// Fits ports' gains, wavelength and tilt of a glass folder's light to measured transfer matrices.
     Calibrate {
@@ -417,6 +429,13 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             for path in export::export(folder, *format, tile.as_deref(), output)? {
                 say!("{}", path.display());
             }
+            Ok(())
+        }
+        Some(Command::Report { folder, model, calib }) => {
+            let found = verify::verify(folder, model.as_deref(), calib.as_deref(), bar)?;
+            report::write(folder, &found, bar)?;
+            bar.finish();
+            say!("{}", folder.join(report::FILE).display());
             Ok(())
         }
         Some(Command::Calibrate { folder, measured }) => {

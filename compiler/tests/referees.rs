@@ -7,6 +7,8 @@ mod chip;
 mod common;
 #[path = "referees/exports.rs"]
 mod exports;
+#[path = "referees/report.rs"]
+mod report;
 #[path = "referees/rtl.rs"]
 mod rtl;
 
