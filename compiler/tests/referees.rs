@@ -2,6 +2,8 @@
 //! with `cargo nextest run --profile referees`.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
 
+#[path = "referees/book.rs"]
+mod book;
 #[path = "referees/chip.rs"]
 mod chip;
 mod common;
