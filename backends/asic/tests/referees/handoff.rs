@@ -87,8 +87,15 @@ fn both_formats_are_one_layout_and_other_weights_change_the_programming_layer_al
 
 #[test]
 fn two_tools_read_liberty_and_times_are_those_of_the_file() {
-    let folder = Folder::new(64, 64, 16);
-    let timing = Timing::parse(pfmc_asic::SKY130_TIMING).unwrap();
+    for process in ["sky130", "sky130-via1"] {
+        two_tools_read_liberty_of(process);
+    }
+}
+
+fn two_tools_read_liberty_of(process: &str) {
+    let folder = Folder::of(process, 64, 64, 16);
+    let timing = Timing::parse(pfmc_asic::timing(process).unwrap()).unwrap();
+    assert!(timing.corners.len() >= 4);
     let shape = MacroShape { word_lines: 64, bit_lines: 64, mux: 16 };
     for corner in &timing.corners {
         let name = &corner.name;
