@@ -52,8 +52,12 @@ pfmc_ir::codes! {
     "The graph before the pass refused every input, so that nothing was compared. Give inputs that the model takes \
      with --inputs."
     E0315 "tiles do not hold what was cut"
-    "The elements that the tiles of a matrix were given, put together again, are not the matrix, or a constant that was \
-     moved into the data reads back with other bytes. This is a defect of pfmc."
+    "A tile does not hold its part of the matrix it was cut from, or is of another size or kind than the program says; \
+     a corrected constant is no number; or the program that was written is not the one that was checked. This is a \
+     defect of pfmc."
+    E0316 "quantised weights are not the model's"
+    "What a tile holds is farther from the model's weights, in the sum of squares, than zeros would be: it is of other \
+     weights, or its scales are wrong. This is a defect of pfmc."
     E0403 "the model has nothing to fix"
     "No product or look-up with constant weights was found. `pfmc inspect` shows what the model does."
     E0404 "a plan does not fit the model"

@@ -7,6 +7,8 @@ mod book;
 #[path = "referees/chip.rs"]
 mod chip;
 mod common;
+#[path = "referees/contracts.rs"]
+mod contracts;
 #[path = "referees/exports.rs"]
 mod exports;
 #[path = "referees/report.rs"]

@@ -24,12 +24,12 @@ use pfmc_ir::loaded::LoadedMatrix;
 use pfmc_ir::numerics::{ACTIVATION_MAX, accumulator_bound};
 use pfmc_ir::op::Op;
 use pfmc_ir::program::TileProgram;
-use pfmc_ir::tile::{Activations, MatrixId, Scheme, TileContent, TileKind, TileSource};
+use pfmc_ir::tile::{Activations, MatrixId, Scheme, TileContent, TileId, TileKind, TileSource};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Method, Outcome, Worst};
-use crate::codes::{E0313, E0704};
+use crate::codes::{E0313, E0315, E0316, E0704};
 use crate::layers::tiles_of;
 use crate::source::ModelSource;
 
@@ -138,6 +138,8 @@ fn exact(content: &TileContent) -> Vec<f64> {
 
 /// One matrix: what the model says, what its tiles hold, and a multiplier for them.
 struct Held {
+    /// Tiles that are farther from the model's weights than zeros would be.
+    strangers: Vec<TileId>,
     loaded: LoadedMatrix,
     /// As the model has them, `[k][n]`.
     weights: Vec<f32>,
@@ -166,17 +168,35 @@ impl Held {
         let weights = source.matrix(id).ok_or_else(missing)?;
         let mut values = vec![0f64; k * n];
         let (mut loaded, mut codes, mut accumulator) = (LoadedMatrix::new(m), false, 0);
+        let mut strangers = Vec::new();
         for tile in tiles_of(program, id) {
-            let Some(TileKind::Matrix { k: rows, n: columns, .. }) =
+            let Some(TileKind::Matrix { k: rows, n: columns, scheme, .. }) =
                 program.tiles.get(tile.index()).map(|t| t.kind.clone())
             else {
                 continue;
             };
             let content = tiles.tile(tile)?;
             let width = columns.len();
+            let fault = match &content {
+                TileContent::Codes(b) => b.fault(rows.len(), width, scheme),
+                TileContent::Real(b) if b.values.len() == rows.len() * width => None,
+                _ => Some("it is of another kind or size".to_owned()),
+            };
+            if let Some(fault) = fault {
+                let message = format!("tile {tile} of matrix {id}: {fault}");
+                return Err(Diagnostic::error(&E0315, message).at(&m.origin).into());
+            }
+            let (mut signal, mut error) = (0f64, 0f64);
             for (i, row) in exact(&content).chunks_exact(width.max(1)).enumerate() {
                 let at = (rows.start as usize + i) * n + columns.start as usize;
+                for (w, v) in weights[at..at + width].iter().zip(row) {
+                    signal += f64::from(*w).powi(2);
+                    error += (f64::from(*w) - v).powi(2);
+                }
                 values[at..at + width].copy_from_slice(row);
+            }
+            if error > signal {
+                strangers.push(tile);
             }
             if let TileContent::Codes(b) = &content {
                 codes = true;
@@ -202,7 +222,7 @@ impl Held {
         }
         let last = columns.error.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         columns.worst = last.map_or(0, |(j, _)| j);
-        Ok(Held { loaded, weights, values, columns, codes, accumulator, k, n })
+        Ok(Held { strangers, loaded, weights, values, columns, codes, accumulator, k, n })
     }
 
     /// The bound of each output for a row of inputs of magnitude at most `a`.
@@ -274,6 +294,10 @@ fn layer(
     };
     let most = |f: &dyn Fn(usize) -> f64| (0..held.n).map(f).fold(0f64, f64::max);
     let (bound, range) = (most(&|j| held.bound(j, a)), a * most(&|j| held.columns.weights[j]));
+    for tile in &held.strangers {
+        let message = format!("tile {tile} of {name} is farther from the model's weights than zeros are");
+        out.problems.push(Diagnostic::error(&E0316, message).at(&m.origin));
+    }
     if products {
         products_of(&held, m.activations, rows, &name, &mut out)?;
     }
@@ -375,4 +399,92 @@ pub(super) fn layers(
     ids.into_par_iter()
         .map(|one| layer(program, source, tiles, one, rows.get(&one.0).unwrap_or(&none)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use pfmc_ir::backend::TileLimit;
+    use pfmc_ir::text::parse_program;
+    use pfmc_ir::tile::Levels;
+
+    use super::*;
+    use crate::partition::partition;
+    use crate::passes::fix::fix;
+    use crate::quantise::plan::WeightPlan;
+
+    /// Tiles of another source, one of them changed.
+    struct Changed<'a>(&'a dyn TileSource, fn(&mut TileContent));
+
+    impl TileSource for Changed<'_> {
+        fn tile(&self, id: TileId) -> Result<TileContent, Diagnostics> {
+            let mut content = self.0.tile(id)?;
+            if id.index() == 1 {
+                (self.1)(&mut content);
+            }
+            Ok(content)
+        }
+    }
+
+    /// A product with a matrix of 12 x 6 in tiles of 8 x 6.
+    fn cut(scheme: Scheme) -> (TileProgram, ModelSource) {
+        let weights: Vec<String> =
+            (0..72).map(|i| format!("{:?}", (i * 37 % 41) as f32 / 8.0 - 2.0)).collect();
+        let text = format!(
+            "pfir 1\n%0 = input \"x\" : f32[n, 12]\n%1 = const [{}] learned : f32[12, 6]\n\
+             %2 = matmul(%0, %1) : f32[n, 6]\noutput \"y\" = %2\n",
+            weights.join(", ")
+        );
+        let mut graph = parse_program(&text).unwrap().graph;
+        let (found, _) = fix(&mut graph, &[]).unwrap();
+        let limit = |_| Some(TileLimit { k: 8, n: 6, k_multiple: 1, n_multiple: 1 });
+        let plan = WeightPlan::uniform(&found, scheme);
+        let (program, source) = partition(graph, &found, &plan, &limit, None).unwrap();
+        (program.unverified(), source)
+    }
+
+    #[test]
+    fn bounds_hold_and_are_nearly_met_and_other_contents_are_refused() {
+        for (scheme, near) in [
+            (Scheme::Codes { bits: 2, group: 4, levels: Levels::Uniform }, 0.9),
+            (Scheme::Codes { bits: 4, group: 4, levels: Levels::Uniform }, 0.7),
+            (Scheme::Codes { bits: 8, group: 12, levels: Levels::Uniform }, 0.3),
+            (Scheme::Real, 0.3),
+        ] {
+            let (program, source) = cut(scheme);
+            let found = |tiles: &dyn TileSource| layers(&program, &source, tiles, &BTreeMap::new());
+            let good = &found(&source).unwrap()[0];
+            let share = good.outcome.worst.as_ref().unwrap().share();
+            assert!(good.outcome.passed() && (near..=1.0).contains(&share), "{scheme}: {good:?}");
+            let negated = |c: &mut TileContent| match c {
+                TileContent::Codes(b) => b.levels.iter_mut().for_each(|l| *l = -*l),
+                TileContent::Real(b) => b.values.iter_mut().for_each(|v| *v = -*v),
+                TileContent::Data(_) => {}
+            };
+            let bad = &found(&Changed(&source, negated)).unwrap()[0];
+            assert_eq!(bad.outcome.problems.0[0].code.id, "E0316", "{bad:?}");
+            let cut_off = |c: &mut TileContent| match c {
+                TileContent::Codes(b) => b.levels.truncate(3),
+                TileContent::Real(b) => b.values.truncate(3),
+                TileContent::Data(_) => {}
+            };
+            assert_eq!(found(&Changed(&source, cut_off)).unwrap_err().0[0].code.id, "E0315");
+        }
+    }
+
+    #[test]
+    fn a_product_beyond_its_bound_is_a_failure() {
+        let (program, source) = cut(Scheme::Codes { bits: 4, group: 4, levels: Levels::Uniform });
+        let mut held = Held::new(&program, &source, &source, MatrixId(0)).unwrap();
+        let judge = |held: &Held| {
+            let mut out = Outcome::default();
+            products_of(held, Activations::Row, &[], "w", &mut out).unwrap();
+            out
+        };
+        assert!(judge(&held).passed());
+        // As if the tiles' errors explained half of what they do.
+        for (error, v) in held.columns.error.iter_mut().zip(&mut held.columns.held) {
+            (*error, *v) = (*error * 0.5, *v * 0.5);
+        }
+        assert_eq!(judge(&held).problems.0[0].code.id, "E0313");
+    }
 }

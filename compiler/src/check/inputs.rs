@@ -3,7 +3,7 @@
 //! Integers that look up a table are ids within it; those of tables of up to [`KINDS`] entries, and others (masks), are
 //! 0 or 1. Dimensions of one name have one length; a sum or product of names has the length that follows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::elem::Elem;
@@ -111,11 +111,7 @@ pub fn table_entries(graph: &Graph, value: ValueId) -> Option<usize> {
 pub fn suite(graph: &Graph) -> Result<Vec<Case>, Diagnostics> {
     let cases = SUITE.iter().enumerate().map(|(i, (name, values, lengths))| {
         let mut random = Random(2026 + i as u64);
-        let mut sizes: BTreeMap<String, i64> = BTreeMap::new();
-        for (i, name) in open_dimensions(graph).into_iter().enumerate() {
-            // Names are sorted, so that a batch mostly comes first.
-            sizes.insert(name, lengths[usize::from(i > 0)]);
-        }
+        let sizes = sizes(&open_dimensions(graph), *lengths);
         let mut inputs = Inputs::new();
         for value in graph.inputs() {
             let Some(v) = graph.value(*value) else { continue };
@@ -131,6 +127,25 @@ pub fn suite(graph: &Graph) -> Result<Vec<Case>, Diagnostics> {
         Ok(Case { name: (*name).to_owned(), inputs })
     });
     cases.collect()
+}
+
+/// Lengths of open dimensions: one for the first, which is mostly a batch, as names are sorted, and one for the others. A
+/// name that is made of those of two others, as exporters call the length of past and present together, has their sum.
+fn sizes(names: &BTreeSet<String>, [first, others]: [i64; 2]) -> BTreeMap<String, i64> {
+    let plain = |name: &str| if names.first().is_some_and(|f| f == name) { first } else { others };
+    let length = |name: &String| {
+        let (mut rest, mut sum, mut parts) = (name.clone(), 0, 0);
+        let mut longest: Vec<&String> = names.iter().filter(|n| *n != name).collect();
+        longest.sort_by_key(|n| std::cmp::Reverse(n.len()));
+        for part in longest {
+            if rest.contains(part.as_str()) {
+                rest = rest.replacen(part.as_str(), "", 1);
+                (sum, parts) = (sum + plain(part), parts + 1);
+            }
+        }
+        if parts > 1 { sum } else { plain(name) }
+    };
+    names.iter().map(|n| (n.clone(), length(n))).collect()
 }
 
 /// A tensor of some kind of values.
@@ -159,7 +174,11 @@ fn tensor(
         };
         let mut value = |i: usize| match values {
             // The first of a row is seen by a mask, so that attention has something to attend to.
-            Values::Random(_) if entries.is_none() && shape.last().is_some_and(|n| i % n.max(&1) == 0) => 1,
+            Values::Random(_)
+                if entries.is_none() && shape.last().is_some_and(|n| i.is_multiple_of(*n.max(&1))) =>
+            {
+                1
+            }
             Values::Random(_) => (random.next() >> 16).cast_signed() % (last + 1),
             Values::Zeros => 0,
             Values::Ones => last.min(1),
@@ -169,4 +188,16 @@ fn tensor(
         Tensor::new(shape, ids)
     }?;
     eval::eval(&Op::Cast { to: elem }, &[made])?.pop().ok_or_else(|| "nothing was made".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_past_and_present_together_are_their_sum() {
+        let names = ["batch", "past_length", "past_length___length", "length", "total"].map(str::to_owned);
+        let found = sizes(&names.clone().into(), [2, 7]);
+        assert_eq!(names.map(|n| found[&n]), [2, 7, 14, 7, 7]);
+    }
 }

@@ -14,12 +14,12 @@ use serde::Serialize;
 
 use super::bound::{self, Layer, Recorder};
 use super::{Method, Outcome, Stage, Worst, check_stage, inputs};
-use crate::codes::{E0312, E0315};
+use crate::codes::E0315;
 use crate::compile::{self, Lowered, OpenTarget, PROGRAM_FILE, lower_observed, open_target};
 use crate::files::io_error;
 use crate::partition::partition;
 use crate::passes::fix::Found;
-use crate::passes::{self, Exactness, PassRecord, bind};
+use crate::passes::{self, Exactness, PassInfo, PassRecord, bind};
 use crate::quantise::calibrate::{self, Exact};
 use crate::samples::{Inputs, Samples};
 use crate::source::ModelSource;
@@ -61,10 +61,17 @@ pub struct Report {
     pub contracts: Vec<Contract>,
 }
 
+impl Contract {
+    /// Whether it holds, for each of its layers too.
+    pub fn passed(&self) -> bool {
+        self.outcome.passed() && self.layers.iter().all(|l| l.outcome.passed())
+    }
+}
+
 impl Report {
     /// Whether all contracts hold.
     pub fn passed(&self) -> bool {
-        self.contracts.iter().all(|c| c.outcome.passed() && c.layers.iter().all(|l| l.outcome.passed()))
+        self.contracts.iter().all(Contract::passed)
     }
 
     /// Everything that is wrong.
@@ -112,8 +119,13 @@ impl Uncut {
     }
 }
 
+/// Passes that run on a graph alone, so that a graph that they fail on can be made small.
+const ALONE: [&PassInfo; 4] =
+    [&bind::INFO, &passes::fold::INFO, &passes::canonicalise::INFO, &passes::fix::INFO];
+
 fn contract(pass: &str, exactness: Exactness, outcome: Outcome, before: &Graph) -> Contract {
-    let failing = (!outcome.passed()).then(|| before.clone());
+    let small = !outcome.passed() && ALONE.iter().any(|p| p.name == pass);
+    let failing = small.then(|| before.clone());
     Contract { pass: pass.to_owned(), exactness, outcome, layers: Vec::new(), failing }
 }
 
@@ -270,7 +282,7 @@ fn layout_contract(
         Ok((_, text, report)) => {
             if text != print_program(&lowered.program) {
                 let message = "the program that was written is not the one that was checked";
-                out.problems.push(Diagnostic::error(&E0312, message));
+                out.problems.push(Diagnostic::error(&E0315, message));
             }
             out.by(Method::ReadBack);
             out.count("tiles", report.tiles as u64);

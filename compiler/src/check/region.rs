@@ -3,7 +3,7 @@
 //! the region alone, not composed through the network.
 //!
 //! The reference is the region as it was, in double precision. Where the region as it was errs by e, what it is may
-//! err by [`SLACK`] e + [`UNITS`] u max|reference|, u = 2^-24 the unit roundoff of f32: rounding in another order may
+//! err by [`SLACK`] e + [`UNITS`] u max|reference|, u the unit roundoff of its type (2^-24 for f32): rounding in another order may
 //! not lose accuracy. Places where either reference or old result is not finite say nothing, as overflow moves with
 //! the order of operations. The outputs of the whole graphs are compared in the same way, where errors of both graphs
 //! have gone through the network, with [`SLACK_WHOLE`].
@@ -33,8 +33,6 @@ pub const SLACK: f64 = 8.0;
 pub const SLACK_WHOLE: f64 = 64.0;
 /// Units in the last place of the largest result that are allowed besides.
 pub const UNITS: f64 = 8.0;
-/// Unit roundoff of f32.
-const ROUNDOFF: f64 = 1.0 / (1 << 24) as f64;
 /// Most nodes of a region before the pass.
 const NODES_MAX: usize = 4096;
 /// What the captured floats of a region are multiplied with, besides 1.
@@ -120,12 +118,18 @@ pub(crate) fn regions(before: Stage<'_>, after: Stage<'_>) -> (Vec<Region>, u64)
         let Some(made) = after.graph.producer(*a).filter(|n| !matches!(n.op, Op::Input {})) else { continue };
         let whole = || -> Option<Option<Region>> {
             let (reads, nodes) = cone(after.graph, *a, &|v| of_after.contains_key(&v))?;
-            let reads: Vec<(ValueId, ValueId, String)> = reads
+            let mut reads: Vec<(ValueId, ValueId, String)> = reads
                 .into_iter()
                 .filter_map(|v| of_after.get(&v).map(|(name, b)| (v, *b, (*name).to_owned())))
                 .collect();
             let stops: BTreeSet<ValueId> = reads.iter().map(|r| r.1).collect();
-            let (_, old) = cone(before.graph, *b, &|v| stops.contains(&v))?;
+            // What it was made of may reach back to inputs of the graph that it no longer reads: a mask, a length.
+            let input = |v| before.graph.producer(v).is_some_and(|n| matches!(n.op, Op::Input {}));
+            let (old_reads, old) = cone(before.graph, *b, &|v| stops.contains(&v) || input(v))?;
+            for v in old_reads.into_iter().filter(|v| !stops.contains(v)) {
+                let (name, _, a) = pairs.iter().find(|p| p.1 == v)?;
+                reads.push((*a, v, name.clone()));
+            }
             let named = |of: fn(&(ValueId, ValueId, String)) -> ValueId| {
                 reads.iter().map(|r| (of(r), r.2.clone())).collect::<Vec<_>>()
             };
@@ -158,11 +162,11 @@ fn same(was: &Graph, old: &dyn FixedMatrices, is: &Graph, new: &dyn FixedMatrice
     let both = numbering.graph(was, old).ok().zip(numbering.graph(is, new).ok());
     both.is_some_and(|(a, b)| {
         let (y, z) = (was.outputs().first(), is.outputs().first());
-        y.zip(z).is_some_and(|((_, y), (_, z))| a.get(y).is_some() && a.get(y) == b.get(z))
+        y.zip(z).is_some_and(|((_, y), (_, z))| a.contains_key(y) && a.get(y) == b.get(z))
     })
 }
 
-/// A graph in double precision: f32 constants, inputs and conversions become f64. Operations that have no double
+/// A graph in double precision: constants, inputs and conversions of f32 and halves become f64. Operations that have no double
 /// precision refuse when they run.
 fn doubled(graph: &Graph) -> Option<Graph> {
     let mut out = graph.clone();
@@ -173,7 +177,7 @@ fn doubled(graph: &Graph) -> Option<Graph> {
         for (id, op) in ids {
             match op {
                 Op::Constant { id: c } => {
-                    let Some(old) = g.consts.get(c).filter(|c| c.elem == Elem::F32).cloned() else {
+                    let Some(old) = g.consts.get(c).filter(|c| single(c.elem)).cloned() else {
                         continue;
                     };
                     match old.tensor().ok().and_then(wide) {
@@ -185,7 +189,7 @@ fn doubled(graph: &Graph) -> Option<Graph> {
                         None => fits = false,
                     }
                 }
-                Op::Cast { to: Elem::F32 } => {
+                Op::Cast { to } if single(to) => {
                     if let Some((slot, _)) = g.op_mut(id) {
                         *slot = Op::Cast { to: Elem::F64 };
                     }
@@ -195,7 +199,7 @@ fn doubled(graph: &Graph) -> Option<Graph> {
         }
         let values: Vec<ValueId> = g.nodes().flat_map(|(_, n)| n.outputs.clone()).collect();
         for v in values {
-            if let Some(value) = g.value_mut(v).filter(|v| v.ty.elem == Elem::F32) {
+            if let Some(value) = g.value_mut(v).filter(|v| single(v.ty.elem)) {
                 value.ty = OpenType { elem: Elem::F64, shape: value.ty.shape.clone() };
             }
         }
@@ -206,7 +210,7 @@ fn doubled(graph: &Graph) -> Option<Graph> {
 fn widened(inputs: &Inputs) -> Option<Inputs> {
     let wide = |(name, t): (&String, &Tensor)| {
         let t = match t.elem() {
-            Elem::F32 => eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok()?.pop()?,
+            e if single(e) => eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok()?.pop()?,
             _ => t.clone(),
         };
         Some((name.clone(), t))
@@ -248,6 +252,9 @@ impl<'a> Judge<'a> {
             }
         };
         let exact = self.exact.as_ref().zip(widened(given)).and_then(|(e, given)| e.run(&given).ok());
+        if exact.is_none() {
+            out.count("runs without double precision", 1);
+        }
         for (output, want) in &want {
             let Some(got) = got.get(output) else { continue };
             let at = if output == "y" { name.to_owned() } else { format!("output {output}") };
@@ -273,6 +280,21 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// Half the distance from 1 to the next number.
+fn roundoff(elem: Elem) -> f64 {
+    match elem {
+        Elem::F64 => f64::EPSILON / 2.0,
+        Elem::F16 => 1.0 / f64::from(1u32 << 11),
+        Elem::BF16 => 1.0 / f64::from(1u32 << 8),
+        _ => f64::from(f32::EPSILON) / 2.0,
+    }
+}
+
+/// Whether double precision stands in for a type.
+fn single(elem: Elem) -> bool {
+    matches!(elem, Elem::F32 | Elem::F16 | Elem::BF16)
+}
+
 fn doubles(t: &Tensor) -> Vec<f64> {
     let wide = eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok();
     let wide = wide.and_then(|mut w| w.pop());
@@ -281,6 +303,7 @@ fn doubles(t: &Tensor) -> Vec<f64> {
 
 /// The error of `got` against `exact`, and what the error of `want` allows.
 fn worst(want: &Tensor, exact: &Tensor, got: &Tensor, slack: f64, at: &str) -> Option<Worst> {
+    let unit = roundoff(want.elem());
     let (want, exact, got) = (doubles(want), doubles(exact), doubles(got));
     let (mut largest, mut before, mut after) = (0f64, 0f64, 0f64);
     for ((w, e), g) in want.iter().zip(&exact).zip(&got) {
@@ -292,7 +315,7 @@ fn worst(want: &Tensor, exact: &Tensor, got: &Tensor, slack: f64, at: &str) -> O
         let error = (g - e).abs();
         after = if error.is_nan() { f64::INFINITY } else { after.max(error) };
     }
-    let bound = slack * before + UNITS * ROUNDOFF * largest + f64::from(f32::MIN_POSITIVE);
+    let bound = slack * before + UNITS * unit * largest + f64::from(f32::MIN_POSITIVE);
     (!want.is_empty()).then(|| Worst { error: after, bound, at: at.to_owned() })
 }
 
@@ -358,11 +381,12 @@ pub(super) fn check(
 
 /// Inputs whose floats are multiplied.
 fn scaled(inputs: &Inputs, by: f32) -> Inputs {
-    let times = |t: &Tensor| match t.as_slice::<f32>() {
-        Ok(x) => {
-            Tensor::new(t.shape().to_vec(), x.iter().map(|v| v * by).collect()).unwrap_or_else(|_| t.clone())
-        }
-        Err(_) => t.clone(),
+    let cast = |t: &Tensor, to| eval::eval(&Op::Cast { to }, std::slice::from_ref(t)).ok()?.pop();
+    let times = |t: &Tensor| {
+        let wide = cast(t, Elem::F32).filter(|_| single(t.elem()))?;
+        let x = wide.as_slice::<f32>().ok()?.iter().map(|v| v * by).collect();
+        cast(&Tensor::new(t.shape().to_vec(), x).ok()?, t.elem())
     };
+    let times = |t: &Tensor| times(t).unwrap_or_else(|| t.clone());
     inputs.iter().map(|(n, t)| (n.clone(), times(t))).collect()
 }

@@ -37,7 +37,6 @@ impl fmt::Display for Report {
             "pass", "declared", "holds", "of bound", "by"
         )?;
         for c in &self.contracts {
-            let passed = c.outcome.passed() && c.layers.iter().all(|l| l.outcome.passed());
             let checked: Vec<String> =
                 c.outcome.checked.iter().map(|(what, n)| format!("{what} {n}")).collect();
             writeln!(
@@ -45,7 +44,7 @@ impl fmt::Display for Report {
                 "{:<14} {:<10} {:<7} {:>9}  {:<26} {}",
                 c.pass,
                 c.exactness.name(),
-                verdict(passed),
+                verdict(c.passed()),
                 c.outcome.share(),
                 c.outcome.methods(),
                 checked.join(", ")
@@ -55,7 +54,7 @@ impl fmt::Display for Report {
             write!(f, "{}", layers(&c.layers))?;
         }
         let all = self.passed();
-        let failed = self.contracts.iter().filter(|c| !c.outcome.passed()).count();
+        let failed = self.contracts.iter().filter(|c| !c.passed()).count();
         if all {
             write!(f, "all contracts hold")
         } else {
@@ -208,7 +207,7 @@ pub fn sarif(model: &str, problems: &Diagnostics, report: Option<&Report>) -> Va
         })
     };
     let results: Vec<Value> = problems.0.iter().map(result).collect();
-    let passes = |c: &Contract| json!({"pass": c.pass, "holds": c.outcome.passed(), "by": c.outcome.methods, "checked": c.outcome.checked});
+    let passes = |c: &Contract| json!({"pass": c.pass, "holds": c.passed(), "by": c.outcome.methods, "checked": c.outcome.checked});
     let properties: Vec<Value> = report.iter().flat_map(|r| &r.contracts).map(passes).collect();
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",

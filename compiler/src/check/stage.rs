@@ -52,28 +52,7 @@ pub fn check_stage<'a>(
     if !out.passed() {
         return out;
     }
-    let run = || -> Result<(), Diagnostics> {
-        let typed = retyped(before.graph, after.graph);
-        let mut numbering = Numbering::default();
-        // Where types contradict each other only execution can tell whether they do on any input.
-        let numbered =
-            numbering.graph(&typed, before.fixed).ok().zip(numbering.graph(after.graph, after.fixed).ok());
-        let proved = numbered.as_ref().is_some_and(|(was, is)| {
-            let pairs = before.graph.outputs().iter().zip(after.graph.outputs());
-            pairs.into_iter().all(|((_, b), (_, a))| was.get(b).is_some() && was.get(b) == is.get(a))
-        });
-        if proved {
-            out.by(Method::Proof);
-            out.count("outputs proved", before.graph.outputs().len() as u64);
-        }
-        match exactness {
-            Exactness::BitExact => bits(before, after, inputs, &mut out),
-            Exactness::Rounding if proved => bits(before, after, inputs, &mut out),
-            Exactness::Rounding => region::check(Stage { graph: &typed, ..before }, after, inputs, &mut out),
-        }
-    };
-    let done = { run }();
-    if let Err(problems) = done {
+    if let Err(problems) = compare(before, after, exactness, inputs, &mut out) {
         out.problems.extend(problems);
     }
     if out.passed() && out.methods.is_empty() {
@@ -81,6 +60,35 @@ pub fn check_stage<'a>(
         out.problems.push(d.help("give inputs that the model takes with --inputs"));
     }
     out
+}
+
+/// Proves what can be proved and runs the rest.
+fn compare(
+    before: Stage<'_>,
+    after: Stage<'_>,
+    exactness: Exactness,
+    inputs: &[Inputs],
+    out: &mut Outcome,
+) -> Result<(), Diagnostics> {
+    let typed = retyped(before.graph, after.graph);
+    let mut numbering = Numbering::default();
+    // Where types contradict each other only execution can tell whether they do on any input.
+    let numbered =
+        numbering.graph(&typed, before.fixed).ok().zip(numbering.graph(after.graph, after.fixed).ok());
+    let proved = numbered.is_some_and(|(was, is)| {
+        let mut pairs = before.graph.outputs().iter().zip(after.graph.outputs());
+        pairs.all(|((_, b), (_, a))| was.contains_key(b) && was.get(b) == is.get(a))
+    });
+    if proved {
+        out.by(Method::Proof);
+        out.count("outputs proved", before.graph.outputs().len() as u64);
+    }
+    match exactness {
+        Exactness::Rounding if !proved => {
+            region::check(Stage { graph: &typed, ..before }, after, inputs, out)
+        }
+        _ => bits(before, after, inputs, out),
+    }
 }
 
 /// What differs in the names, order and types of inputs and outputs.
@@ -135,15 +143,18 @@ pub(crate) fn matched(before: &Graph, after: &Graph) -> Vec<(String, ValueId, Va
         names
     };
     let (was, is) = (named(before), named(after));
+    let mut used: BTreeSet<&str> = BTreeSet::new();
     let mut pairs: BTreeMap<ValueId, (String, ValueId)> = BTreeMap::new();
     for (name, a) in is.iter().filter_map(|(n, a)| Some((n, (*a)?))) {
         if let Some(Some(b)) = was.get(name) {
+            used.insert(name);
             pairs.insert(a, (name.clone(), *b));
         }
     }
     for (name, a) in after.outputs() {
-        if let Some((_, b)) = before.outputs().iter().find(|(n, _)| n == name) {
-            pairs.entry(*a).or_insert_with(|| (name.clone(), *b));
+        let old = before.outputs().iter().find(|(n, _)| n == name);
+        if let Some((_, b)) = old.filter(|_| !pairs.contains_key(a) && used.insert(name)) {
+            pairs.insert(*a, (name.clone(), *b));
         }
     }
     let order = after.order().unwrap_or_default();

@@ -44,7 +44,7 @@ pub struct Found {
 pub static INFO: PassInfo = PassInfo {
     name: "fix",
     doc: "Turns products and look-ups with constant weights into uses of fixed matrices; its record says \
-          rounding where doubles, or integers too long for single precision, are multiplied.",
+          rounding where doubles, or integers too long for single precision, are multiplied, of transposed convolutions, and of convolutions of halves with a bias.",
     exactness: Exactness::BitExact,
 };
 
@@ -562,7 +562,9 @@ impl Fix {
         let x = Self::op(graph, patches, &[x], origin)?;
         let w = w.reshape(&[outputs, k])?.transpose(&[1, 0])?;
         let mut y = self.grouped(graph, x, (groups, last), &w, origin)?;
-        self.rounds |= p.rounds;
+        // Of halves the product is rounded to half precision before the bias is added.
+        let half = matches!(elem, Elem::F16 | Elem::BF16) && node.inputs.len() > 2;
+        self.rounds |= p.rounds || half;
         y = Self::back(graph, y, &p, origin)?;
         if let Some(&bias) = node.inputs.get(2) {
             y = Self::op(graph, Op::Binary(BinaryFn::Add), &[y, bias], origin)?;
@@ -614,7 +616,8 @@ impl Fix {
         if let Op::ConvTranspose { groups, .. } = &mut op {
             *groups = i64::try_from(outputs).ok()?;
         }
-        self.rounds |= p.rounds;
+        // Products are summed over channels first, then over taps and the bias.
+        self.rounds = true;
         let y = Self::op(graph, op, &[y, ones], origin)?;
         let y = Self::back(graph, y, &p, origin)?;
         let Some(&bias) = node.inputs.get(2) else { return Some(y) };
