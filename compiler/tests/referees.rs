@@ -4,9 +4,13 @@
 
 #[path = "referees/chip.rs"]
 mod chip;
+#[path = "referees/ci.rs"]
+mod ci;
 mod common;
 #[path = "referees/exports.rs"]
 mod exports;
+#[path = "referees/kill.rs"]
+mod kill;
 #[path = "referees/rtl.rs"]
 mod rtl;
 
