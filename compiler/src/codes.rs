@@ -29,6 +29,31 @@ pfmc_ir::codes! {
     "With the sizes given, shape inference could not derive this value's shape, so that it cannot be \
      bound. Either bind the remaining dimensions, or compile without --bind: tiles do not depend on \
      shapes."
+    E0304 "the data beside a program does not fit it"
+    "A .pfir file whose constants are in data (`data 0..768`) has their bytes in a file beside it, of the same name with \
+     .data in place of .pfir. It is missing or shorter or longer than the entries say. `pfmc opt MODEL -o FILE.pfir` \
+     writes both."
+    E0310 "a pass that keeps bits changed them"
+    "`pfmc check` ran the graph before and after a pass on the same inputs, and an output differs in a bit, which the \
+     pass promises that it does not. The note names the first value that differs. This is a defect of pfmc: \
+     --reduce makes a small graph of it to report."
+    E0311 "a pass rounds more than it may"
+    "`pfmc check` computed a region of nodes before and after a pass, and before it in double precision too. The error \
+     after the pass is larger than rounding the same sums in another order explains. This is a defect of pfmc: \
+     --reduce makes a small graph of it to report."
+    E0312 "a pass changed the inputs or outputs"
+    "Passes keep the names, element types and order of a graph's inputs and outputs; binding alone makes shapes of \
+     inputs more precise. This is a defect of pfmc."
+    E0313 "a result lies outside of its computed bound"
+    "From a matrix's weights, what the tiles hold of them, and the format of its inputs follows how far a product can \
+     be from the exact one. A sample was farther. This is a defect of pfmc: of the bound, of the quantiser, or of \
+     the arithmetic."
+    E0314 "nothing of a pass could be checked"
+    "The graph before the pass refused every input, so that nothing was compared. Give inputs that the model takes \
+     with --inputs."
+    E0315 "tiles do not hold what was cut"
+    "The elements that the tiles of a matrix were given, put together again, are not the matrix, or a constant that was \
+     moved into the data reads back with other bytes. This is a defect of pfmc."
     E0403 "the model has nothing to fix"
     "No product or look-up with constant weights was found. `pfmc inspect` shows what the model does."
     E0404 "a plan does not fit the model"
@@ -70,6 +95,9 @@ pfmc_ir::codes! {
      every input under its name, of its element type and rank (or all with one more axis in front that counts \
      samples), at least one sample, no empty input, no NaN and no infinity. `pfmc inspect` lists the inputs; \
      numpy.savez(path, input_ids=array) writes an .npz file."
+    E0904 "nothing can be compared"
+    "Two stages of a model are compared value by value where both have a value of the same name, and output by output. \
+     These have no name in common, or one of them refuses the inputs."
 }
 
 /// Every code of every stage, in order.

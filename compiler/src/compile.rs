@@ -126,7 +126,7 @@ fn choose(target: &dyn Target, name: &str, q: &Quantisation) -> Result<Scheme, D
 }
 
 /// A plan with one scheme; matrices that are narrower than a codebook have uniform codes.
-fn uniform_plan(found: &[Found], scheme: Scheme, levels: Option<Levels>) -> WeightPlan {
+pub(crate) fn uniform_plan(found: &[Found], scheme: Scheme, levels: Option<Levels>) -> WeightPlan {
     let mut plan = WeightPlan::uniform(found, scheme);
     for m in plan.matrices.iter_mut().filter(|_| levels.is_none()) {
         for b in &mut m.blocks {
@@ -183,6 +183,10 @@ pub struct Fixed {
     pub warnings: Diagnostics,
 }
 
+/// Sees the graph as the passes that ran since the last look left it, with the matrices found so far; first of all,
+/// without a pass, as it was imported.
+pub type Observer<'a> = dyn FnMut(&[PassRecord], &Graph<OpenType>, &[Found]) + 'a;
+
 /// Import, bind, fold, canonicalise, fix: all of lowering that no target matters to.
 ///
 /// # Errors
@@ -192,6 +196,20 @@ pub fn find(
     bindings: &BTreeMap<String, i64>,
     keep: &[String],
     progress: &dyn Progress,
+) -> Result<Fixed, Diagnostics> {
+    find_observed(path, bindings, keep, progress, &mut |_, _, _| {})
+}
+
+/// As [`find`].
+///
+/// # Errors
+/// As [`find`].
+pub fn find_observed(
+    path: &Path,
+    bindings: &BTreeMap<String, i64>,
+    keep: &[String],
+    progress: &dyn Progress,
+    observer: &mut Observer,
 ) -> Result<Fixed, Diagnostics> {
     progress.begin("reading the model", 0);
     let mut model = onnx::import(path)?;
@@ -203,11 +221,15 @@ pub fn find(
         parameters: model.parameters,
     };
     progress.begin("lowering", 0);
+    observer(&[], &model.graph, &[]);
     let (bound, mut passes) = bind::bind(model.graph, bindings)?;
     let mut graph = bound.into_open();
+    observer(&passes, &graph, &[]);
     passes.push(apply(&Canonicalise, &mut graph)?);
+    observer(&passes[passes.len() - 1..], &graph, &[]);
     let (found, fixed) = fix::fix(&mut graph, keep)?;
     passes.push(fixed);
+    observer(&passes[passes.len() - 1..], &graph, &found);
     if found.is_empty() {
         return Err(Diagnostic::error(&E0403, "no product or look-up with constant weights was found")
             .help("`pfmc inspect` shows what the model does; weights must be initializers or constants")
@@ -229,9 +251,25 @@ pub fn lower(
     q: &Quantisation,
     progress: &dyn Progress,
 ) -> Result<Lowered, Diagnostics> {
+    lower_observed(path, target, target_name, bindings, q, progress, &mut |_, _, _| {})
+}
+
+/// As [`lower`].
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_observed(
+    path: &Path,
+    target: &dyn Target,
+    target_name: &str,
+    bindings: &BTreeMap<String, i64>,
+    q: &Quantisation,
+    progress: &dyn Progress,
+    observer: &mut Observer,
+) -> Result<Lowered, Diagnostics> {
     let scheme = choose(target, target_name, q)?;
     let Fixed { mut graph, mut found, model, mut passes, warnings } =
-        find(path, bindings, &q.keep, progress)?;
+        find_observed(path, bindings, &q.keep, progress, observer)?;
     let samples = match &q.calibration {
         None => None,
         Some(Calibration::Synthetic) => Some(synthetic(&graph)?),
@@ -253,6 +291,7 @@ pub fn lower(
     if !plan.equalised.is_empty() {
         passes.push(equalise::equalise(&mut graph, &mut found, &plan.equalised)?);
         graph.verify()?;
+        observer(&passes[passes.len() - 1..], &graph, &found);
     }
     let cut = |plan: &WeightPlan| partition(graph.clone(), &found, plan, &limit, data_tile);
     if let Some(budget) = q.budget {

@@ -15,11 +15,12 @@ use pfmc_ir::backend::Progress;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::elem::Elem;
 use pfmc_ir::eval;
-use pfmc_ir::exec::{Executor, NoMatrices};
+use pfmc_ir::exec::{Executor, FixedMatrices, NoMatrices};
 use pfmc_ir::graph::Graph;
 use pfmc_ir::op::Op;
 use pfmc_ir::shape::OpenType;
 use pfmc_ir::tensor::Tensor;
+use pfmc_ir::verify::Verify;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -27,6 +28,7 @@ use crate::codes::E0901;
 use crate::compile::snr_db;
 use crate::layers::LayerTable;
 use crate::onnx;
+use crate::pfir;
 use crate::run::{Activations, How, NoiseReport, Runnable};
 use crate::samples::{Inputs, Samples};
 use crate::session::{self, TOKEN_IDS};
@@ -42,18 +44,31 @@ fn unfit(message: impl Into<String>) -> Diagnostics {
 pub enum Source {
     /// The source graph of a model.
     Model(Box<onnx::Model>),
+    /// Program text, without tiles.
+    Program(Box<Graph<OpenType>>),
     /// A decoded artefact.
     Folder(Box<Runnable>),
 }
 
 impl Source {
-    /// Opens a model file, or an output folder to be run as asked.
+    /// Opens a model file, program text (`.pfir`), or an output folder to be run as asked.
     ///
     /// # Errors
     /// What cannot be read.
     pub fn open(path: &Path, how: impl Into<How>, progress: &dyn Progress) -> Result<Source, Diagnostics> {
         Ok(if path.is_dir() {
             Source::Folder(Box::new(Runnable::load_as(path, how, progress)?))
+        } else if path.extension().is_some_and(|e| e == "pfir") {
+            let program = pfir::read(path)?;
+            program.verify()?;
+            if !program.matrices.is_empty() {
+                let d = Diagnostic::error(
+                    &E0901,
+                    format!("{} has fixed matrices and no contents", path.display()),
+                );
+                return Err(d.help("run the output folder").into());
+            }
+            Source::Program(Box::new(program.graph))
         } else {
             Source::Model(Box::new(onnx::import(path)?))
         })
@@ -63,6 +78,7 @@ impl Source {
     pub fn graph(&self) -> &Graph<OpenType> {
         match self {
             Source::Model(m) => &m.graph,
+            Source::Program(g) => g,
             Source::Folder(r) => r.graph(),
         }
     }
@@ -70,8 +86,16 @@ impl Source {
     /// What noise did to its tiles, where it is run with some.
     pub fn noise(&self) -> Option<NoiseReport> {
         match self {
-            Source::Model(_) => None,
+            Source::Model(_) | Source::Program(_) => None,
             Source::Folder(r) => r.noise(),
+        }
+    }
+
+    /// Its fixed matrices and data.
+    pub fn fixed(&self) -> &dyn FixedMatrices {
+        match self {
+            Source::Model(_) | Source::Program(_) => &NoMatrices,
+            Source::Folder(r) => r.fixed(),
         }
     }
 
@@ -80,10 +104,7 @@ impl Source {
     /// # Errors
     /// When the graph has a cycle.
     pub fn executor(&self) -> Result<Executor<'_, OpenType>, Diagnostics> {
-        match self {
-            Source::Model(m) => Executor::new(&m.graph, &NoMatrices),
-            Source::Folder(r) => r.executor(),
-        }
+        Executor::new(self.graph(), self.fixed())
     }
 }
 

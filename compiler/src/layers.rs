@@ -229,7 +229,7 @@ fn single(
     LoadedMatrices::load(&own, &chosen, &chosen)
 }
 
-fn tiles_of(program: &TileProgram, matrix: MatrixId) -> Vec<TileId> {
+pub(crate) fn tiles_of(program: &TileProgram, matrix: MatrixId) -> Vec<TileId> {
     let of = |t: &Tile| matches!(t.kind, TileKind::Matrix { matrix: m, .. } if m == matrix);
     program.tiles().filter(|(_, t)| of(t)).map(|(id, _)| id).collect()
 }

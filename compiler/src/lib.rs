@@ -2,7 +2,9 @@
 
 pub mod blocks;
 pub mod calibrate;
+pub mod check;
 pub mod codes;
+pub mod compare;
 pub mod compile;
 pub mod contents;
 pub mod evaluate;
@@ -14,8 +16,10 @@ pub mod layers;
 pub mod manifest;
 pub mod npz;
 pub mod onnx;
+pub mod opt;
 pub mod partition;
 pub mod passes;
+pub mod pfir;
 pub mod quantise;
 pub mod run;
 pub mod samples;

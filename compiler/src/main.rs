@@ -1,6 +1,8 @@
 //! The command line. Diagnostics and progress go to stderr, what a script reads to stdout.
 //! Exit codes: 0 done, 1 the model or artefact is rejected, 2 usage or input/output.
 
+mod tools;
+
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -216,6 +218,12 @@ enum Command {
     },
     /// Source against compiled: cosine, error, divergence, bits a token, and where accuracy went.
     Eval(EvalArgs),
+    /// Runs the pipeline and proves or measures what each pass promises: weights, tiles and written files included.
+    Check(Box<tools::CheckArgs>),
+    /// Runs single passes on a model or on program text and prints the result.
+    Opt(tools::OptArgs),
+    /// Runs two stages of a model on one input and shows where their values differ.
+    Compare(tools::CompareArgs),
     /// Explains a diagnostic code, or lists all.
     Explain {
         /// For example E0104.
@@ -456,6 +464,9 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             }
             Ok(())
         }
+        Some(Command::Check(args)) => tools::check(args, cli.quiet, bar),
+        Some(Command::Opt(args)) => tools::opt(args),
+        Some(Command::Compare(args)) => tools::compare(args, bar),
         Some(Command::Explain { code }) => {
             let all = codes::all();
             match code {
@@ -484,9 +495,7 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             Ok(())
         }
         Some(Command::Passes) => {
-            for p in passes::ALL {
-                say!("{:<10} {:<10} {}", p.name, p.exactness.name(), p.doc);
-            }
+            tools::list_passes();
             Ok(())
         }
         Some(Command::Ops) => {
@@ -537,8 +546,8 @@ fn eval_command(a: &EvalArgs, bar: &Bar) -> Result<evaluate::Report, Diagnostics
     Ok(report)
 }
 
-fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
-    let a = &cli.compile;
+/// What the options for compiling ask for.
+fn compile_options(a: &CompileArgs) -> Result<Options, Diagnostics> {
     let usage = |m: &str, help: &str| Diagnostics::from(Diagnostic::error(&codes::E0005, m).help(help));
     let model =
         a.model.clone().ok_or_else(|| usage("no model is given", "pfmc MODEL.onnx --target asic|glass"))?;
@@ -546,7 +555,6 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         let names: Vec<&str> = targets::BACKENDS.iter().map(|b| b.name()).collect();
         usage("no target is given", &format!("add --target {}", names.join("|")))
     })?;
-    let start = Instant::now();
     if a.activations != ActivationArg::Row && a.calib.is_none() {
         return Err(Diagnostic::error(&codes::E0005, "--activations static and auto need --calib").into());
     }
@@ -554,7 +562,7 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         .calibration
         .as_deref()
         .map(|path| std::fs::read_to_string(path).map_err(|e| pfmc::files::io_error("read", path, &e)));
-    let options = Options {
+    Ok(Options {
         model,
         target,
         process: a.process.clone(),
@@ -580,7 +588,12 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         },
         base: a.base.clone(),
         output: a.output.clone(),
-    };
+    })
+}
+
+fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
+    let start = Instant::now();
+    let options = compile_options(&cli.compile)?;
     let announce = |lowered: &compile::Lowered, figures: &[Figure]| {
         report(&lowered.warnings, cli.message_format);
         if !cli.quiet {

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use bytes::Bytes;
 use pfmc_ir::backend::TileLimit;
-use pfmc_ir::consts::ConstSource;
+use pfmc_ir::consts::{Const, ConstSource};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::graph::Graph;
 use pfmc_ir::op::Op;
@@ -42,6 +43,36 @@ fn name(index: usize, origin: &Origin, fallback: &str) -> String {
     let room = Tile::NAME_MAX.saturating_sub(head.len());
     let tail = &clean[clean.len().saturating_sub(room)..];
     format!("{head}{}", tail.trim_start_matches('_'))
+}
+
+/// Moves the constants of a graph and its regions that `moved` holds for into data: what they are in it, and the bytes
+/// of each entry.
+pub(crate) fn gather(graph: &mut Graph, moved: &dyn Fn(&Const) -> bool) -> (Vec<DataEntry>, Vec<Bytes>) {
+    let mut data: Vec<DataEntry> = Vec::new();
+    let mut pieces = Vec::new();
+    let mut end = 0u64;
+    // The same bytes are held once, wherever constants of them are.
+    let mut known: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+    graph.each_mut(&mut |graph| {
+        for id in graph.order().unwrap_or_default() {
+            let Some(&Op::Constant { id }) = graph.node(id).map(|n| &n.op) else { continue };
+            let Some(c) = graph.consts.get_mut(id) else { continue };
+            let Some(bytes) = c.bytes().filter(|_| moved(c)).cloned() else {
+                continue;
+            };
+            if bytes.is_empty() {
+                continue;
+            }
+            let offset = *known.entry((bytes.as_ptr() as usize, bytes.len())).or_insert(end);
+            if offset == end {
+                data.push(DataEntry { offset: end, len: bytes.len() as u64, origin: c.origin.clone() });
+                end += bytes.len() as u64;
+                pieces.push(bytes);
+            }
+            c.source = ConstSource::Data(offset);
+        }
+    });
+    (data, pieces)
 }
 
 /// Cuts `found` into tiles as planned and moves the graph's other large or learned constants into the
@@ -85,30 +116,8 @@ pub fn partition(
     }
     let views = found.iter().map(|f| f.view.clone()).collect();
 
-    let mut data: Vec<DataEntry> = Vec::new();
-    let mut pieces = Vec::new();
-    let mut end = 0u64;
-    // The same bytes are held once, wherever constants of them are.
-    let mut known: BTreeMap<(usize, usize), u64> = BTreeMap::new();
-    graph.each_mut(&mut |graph| {
-        for id in graph.order().unwrap_or_default() {
-            let Some(&Op::Constant { id }) = graph.node(id).map(|n| &n.op) else { continue };
-            let Some(c) = graph.consts.get_mut(id) else { continue };
-            let Some(bytes) = c.bytes().filter(|_| c.learned || c.len() > INLINE_MAX).cloned() else {
-                continue;
-            };
-            if bytes.is_empty() {
-                continue;
-            }
-            let offset = *known.entry((bytes.as_ptr() as usize, bytes.len())).or_insert(end);
-            if offset == end {
-                data.push(DataEntry { offset: end, len: bytes.len() as u64, origin: c.origin.clone() });
-                end += bytes.len() as u64;
-                pieces.push(bytes);
-            }
-            c.source = ConstSource::Data(offset);
-        }
-    });
+    let (data, pieces) = gather(&mut graph, &|c| c.learned || c.len() > INLINE_MAX);
+    let end = data.last().map_or(0, |d| d.offset + d.len);
     let tile_bytes = data_tile_bytes.unwrap_or(1 << 20).max(1);
     let mut offset = 0;
     while offset < end {

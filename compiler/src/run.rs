@@ -135,12 +135,17 @@ impl Runnable {
         &self.opened.program.graph
     }
 
+    /// The fixed matrices and data.
+    pub fn fixed(&self) -> &dyn FixedMatrices {
+        &*self.matrices
+    }
+
     /// An executor of the program.
     ///
     /// # Errors
     /// When the program's graph has a cycle.
     pub fn executor(&self) -> Result<Executor<'_, OpenType>, Diagnostics> {
-        Executor::new(&self.opened.program.graph, &*self.matrices)
+        Executor::new(self.graph(), self.fixed())
     }
 
     /// Runs once.

@@ -29,7 +29,24 @@ use crate::op::{ConstId, Op, RegionId};
 use crate::origin::Origin;
 use crate::shape::{BoundType, Knowledge, OpenType};
 use crate::tile::id;
-use crate::verify::Verify;
+use crate::verify::{Rule, Verify};
+
+/// The invariants, by what is said of a breach.
+pub const RULES: &[Rule] = &[
+    Rule {
+        name: "producer",
+        says: &["which nothing produces", "without an edge", "which it does not produce"],
+    },
+    Rule { name: "acyclic", says: &["has a cycle"] },
+    Rule { name: "arity", says: &[" inputs", " outputs"] },
+    Rule { name: "inputs", says: &["is not the list of input nodes"] },
+    Rule { name: "names", says: &["inputs are called", "outputs are called"] },
+    Rule { name: "constant", says: &["is not what its node declares"] },
+    Rule { name: "types", says: &["is declared"] },
+    Rule { name: "contradiction", says: &["do not broadcast"] },
+    Rule { name: "region", says: &["has no region", "values for"] },
+    Rule { name: "region_types", says: &["as input"] },
+];
 
 id!(
     /// A value of a graph.
@@ -167,6 +184,11 @@ impl<T: Knowledge> Graph<T> {
     /// Names a value as graph output.
     pub fn add_output(&mut self, name: &str, value: ValueId) {
         self.outputs.push((name.into(), value));
+    }
+
+    /// Names other values as the graph's outputs, in place of those it has.
+    pub fn set_outputs(&mut self, outputs: Vec<(String, ValueId)>) {
+        self.outputs = outputs;
     }
 
     /// Graph inputs in order.
@@ -685,6 +707,42 @@ mod tests {
         let mut graph = parse_program(&text).unwrap().graph;
         assert!(graph.verify().is_ok(), "{:?}", graph.verify());
         infer::annotate(&mut graph).unwrap();
+    }
+
+    #[test]
+    fn invariants_that_no_text_can_break_are_checked() {
+        let ty = OpenType::fixed(Elem::F32, &[2]);
+        let chain = || {
+            let mut g = Graph::<OpenType>::new();
+            let x = g.add_input("x", ty.clone());
+            let c = Const::derived(&Tensor::vector(vec![1.0f32, 2.0]), Origin::default(), false);
+            let c = g.add_const("", c);
+            let named = || vec![(String::new(), ty.clone())];
+            let a = g.add(Op::Binary(BinaryFn::Add), vec![x, c], named(), Origin::default())[0];
+            let b = g.add(Op::Unary(UnaryFn::Neg), vec![a], named(), Origin::default())[0];
+            g.add_output("y", b);
+            (g, [x, c, a, b])
+        };
+        let says = |g: &Graph, rule: &str| {
+            let e = g.verify().unwrap_err().to_string();
+            let rule = RULES.iter().find(|r| r.name == rule).unwrap();
+            assert!(rule.says.iter().any(|s| e.contains(s)), "{}: {e}", rule.name);
+        };
+        assert!(chain().0.verify().is_ok());
+        let (mut g, [x, _, a, b]) = chain();
+        let node = g.value(a).unwrap().node;
+        g.set_inputs(node, vec![x, b]);
+        says(&g, "acyclic");
+        let (mut g, [_, c, ..]) = chain();
+        g.remove(g.value(c).unwrap().node);
+        says(&g, "producer");
+        let (mut g, ..) = chain();
+        let id = g.consts.iter().next().unwrap().0;
+        *g.consts.get_mut(id).unwrap() = Const::derived(&Tensor::scalar(1.0f32), Origin::default(), false);
+        says(&g, "constant");
+        let (mut g, [x, ..]) = chain();
+        g.inputs.push(x);
+        says(&g, "inputs");
     }
 
     #[test]

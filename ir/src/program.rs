@@ -11,7 +11,7 @@ use crate::numerics::accumulator_bound;
 use crate::op::Op;
 use crate::origin::Origin;
 use crate::tile::{Activations, FixedMatrix, MatrixId, Scheme, Tile, TileId, TileKind};
-use crate::verify::Verify;
+use crate::verify::{Rule, Verify};
 
 /// A named piece of the program's data bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,20 @@ pub struct TileProgram {
     /// Data in ascending order of offset, without gaps.
     pub data: Vec<DataEntry>,
 }
+
+/// The invariants beyond those of the graph, by what is said of a breach.
+pub const RULES: &[Rule] = &[
+    Rule { name: "cover", says: &["do not cover it exactly once"] },
+    Rule { name: "tile_range", says: &["lies outside matrix"] },
+    Rule { name: "tile_name", says: &["ill-formed or repeated name"] },
+    Rule { name: "scheme", says: &["has the scheme"] },
+    Rule { name: "activation_scale", says: &["has the activation scale"] },
+    Rule { name: "data_order", says: &["leaves a gap or overlaps"] },
+    Rule { name: "data_tiles", says: &["leave a gap or overlap at byte", "data tiles hold"] },
+    Rule { name: "data_constant", says: &["is not in the data"] },
+    Rule { name: "matrix_use", says: &["says matrix"] },
+    Rule { name: "accumulator", says: &["could overflow 32 bits"] },
+];
 
 impl TileProgram {
     /// The tiles with their ids.

@@ -13,6 +13,15 @@ pub trait Verify {
     fn verify(&self) -> Result<(), Diagnostics>;
 }
 
+/// A rule of a verifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Short name.
+    pub name: &'static str,
+    /// A part of each message about it.
+    pub says: &'static [&'static str],
+}
+
 /// A value whose verifier has passed. Only [`Verified::new`] makes one; a value is changed
 /// before, never after.
 #[derive(Debug, Clone)]

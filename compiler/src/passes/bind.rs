@@ -50,16 +50,15 @@ pub fn merge(arguments: &[(String, i64)]) -> Result<BTreeMap<String, i64>, Diagn
     bad.check().map(|()| out)
 }
 
-/// Binds dimensions and folds. Dimensions that are not named stay open; when none is left the
-/// result is known to have only bound shapes.
+/// Binds dimensions, and nothing else: inputs have the lengths given, and what follows from them is left to folding.
 ///
 /// # Errors
-/// Unknown names, sizes the model contradicts, and shapes that stay unknown.
-pub fn bind(
-    mut graph: Graph<OpenType>,
+/// Unknown names and sizes that overflow.
+pub fn substitute(
+    graph: &mut Graph<OpenType>,
     bindings: &BTreeMap<String, i64>,
-) -> Result<(Bound, Vec<PassRecord>), Diagnostics> {
-    let open = open_dimensions(&graph);
+) -> Result<PassRecord, Diagnostics> {
+    let open = open_dimensions(graph);
     let mut bad = Diagnostics::new();
     for name in bindings.keys().filter(|n| !open.contains(*n)) {
         let listed: Vec<&str> = open.iter().map(String::as_str).collect();
@@ -92,11 +91,20 @@ pub fn bind(
             }
         });
     }
-    let mut records = Vec::new();
-    if !bindings.is_empty() {
-        let bound = bindings.len() as u64;
-        records.push(PassRecord::new(&INFO, [("dimensions".to_owned(), bound)].into()));
-    }
+    Ok(PassRecord::new(&INFO, [("dimensions".to_owned(), bindings.len() as u64)].into()))
+}
+
+/// Binds dimensions and folds. Dimensions that are not named stay open; when none is left the
+/// result is known to have only bound shapes.
+///
+/// # Errors
+/// Unknown names, sizes the model contradicts, and shapes that stay unknown.
+pub fn bind(
+    mut graph: Graph<OpenType>,
+    bindings: &BTreeMap<String, i64>,
+) -> Result<(Bound, Vec<PassRecord>), Diagnostics> {
+    let bound = substitute(&mut graph, bindings)?;
+    let mut records = if bindings.is_empty() { Vec::new() } else { vec![bound] };
     records.push(apply(&Fold, &mut graph)?);
     if !open_dimensions(&graph).is_empty() {
         return Ok((Bound::Open(graph), records));

@@ -118,7 +118,7 @@ fn evaluate<T: Knowledge>(
 }
 
 /// How many elements a range of constant operands has; its shape follows from its values alone.
-fn range_length(operands: &[Tensor]) -> Option<f64> {
+pub(crate) fn range_length(operands: &[Tensor]) -> Option<f64> {
     let number = |t: &Tensor| {
         let t = eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok()?;
         t.first()?.as_slice::<f64>().ok()?.first().copied()

@@ -1,0 +1,378 @@
+//! How far the product with a quantised matrix can be from the exact one: a bound for each output from the weights,
+//! from what the tiles hold of them, and from the format of the inputs.
+//!
+//! Let A be the largest magnitude among a row's inputs (`int8/row`), or 127 s (one scale s for all; what lies beyond
+//! saturates and is left out). The chip multiplies q_k s with the elements v_kj that the tiles hold, q_k the nearest
+//! integer of x_k / s, so that |x_k - q_k s| <= d s with d = 1/2 + 127 · 2^-22: the reciprocal of s and the product with
+//! it are rounded to f32. Then, by the triangle inequality,
+//!
+//! |y_j - sum_k x_k w_kj| <= A (sum_k |w_kj - v_kj| + d/127 sum_k |v_kj| + 2^-22 sum_k (|v_kj| + |w_kj|)),
+//!
+//! the last term for the roundings of the result to f32. Real-valued tiles take their inputs as they are: without the
+//! second term, and with k 2^-24 sum_k |v_kj| for their sums in f32. Rows that are too small for a normal scale become 0;
+//! that adds 127 times the smallest normal f32, times sum_k |w_kj|.
+//!
+//! Elements that are looked up are compared one by one, all of them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::exec::FixedMatrices;
+use pfmc_ir::loaded::LoadedMatrix;
+use pfmc_ir::numerics::{ACTIVATION_MAX, accumulator_bound};
+use pfmc_ir::op::Op;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tile::{Activations, MatrixId, Scheme, TileContent, TileKind, TileSource};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{Method, Outcome, Worst};
+use crate::codes::{E0313, E0704};
+use crate::layers::tiles_of;
+use crate::source::ModelSource;
+
+/// Rows of inputs kept of each matrix.
+const ROWS_MAX: usize = 24;
+
+/// What is known of one matrix.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Layer {
+    /// Number in the program.
+    pub matrix: MatrixId,
+    /// Source tensor.
+    pub name: String,
+    /// Source nodes.
+    pub nodes: Vec<String>,
+    /// Rows: inputs.
+    pub k: u32,
+    /// Columns: outputs.
+    pub n: u32,
+    /// Schemes of its tiles.
+    pub scheme: String,
+    /// Largest error of any output for inputs of magnitude at most 1; for inputs of one scale, of magnitude at most 127
+    /// times it.
+    pub bound: f64,
+    /// Largest output for the same inputs.
+    pub range: f64,
+    /// Largest error of an element.
+    pub element_error: f64,
+    /// Bits that the largest possible 32-bit sum of the codes leaves unused; `None` without codes.
+    pub accumulator_bits_free: Option<f64>,
+    /// What was found.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// Keeps some rows of the inputs of each matrix.
+pub(super) struct Recorder<'a> {
+    inner: &'a dyn FixedMatrices,
+    rows: Vec<u32>,
+    kept: Mutex<BTreeMap<MatrixId, Vec<Vec<f32>>>>,
+}
+
+impl<'a> Recorder<'a> {
+    pub(super) fn new(inner: &'a dyn FixedMatrices, program: &TileProgram) -> Recorder<'a> {
+        Recorder { inner, rows: program.matrices.iter().map(|m| m.k).collect(), kept: Mutex::default() }
+    }
+
+    fn keep(&self, matrix: MatrixId, x: &[f32]) {
+        let k = self.rows.get(matrix.index()).map_or(0, |k| *k as usize).max(1);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = kept.entry(matrix).or_default();
+        let room = ROWS_MAX.saturating_sub(rows.len());
+        // Of each run a few, so that all runs have their share.
+        rows.extend(x.chunks_exact(k).take(room.min(4)).map(<[f32]>::to_vec));
+    }
+
+    pub(super) fn rows(self) -> BTreeMap<MatrixId, Vec<Vec<f32>>> {
+        self.kept.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FixedMatrices for Recorder<'_> {
+    fn linear(&self, matrix: MatrixId, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        self.keep(matrix, x);
+        self.inner.linear(matrix, x)
+    }
+    fn grouped(&self, matrix: MatrixId, groups: usize, x: &[f32]) -> Result<Vec<f32>, Diagnostics> {
+        self.keep(matrix, x);
+        self.inner.grouped(matrix, groups, x)
+    }
+    fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
+        self.inner.lookup(matrix, indices)
+    }
+    fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
+        self.inner.data(offset, len)
+    }
+}
+
+/// Sums over the rows of each column of a matrix.
+struct Columns {
+    /// sum |w|
+    weights: Vec<f64>,
+    /// sum |v|
+    held: Vec<f64>,
+    /// sum |w - v|
+    error: Vec<f64>,
+    /// Largest |w - v|.
+    element: f64,
+    /// The column of the largest error.
+    worst: usize,
+}
+
+/// What tiles hold, exactly: codes times scales times the unit, in f64.
+fn exact(content: &TileContent) -> Vec<f64> {
+    match content {
+        TileContent::Codes(b) => {
+            let scale =
+                |row: usize, j: usize| f64::from(b.scales[row / b.group * b.n + j]) * f64::from(b.unit);
+            let levels = b.levels.iter().enumerate();
+            levels.map(|(i, l)| f64::from(*l) * scale(i / b.n.max(1), i % b.n.max(1))).collect()
+        }
+        TileContent::Real(b) => b.values.iter().map(|v| f64::from(*v)).collect(),
+        TileContent::Data(_) => Vec::new(),
+    }
+}
+
+/// One matrix: what the model says, what its tiles hold, and a multiplier for them.
+struct Held {
+    loaded: LoadedMatrix,
+    /// As the model has them, `[k][n]`.
+    weights: Vec<f32>,
+    /// As the tiles hold them.
+    values: Vec<f64>,
+    columns: Columns,
+    /// Whether any tile has codes.
+    codes: bool,
+    /// Largest sum of magnitudes that a 32-bit accumulator meets.
+    accumulator: u64,
+    k: usize,
+    n: usize,
+}
+
+impl Held {
+    fn new(
+        program: &TileProgram,
+        source: &ModelSource,
+        tiles: &dyn TileSource,
+        id: MatrixId,
+    ) -> Result<Held, Diagnostics> {
+        let missing =
+            || Diagnostics::from(Diagnostic::error(&E0704, format!("the model has no matrix {id}")));
+        let m = program.matrices.get(id.index()).ok_or_else(missing)?;
+        let (k, n) = (m.k as usize, m.n as usize);
+        let weights = source.matrix(id).ok_or_else(missing)?;
+        let mut values = vec![0f64; k * n];
+        let (mut loaded, mut codes, mut accumulator) = (LoadedMatrix::new(m), false, 0);
+        for tile in tiles_of(program, id) {
+            let Some(TileKind::Matrix { k: rows, n: columns, .. }) =
+                program.tiles.get(tile.index()).map(|t| t.kind.clone())
+            else {
+                continue;
+            };
+            let content = tiles.tile(tile)?;
+            let width = columns.len();
+            for (i, row) in exact(&content).chunks_exact(width.max(1)).enumerate() {
+                let at = (rows.start as usize + i) * n + columns.start as usize;
+                values[at..at + width].copy_from_slice(row);
+            }
+            if let TileContent::Codes(b) = &content {
+                codes = true;
+                accumulator = accumulator.max(largest_sum(b, rows.len(), 0..width));
+            }
+            loaded.insert(&rows, &columns, content).map_err(|e| Diagnostic::error(&E0704, e))?;
+        }
+        let mut columns = Columns {
+            weights: vec![0.0; n],
+            held: vec![0.0; n],
+            error: vec![0.0; n],
+            element: 0.0,
+            worst: 0,
+        };
+        for (w, v) in weights.chunks_exact(n.max(1)).zip(values.chunks_exact(n.max(1))) {
+            for j in 0..n {
+                let error = (f64::from(w[j]) - v[j]).abs();
+                columns.weights[j] += f64::from(w[j]).abs();
+                columns.held[j] += v[j].abs();
+                columns.error[j] += error;
+                columns.element = columns.element.max(error);
+            }
+        }
+        let last = columns.error.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        columns.worst = last.map_or(0, |(j, _)| j);
+        Ok(Held { loaded, weights, values, columns, codes, accumulator, k, n })
+    }
+
+    /// The bound of each output for a row of inputs of magnitude at most `a`.
+    fn bound(&self, j: usize, a: f64) -> f64 {
+        let c = &self.columns;
+        let roundoff = 1.0 / f64::from(1u32 << 24);
+        let most = f64::from(ACTIVATION_MAX);
+        let inputs = if self.codes {
+            (0.5 + most * 4.0 * roundoff) / most * c.held[j]
+        } else {
+            self.k as f64 * roundoff * c.held[j]
+        };
+        let relative = c.error[j] + inputs + 4.0 * roundoff * (c.held[j] + c.weights[j]);
+        a * relative + most * f64::from(f32::MIN_POSITIVE) * c.weights[j]
+    }
+}
+
+/// The largest sum of a column of codes for any int8 inputs.
+fn largest_sum(b: &pfmc_ir::tile::CodeBlock, k: usize, columns: Range<usize>) -> u64 {
+    let term = |i: usize, j: usize| {
+        u64::from(b.levels[i * b.n + j].unsigned_abs()) * u64::from(b.scales[i / b.group * b.n + j])
+    };
+    let sum = |j: usize| (0..k).map(|i| term(i, j)).sum::<u64>() * ACTIVATION_MAX.unsigned_abs() as u64;
+    columns.map(sum).max().unwrap_or(0)
+}
+
+/// Rows of inputs that come near the bound: those that the worst column's errors add up for, half-way between codes,
+/// zeros, magnitudes too small for a scale, and one outlier.
+fn adversarial(held: &Held) -> Vec<Vec<f32>> {
+    let (k, n, j) = (held.k, held.n.max(1), held.columns.worst);
+    let sign = |i: usize| {
+        let (w, v) = (f64::from(held.weights[i * n + j]), held.values[i * n + j]);
+        (if w - v < 0.0 { -1f32 } else { 1.0 }, if v < 0.0 { -1f32 } else { 1.0 })
+    };
+    let half = |i: usize| if i == 0 { 1.0 } else { (63.5 / 127.0) * sign(i).1 };
+    vec![
+        (0..k).map(|i| sign(i).0).collect(),
+        (0..k).map(half).collect(),
+        vec![0.0; k],
+        (0..k).map(|i| 1e-39 * sign(i).1).collect(),
+        (0..k).map(|i| if i == k / 2 { 1e4 } else { 0.3 * sign(i).1 }).collect(),
+    ]
+}
+
+/// Checks the products of one matrix.
+fn layer(
+    program: &TileProgram,
+    source: &ModelSource,
+    tiles: &dyn TileSource,
+    (id, uses): (MatrixId, [bool; 2]),
+    rows: &[Vec<f32>],
+) -> Result<Layer, Diagnostics> {
+    let held = Held::new(program, source, tiles, id)?;
+    let m = &program.matrices[id.index()];
+    let mut out = Outcome::default();
+    out.by(Method::Bound);
+    let schemes: Vec<(u64, Scheme)> = tiles_of(program, id)
+        .into_iter()
+        .filter_map(|t| program.matrix_tile(t).map(|(k, _, scheme)| (k as u64, scheme)))
+        .collect();
+    let mut names: Vec<String> = schemes.iter().map(|s| s.1.to_string()).collect();
+    names.sort();
+    names.dedup();
+    let name = m.origin.tensor.clone().unwrap_or_else(|| format!("matrix {id}"));
+    let [products, lookups] = uses;
+    let a = match m.activations {
+        Activations::Static(scale) if held.codes => f64::from(scale) * f64::from(ACTIVATION_MAX),
+        _ => 1.0,
+    };
+    let most = |f: &dyn Fn(usize) -> f64| (0..held.n).map(f).fold(0f64, f64::max);
+    let (bound, range) = (most(&|j| held.bound(j, a)), a * most(&|j| held.columns.weights[j]));
+    if products {
+        products_of(&held, m.activations, rows, &name, &mut out)?;
+    }
+    if lookups {
+        out.count("elements looked up", held.weights.len() as u64);
+    }
+    // Whatever the codes are, and with those that there are.
+    let proved = schemes.iter().map(|(k, scheme)| accumulator_bound(*k, *scheme)).max().unwrap_or(0);
+    if proved > i32::MAX.unsigned_abs().into() || held.accumulator > proved {
+        let message =
+            format!("a sum of {name} reaches {}, proved are {proved} and 32 bits", held.accumulator);
+        out.problems.push(Diagnostic::error(&E0313, message).at(&m.origin));
+    } else if held.codes {
+        out.by(Method::Proof);
+        out.count("accumulators proved", schemes.len() as u64);
+    }
+    let free = |sum: u64| (f64::from(i32::MAX) / sum.max(1) as f64).log2();
+    Ok(Layer {
+        matrix: id,
+        name,
+        nodes: m.origin.nodes.clone(),
+        k: m.k,
+        n: m.n,
+        scheme: names.join(", "),
+        bound,
+        range,
+        element_error: held.columns.element,
+        accumulator_bits_free: held.codes.then(|| free(held.accumulator)),
+        outcome: out,
+    })
+}
+
+/// Compares products of rows of inputs with exact ones, in f64.
+fn products_of(
+    held: &Held,
+    activations: Activations,
+    rows: &[Vec<f32>],
+    name: &str,
+    out: &mut Outcome,
+) -> Result<(), Diagnostics> {
+    let n = held.n.max(1);
+    let all = rows.iter().cloned().chain(adversarial(held));
+    for x in all {
+        let a = x.iter().fold(0f64, |a, v| a.max(f64::from(*v).abs()));
+        let limit = match activations {
+            Activations::Static(scale) if held.codes => f64::from(scale) * f64::from(ACTIVATION_MAX),
+            _ => a,
+        };
+        let overflows =
+            a * held.columns.weights.iter().copied().fold(0f64, f64::max) > f64::from(f32::MAX) / 2.0;
+        if !a.is_finite() || a > limit || overflows {
+            out.count("rows outside of the format", 1);
+            continue;
+        }
+        let got = held.loaded.linear(&x)?;
+        let mut want = vec![0f64; held.n];
+        for (x, w) in x.iter().zip(held.weights.chunks_exact(n)) {
+            for (y, w) in want.iter_mut().zip(w) {
+                *y += f64::from(*x) * f64::from(*w);
+            }
+        }
+        out.count("rows", 1);
+        for (j, (want, got)) in want.iter().zip(&got).enumerate() {
+            let worst = Worst {
+                error: (f64::from(*got) - want).abs(),
+                bound: held.bound(j, limit),
+                at: format!("{name}, output {j}"),
+            };
+            Worst::keep(&mut out.worst, worst);
+        }
+    }
+    if let Some(w) = out.worst.as_ref().filter(|w| w.share() > 1.0) {
+        let message = format!("{} errs by {:.3e}, its bound is {:.3e}", w.at, w.error, w.bound);
+        out.problems.push(Diagnostic::error(&E0313, message));
+    }
+    Ok(())
+}
+
+/// The bounds of all matrices of a program whose tiles are `tiles`, each compared with products of rows that it met.
+///
+/// # Errors
+/// Tiles that cannot be read.
+pub(super) fn layers(
+    program: &TileProgram,
+    source: &ModelSource,
+    tiles: &dyn TileSource,
+    rows: &BTreeMap<MatrixId, Vec<Vec<f32>>>,
+) -> Result<Vec<Layer>, Diagnostics> {
+    let mut uses = vec![[false; 2]; program.matrices.len()];
+    program.graph.each(&mut |g| {
+        for (_, node) in g.nodes() {
+            if let Some(slot) = node.op.matrix().and_then(|m| uses.get_mut(m.index())) {
+                slot[usize::from(matches!(node.op, Op::FixedLookup { .. }))] = true;
+            }
+        }
+    });
+    let ids: Vec<(MatrixId, [bool; 2])> = program.matrices().map(|(id, _)| id).zip(uses).collect();
+    let none = Vec::new();
+    ids.into_par_iter()
+        .map(|one| layer(program, source, tiles, one, rows.get(&one.0).unwrap_or(&none)))
+        .collect()
+}

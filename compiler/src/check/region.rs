@@ -1,0 +1,368 @@
+//! Rounding passes, region by region. A region is what lies between values that both graphs have: the nodes that a
+//! pass replaced, and those it put in their place, as two graphs of the same inputs. Errors are therefore those of
+//! the region alone, not composed through the network.
+//!
+//! The reference is the region as it was, in double precision. Where the region as it was errs by e, what it is may
+//! err by [`SLACK`] e + [`UNITS`] u max|reference|, u = 2^-24 the unit roundoff of f32: rounding in another order may
+//! not lose accuracy. Places where either reference or old result is not finite say nothing, as overflow moves with
+//! the order of operations. The outputs of the whole graphs are compared in the same way, where errors of both graphs
+//! have gone through the network, with [`SLACK_WHOLE`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pfmc_ir::consts::Const;
+use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::elem::Elem;
+use pfmc_ir::eval;
+use pfmc_ir::exec::{Executor, FixedMatrices};
+use pfmc_ir::graph::{Graph, NodeId, ValueId};
+use pfmc_ir::op::Op;
+use pfmc_ir::origin::Origin;
+use pfmc_ir::shape::OpenType;
+use pfmc_ir::tensor::Tensor;
+
+use super::numbering::Numbering;
+use super::stage::{Stage, difference, matched, watching};
+use super::{Method, Outcome, Worst};
+use crate::codes::E0311;
+use crate::samples::Inputs;
+
+/// How many times the error of a region before the pass the error after it may be.
+pub const SLACK: f64 = 8.0;
+/// The same for the whole graph.
+pub const SLACK_WHOLE: f64 = 64.0;
+/// Units in the last place of the largest result that are allowed besides.
+pub const UNITS: f64 = 8.0;
+/// Unit roundoff of f32.
+const ROUNDOFF: f64 = 1.0 / (1 << 24) as f64;
+/// Most nodes of a region before the pass.
+const NODES_MAX: usize = 4096;
+/// What the captured floats of a region are multiplied with, besides 1.
+const SCALES: [f32; 4] = [0.0, -1.0, 1.0 / 1024.0, 256.0];
+
+/// Nodes before and after a pass, between values that both graphs have.
+pub(crate) struct Region {
+    /// The value that they compute.
+    pub name: String,
+    /// Names of what they read, the names of the graphs' inputs.
+    pub reads: Vec<String>,
+    /// As it was.
+    pub before: Graph,
+    /// As it is.
+    pub after: Graph,
+    /// Source nodes.
+    pub origin: Origin,
+}
+
+/// Values that a value is computed from, up to those that `stop` holds for: what was stopped at, and the nodes on
+/// the way; `None` where an input that `stop` does not hold for is reached, or there are too many nodes.
+fn cone(
+    graph: &Graph,
+    from: ValueId,
+    stop: &dyn Fn(ValueId) -> bool,
+) -> Option<(Vec<ValueId>, BTreeSet<NodeId>)> {
+    let (mut reads, mut nodes) = (BTreeSet::new(), BTreeSet::new());
+    let mut next = vec![graph.value(from)?.node];
+    while let Some(id) = next.pop() {
+        let node = graph.node(id)?;
+        if matches!(node.op, Op::Input {}) || nodes.len() > NODES_MAX {
+            return None;
+        }
+        if !nodes.insert(id) {
+            continue;
+        }
+        for v in &node.inputs {
+            if stop(*v) {
+                reads.insert(*v);
+            } else {
+                next.push(graph.value(*v)?.node);
+            }
+        }
+    }
+    Some((reads.into_iter().collect(), nodes))
+}
+
+/// Some nodes of a graph as a graph of their own, whose inputs are the values read under these names.
+fn cut(graph: &Graph, reads: &[(ValueId, String)], nodes: &BTreeSet<NodeId>, out: ValueId) -> Option<Graph> {
+    let mut part = Graph::new();
+    let mut map: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    for (v, name) in reads {
+        map.insert(*v, part.add_input(name, graph.value(*v)?.ty.clone()));
+    }
+    for id in graph.order()?.into_iter().filter(|id| nodes.contains(id)) {
+        let node = graph.node(id)?;
+        let mut op = node.op.clone();
+        match &mut op {
+            Op::Constant { id } => *id = part.consts.add(graph.consts.get(*id)?.clone()),
+            other => {
+                for slot in other.regions_mut() {
+                    *slot = part.add_region(graph.region(*slot)?.clone());
+                }
+            }
+        }
+        let inputs = node.inputs.iter().map(|v| map.get(v).copied()).collect::<Option<Vec<_>>>()?;
+        let typed = |v: &ValueId| graph.value(*v).map(|v| (v.name.clone(), v.ty.clone()));
+        let results = node.outputs.iter().map(typed).collect::<Option<Vec<_>>>()?;
+        let made = part.add(op, inputs, results, node.origin.clone());
+        map.extend(node.outputs.iter().copied().zip(made));
+    }
+    part.add_output("y", *map.get(&out)?);
+    Some(part)
+}
+
+/// The regions that a pass changed, and how many values could not be told apart from their surroundings.
+pub(crate) fn regions(before: Stage<'_>, after: Stage<'_>) -> (Vec<Region>, u64) {
+    let pairs = matched(before.graph, after.graph);
+    let of_after: BTreeMap<ValueId, (&str, ValueId)> =
+        pairs.iter().map(|(name, b, a)| (*a, (name.as_str(), *b))).collect();
+    let (mut found, mut lost) = (Vec::new(), 0);
+    for (name, b, a) in &pairs {
+        let Some(made) = after.graph.producer(*a).filter(|n| !matches!(n.op, Op::Input {})) else { continue };
+        let whole = || -> Option<Option<Region>> {
+            let (reads, nodes) = cone(after.graph, *a, &|v| of_after.contains_key(&v))?;
+            let reads: Vec<(ValueId, ValueId, String)> = reads
+                .into_iter()
+                .filter_map(|v| of_after.get(&v).map(|(name, b)| (v, *b, (*name).to_owned())))
+                .collect();
+            let stops: BTreeSet<ValueId> = reads.iter().map(|r| r.1).collect();
+            let (_, old) = cone(before.graph, *b, &|v| stops.contains(&v))?;
+            let named = |of: fn(&(ValueId, ValueId, String)) -> ValueId| {
+                reads.iter().map(|r| (of(r), r.2.clone())).collect::<Vec<_>>()
+            };
+            let was = cut(before.graph, &named(|r| r.1), &old, *b)?;
+            let is = cut(after.graph, &named(|r| r.0), &nodes, *a)?;
+            if same(&was, before.fixed, &is, after.fixed) {
+                return Some(None);
+            }
+            let reads = reads.into_iter().map(|r| r.2).collect();
+            Some(Some(Region {
+                name: name.clone(),
+                reads,
+                before: was,
+                after: is,
+                origin: made.origin.clone(),
+            }))
+        };
+        match whole() {
+            Some(Some(region)) => found.push(region),
+            Some(None) => {}
+            None => lost += 1,
+        }
+    }
+    (found, lost)
+}
+
+/// Whether two graphs are the same for all inputs.
+fn same(was: &Graph, old: &dyn FixedMatrices, is: &Graph, new: &dyn FixedMatrices) -> bool {
+    let mut numbering = Numbering::default();
+    let both = numbering.graph(was, old).ok().zip(numbering.graph(is, new).ok());
+    both.is_some_and(|(a, b)| {
+        let (y, z) = (was.outputs().first(), is.outputs().first());
+        y.zip(z).is_some_and(|((_, y), (_, z))| a.get(y).is_some() && a.get(y) == b.get(z))
+    })
+}
+
+/// A graph in double precision: f32 constants, inputs and conversions become f64. Operations that have no double
+/// precision refuse when they run.
+fn doubled(graph: &Graph) -> Option<Graph> {
+    let mut out = graph.clone();
+    let mut fits = true;
+    let wide = |t: Tensor| eval::eval(&Op::Cast { to: Elem::F64 }, &[t]).ok()?.pop();
+    out.each_mut(&mut |g| {
+        let ids: Vec<(NodeId, Op)> = g.nodes().map(|(id, n)| (id, n.op.clone())).collect();
+        for (id, op) in ids {
+            match op {
+                Op::Constant { id: c } => {
+                    let Some(old) = g.consts.get(c).filter(|c| c.elem == Elem::F32).cloned() else {
+                        continue;
+                    };
+                    match old.tensor().ok().and_then(wide) {
+                        Some(t) => {
+                            if let Some(slot) = g.consts.get_mut(c) {
+                                *slot = Const::derived(&t, old.origin.clone(), old.learned);
+                            }
+                        }
+                        None => fits = false,
+                    }
+                }
+                Op::Cast { to: Elem::F32 } => {
+                    if let Some((slot, _)) = g.op_mut(id) {
+                        *slot = Op::Cast { to: Elem::F64 };
+                    }
+                }
+                _ => {}
+            }
+        }
+        let values: Vec<ValueId> = g.nodes().flat_map(|(_, n)| n.outputs.clone()).collect();
+        for v in values {
+            if let Some(value) = g.value_mut(v).filter(|v| v.ty.elem == Elem::F32) {
+                value.ty = OpenType { elem: Elem::F64, shape: value.ty.shape.clone() };
+            }
+        }
+    });
+    fits.then_some(out)
+}
+
+fn widened(inputs: &Inputs) -> Option<Inputs> {
+    let wide = |(name, t): (&String, &Tensor)| {
+        let t = match t.elem() {
+            Elem::F32 => eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok()?.pop()?,
+            _ => t.clone(),
+        };
+        Some((name.clone(), t))
+    };
+    inputs.iter().map(wide).collect()
+}
+
+/// What a graph, its double and its successor make of an input.
+struct Judge<'a> {
+    was: Executor<'a, OpenType>,
+    exact: Option<Executor<'a, OpenType>>,
+    is: Executor<'a, OpenType>,
+    slack: f64,
+}
+
+impl<'a> Judge<'a> {
+    fn new(
+        before: Stage<'a>,
+        exact: Option<&'a Graph>,
+        after: Stage<'a>,
+        slack: f64,
+    ) -> Result<Judge<'a>, Diagnostics> {
+        let exact = exact.map(|g| Executor::new(g, before.fixed)).transpose()?;
+        let (was, is) =
+            (Executor::new(before.graph, before.fixed)?, Executor::new(after.graph, after.fixed)?);
+        Ok(Judge { was, exact, is, slack })
+    }
+
+    /// Compares on one input; whether the graph took it.
+    fn compare(&self, name: &str, origin: &Origin, given: &Inputs, out: &mut Outcome) -> bool {
+        let Ok(want) = self.was.run(given) else { return false };
+        let got = match self.is.run(given) {
+            Ok(got) => got,
+            Err(mut problems) => {
+                let note = "before the pass these inputs are taken";
+                problems.0.iter_mut().for_each(|d| d.notes.push(note.into()));
+                out.problems.extend(problems);
+                return true;
+            }
+        };
+        let exact = self.exact.as_ref().zip(widened(given)).and_then(|(e, given)| e.run(&given).ok());
+        for (output, want) in &want {
+            let Some(got) = got.get(output) else { continue };
+            let at = if output == "y" { name.to_owned() } else { format!("output {output}") };
+            if (want.elem(), want.shape()) != (got.elem(), got.shape()) || !want.elem().is_float() {
+                if let Some(what) = difference(want, got) {
+                    out.problems.push(Diagnostic::error(&E0311, format!("{at}: {what}")).at(origin));
+                }
+                continue;
+            }
+            let exact = exact.as_ref().and_then(|e| e.get(output)).filter(|e| e.shape() == want.shape());
+            if let Some(worst) = worst(want, exact.unwrap_or(want), got, self.slack, &at) {
+                if worst.share() > 1.0 {
+                    let message = format!(
+                        "{at} errs by {:.3e} where rounding in another order explains {:.3e}",
+                        worst.error, worst.bound
+                    );
+                    out.problems.push(Diagnostic::error(&E0311, message).at(origin));
+                }
+                Worst::keep(&mut out.worst, worst);
+            }
+        }
+        true
+    }
+}
+
+fn doubles(t: &Tensor) -> Vec<f64> {
+    let wide = eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok();
+    let wide = wide.and_then(|mut w| w.pop());
+    wide.and_then(|w| w.as_slice::<f64>().map(<[f64]>::to_vec).ok()).unwrap_or_default()
+}
+
+/// The error of `got` against `exact`, and what the error of `want` allows.
+fn worst(want: &Tensor, exact: &Tensor, got: &Tensor, slack: f64, at: &str) -> Option<Worst> {
+    let (want, exact, got) = (doubles(want), doubles(exact), doubles(got));
+    let (mut largest, mut before, mut after) = (0f64, 0f64, 0f64);
+    for ((w, e), g) in want.iter().zip(&exact).zip(&got) {
+        if !w.is_finite() || !e.is_finite() {
+            continue;
+        }
+        largest = largest.max(e.abs()).max(w.abs());
+        before = before.max((w - e).abs());
+        let error = (g - e).abs();
+        after = if error.is_nan() { f64::INFINITY } else { after.max(error) };
+    }
+    let bound = slack * before + UNITS * ROUNDOFF * largest + f64::from(f32::MIN_POSITIVE);
+    (!want.is_empty()).then(|| Worst { error: after, bound, at: at.to_owned() })
+}
+
+/// Compares the regions that a pass changed, then the outputs of the whole.
+pub(super) fn check(
+    before: Stage<'_>,
+    after: Stage<'_>,
+    inputs: &[Inputs],
+    out: &mut Outcome,
+) -> Result<(), Diagnostics> {
+    let (regions, lost) = regions(before, after);
+    out.count("regions", regions.len() as u64);
+    if lost > 0 {
+        out.count("values in no region", lost);
+    }
+    // The values that regions read, by the names of the pairs.
+    let wanted: BTreeSet<&str> = regions.iter().flat_map(|r| r.reads.iter().map(String::as_str)).collect();
+    let pairs: Vec<_> =
+        matched(before.graph, after.graph).into_iter().filter(|p| wanted.contains(p.0.as_str())).collect();
+    let watched = watching(before.graph, pairs.iter().map(|p| p.1));
+    let watch = Executor::new(&watched, before.fixed)?;
+    let exact: Vec<Option<Graph>> = regions.iter().map(|r| doubled(&r.before)).collect();
+    let judges = regions.iter().zip(&exact).map(|(r, exact)| {
+        let stage = |graph, fixed| Stage { graph, fixed };
+        Judge::new(stage(&r.before, before.fixed), exact.as_ref(), stage(&r.after, after.fixed), SLACK)
+    });
+    let judges = judges.collect::<Result<Vec<_>, _>>()?;
+    let whole = doubled(before.graph);
+    let outputs = Judge::new(before, whole.as_ref(), after, SLACK_WHOLE)?;
+    let mut seen = 0u64;
+    for given in inputs {
+        if !outputs.compare("", &Origin::default(), given, out) {
+            out.count("inputs refused", 1);
+            continue;
+        }
+        seen += 1;
+        out.by(Method::Interpreter);
+        let Ok(values) = watch.run(given) else { continue };
+        let values: Inputs = pairs
+            .iter()
+            .enumerate()
+            .filter_map(|(i, p)| Some((p.0.clone(), values.get(&i.to_string())?.clone())))
+            .collect();
+        for (region, judge) in regions.iter().zip(&judges) {
+            let read: Inputs =
+                region.reads.iter().filter_map(|n| Some((n.clone(), values.get(n)?.clone()))).collect();
+            let scales = if seen == 1 { &SCALES[..] } else { &[] };
+            let variants: Vec<Inputs> = scales.iter().map(|s| scaled(&read, *s)).collect();
+            for read in std::iter::once(read).chain(variants) {
+                let ran = judge.compare(&region.name, &region.origin, &read, out);
+                out.count(if ran { "runs of regions" } else { "runs of regions refused" }, 1);
+            }
+        }
+    }
+    out.count("inputs", seen);
+    // One problem a place is enough.
+    let mut places = BTreeSet::new();
+    out.problems
+        .0
+        .retain(|d| places.insert((d.code.id, d.message.split(" errs by").next().map(str::to_owned))));
+    Ok(())
+}
+
+/// Inputs whose floats are multiplied.
+fn scaled(inputs: &Inputs, by: f32) -> Inputs {
+    let times = |t: &Tensor| match t.as_slice::<f32>() {
+        Ok(x) => {
+            Tensor::new(t.shape().to_vec(), x.iter().map(|v| v * by).collect()).unwrap_or_else(|_| t.clone())
+        }
+        Err(_) => t.clone(),
+    };
+    inputs.iter().map(|(n, t)| (n.clone(), times(t))).collect()
+}
