@@ -78,8 +78,8 @@ pfmc_ir::codes! {
     "The file's SHA-256 differs from the manifest's: it was changed or damaged after compiling. What \
      the read-back found in it is reported beside."
     E0702 "the manifest cannot be used"
-    "manifest.json is missing, is not JSON of this format's version, or its own digest does not match \
-     its content."
+    "manifest.json is missing, is not JSON of this format's version, its own digest does not match \
+     its content, or what it says of tiles, passes or the plan is not what the artefact has and lowering afresh gives."
     E0703 "the reference contents are damaged"
     "contents.pfmt holds what each tile should contain; a chunk of it fails its checksum or is not \
      what the program declares."

@@ -344,6 +344,11 @@ pub(crate) fn snr_db((signal, error): (f64, f64)) -> f64 {
     if error > 0.0 { (10.0 * (signal / error).log10()).clamp(-200.0, 200.0) } else { 200.0 }
 }
 
+/// [`snr_db`] of a tile's weights after rounding; none where there is no error.
+pub(crate) fn rounding_db(sums: (f64, f64)) -> Option<f64> {
+    (sums.1 > 0.0).then(|| snr_db(sums))
+}
+
 /// What rounding costs each tile, as sums of squares of weights and errors.
 fn rounding(lowered: &Lowered) -> Result<Vec<Option<(f64, f64)>>, Diagnostics> {
     let ids: Vec<TileId> = lowered.program.tiles().map(|(id, _)| id).collect();
@@ -536,15 +541,16 @@ pub fn compile(
         .program
         .tiles()
         .map(|(id, t)| {
-            let (region, mut measures) =
+            let (region, measures) =
                 records.remove(&id).map_or((None, BTreeMap::new()), |(r, m)| (Some(r), m));
-            // What holds its weights exactly has no error to speak of.
-            if let Some(Some(sums)) = rounding.get(id.index())
-                && sums.1 > 0.0
-            {
-                measures.insert("rounding_db".to_owned(), snr_db(*sums));
+            TileEntry {
+                tile: id,
+                name: t.name.clone(),
+                origin: t.origin.clone(),
+                region,
+                rounding_db: rounding.get(id.index()).copied().flatten().and_then(rounding_db),
+                measures,
             }
-            TileEntry { tile: id, name: t.name.clone(), origin: t.origin.clone(), region, measures }
         })
         .collect();
     let manifest = Manifest {

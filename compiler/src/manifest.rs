@@ -121,7 +121,10 @@ pub struct TileEntry {
     /// Place in the artefact; none for data the target leaves with the host program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<Region>,
-    /// Measures, e.g. `snr_db`.
+    /// Weights after rounding against the model's, in dB; none for what holds its weights exactly, and for data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding_db: Option<f64>,
+    /// Measures of the artefact, e.g. `snr_db`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measures: BTreeMap<String, f64>,
 }

@@ -13,14 +13,18 @@ use pfmc_ir::verify::Verified;
 use rayon::prelude::*;
 
 use crate::codes::{E0005, E0404, E0702, E0704};
-use crate::compile::{PROCESS_FILE, PROGRAM_FILE, lower};
+use crate::compile::{PROCESS_FILE, PROGRAM_FILE, lower, rounding_db};
 use crate::contents::Reference;
 use crate::files::io_error;
-use crate::manifest::{Manifest, QuantisationRecord, SYNTHETIC};
+use crate::manifest::{Manifest, QuantisationRecord, SYNTHETIC, TileEntry};
 use crate::partition::held;
+use crate::passes::PassRecord;
 use crate::quantise::options::{Calibration, Quantisation};
 use crate::quantise::plan;
 use crate::targets;
+
+/// What the manifest records of a tile in dB may differ from what is read back by this much.
+const TOLERANCE_DB: f64 = 0.1;
 
 /// An output folder, opened: manifest, program, target.
 pub struct Opened {
@@ -159,6 +163,7 @@ pub fn verify(
             return Err(bad);
         }
     };
+    bad.extend(plan::check(folder, program));
     let read_back = match opened.target.read_back(program, folder, progress) {
         Ok(r) => r,
         Err(e) => {
@@ -177,6 +182,7 @@ pub fn verify(
         if s.model.sha256 != manifest.model.sha256 || s.model.parameters != manifest.model.parameters {
             bad.push(Diagnostic::error(&E0704, "the model is not the one the manifest describes"));
         }
+        bad.extend(check_records(&opened, &s.passes));
         if print_program(&s.program) != print_program(program) {
             bad.push(Diagnostic::error(&E0704, "lowering the model afresh gives another program"));
             return Err(bad);
@@ -243,7 +249,77 @@ fn check_tile(
             let message = format!("tile {} of the folder is not what the model quantises to", tile.name);
             return Err(Diagnostic::error(&E0704, message).at(&tile.origin).into());
         }
+        let (says, has) = (
+            opened.manifest.tiles.get(id.index()).and_then(|entry| entry.rounding_db),
+            source.rounding(id)?.and_then(rounding_db),
+        );
+        if says != has {
+            let message = format!(
+                "tile {id} ({}): the manifest says rounding left {says:?} dB, rounding afresh leaves {has:?}",
+                tile.name
+            );
+            return Err(Diagnostic::error(&E0702, message).at(&tile.origin).into());
+        }
     }
     let want = want?;
-    if in_artefact { read_back.check(id, &want) } else { Ok(BTreeMap::new()) }
+    if !in_artefact {
+        return Ok(BTreeMap::new());
+    }
+    let measures = read_back.check(id, &want)?;
+    if let Some(entry) = opened.manifest.tiles.get(id.index()) {
+        check_entry(entry, read_back, &measures)?;
+    }
+    Ok(measures)
+}
+
+/// Compares the place and the measures that the manifest has of a tile with those of the artefact.
+fn check_entry(
+    entry: &TileEntry,
+    read_back: &dyn ReadBack,
+    measures: &BTreeMap<String, f64>,
+) -> Result<(), Diagnostics> {
+    let mut bad = Diagnostics::new();
+    let mut differs = |what: &str, says: String, has: String| {
+        let message = format!(
+            "tile {} ({}): the manifest says {what} {says}, the artefact has {has}",
+            entry.tile, entry.name
+        );
+        bad.push(Diagnostic::error(&E0702, message).at(&entry.origin));
+    };
+    let region = read_back.region(entry.tile);
+    if entry.region != region {
+        differs("it lies at", format!("{:?}", entry.region), format!("{region:?}"));
+    }
+    let names: std::collections::BTreeSet<&String> = entry.measures.keys().chain(measures.keys()).collect();
+    for name in names {
+        let (says, has) = (entry.measures.get(name), measures.get(name));
+        let same = match (says, has) {
+            (Some(a), Some(b)) if name.ends_with("_db") => (a - b).abs() <= TOLERANCE_DB,
+            (a, b) => a == b,
+        };
+        if !same {
+            differs(name, format!("{says:?}"), format!("{has:?}"));
+        }
+    }
+    bad.check()
+}
+
+/// Compares what the manifest records of passes and of the plan with what comes out afresh.
+fn check_records(opened: &Opened, passes: &[PassRecord]) -> Diagnostics {
+    let mut bad = Diagnostics::new();
+    let mut differs = |what: &str| {
+        bad.push(Diagnostic::error(
+            &E0702,
+            format!("the manifest's {what} are not those of lowering afresh"),
+        ));
+    };
+    if opened.manifest.passes != passes {
+        differs("records of passes");
+    }
+    match opened.target.plan(&opened.program).map(|p| p.figures()) {
+        Ok(figures) if opened.manifest.figures.starts_with(&figures) => {}
+        Ok(_) => differs("figures of the plan"),
+        Err(e) => bad.extend(e),
+    }
+    bad
 }

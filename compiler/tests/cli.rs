@@ -3,11 +3,15 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use common::{expect, fixture, text};
+use common::{expect, files, fixture, put, text};
+use pfmc::verify::verify;
+use pfmc_ir::backend::NoProgress;
 
 #[test]
 fn the_main_job_needs_no_flag_but_the_target() {
@@ -195,16 +199,90 @@ fn a_file_for_a_folder_and_a_full_disk_leave_nothing_half_written() {
     let model = model.to_str().unwrap();
     fs::write(d.join("file"), "x").unwrap();
     expect(d, &[model, "--target", "asic", "-o", "file"], 2, &["E0002", "is a file"]);
-    // A limit on the size of files stands in for the full disk: writing fails the same way.
-    let command = format!(
-        "trap '' XFSZ; ulimit -f 16; exec {} {model} --target asic -o full",
-        env!("CARGO_BIN_EXE_pfmc")
-    );
-    let o = Command::new("bash").args(["-c", &command]).current_dir(d).output().unwrap();
-    let t = text(&o);
-    assert_eq!(o.status.code(), Some(2), "{t}");
-    assert!(t.contains("E0001") && !t.contains("panicked"), "{t}");
-    assert_eq!(fs::read_dir(d).unwrap().count(), 1, "{t}");
+    // A limit on the size of files stands in for the full disk: writing fails the same way. Each limit lets through the
+    // files below it, so that another file is the one that does not fit.
+    for target in ["asic", "glass"] {
+        expect(d, &[model, "--target", target, "-o", "before", "--process", OTHERS[target]], 0, &[]);
+        let before = files(&d.join("before"));
+        let mut failed = 0;
+        for kib in [0, 1, 4, 16, 64, 256, 1024] {
+            for out in ["full", "before"] {
+                let command = format!(
+                    "trap '' XFSZ; ulimit -f {kib}; exec {} {model} --target {target} -o {out}",
+                    env!("CARGO_BIN_EXE_pfmc")
+                );
+                let o = Command::new("bash").args(["-c", &command]).current_dir(d).output().unwrap();
+                let t = text(&o);
+                assert!(!t.contains("panicked"), "{t}");
+                match o.status.code() {
+                    Some(0) => {
+                        verify(&d.join(out), None, None, &NoProgress).unwrap_or_else(|e| panic!("{e}"));
+                        fs::remove_dir_all(d.join(out)).unwrap();
+                        if out == "before" {
+                            put(&d.join(out), &before);
+                        }
+                    }
+                    Some(2) => {
+                        assert!(t.contains("E0001"), "{t}");
+                        assert!(!d.join("full").exists(), "{kib}: {t}");
+                        assert!(files(&d.join("before")) == before, "{kib}: {t}");
+                        failed += 1;
+                    }
+                    other => panic!("{other:?} {kib}: {t}"),
+                }
+            }
+        }
+        assert!(failed >= 8, "{target}: {failed}");
+        expect(d, &[model, "--target", target, "-o", "before"], 0, &[]);
+        fs::remove_dir_all(d.join("before")).unwrap();
+        assert_eq!(fs::read_dir(d).unwrap().count(), 1, "{target}");
+    }
+}
+
+/// A process of a target that is not its default.
+static OTHERS: std::sync::LazyLock<BTreeMap<&str, &str>> = std::sync::LazyLock::new(|| {
+    BTreeMap::from([("asic", "sg13g2"), ("glass", "borosilicate-scanner-200khz")])
+});
+
+#[test]
+fn a_folder_that_may_not_be_written_is_said_and_what_is_in_it_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(d, 0o755);
+    let [binary, model, work] = ["pfmc", "bert.onnx", "work"].map(|n| d.join(n));
+    fs::copy(env!("CARGO_BIN_EXE_pfmc"), &binary).unwrap();
+    fs::copy(fixture("bert.onnx"), &model).unwrap();
+    fs::create_dir(&work).unwrap();
+    expect(&work, &[model.to_str().unwrap(), "--target", "asic", "-o", "out", "--process", "sg13g2"], 0, &[]);
+    let before = files(&work.join("out"));
+    // Root may write everywhere: then another user runs it.
+    let root = fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0);
+    let run = || {
+        let mut command = if root {
+            let mut c = Command::new("setpriv");
+            c.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
+            c
+        } else {
+            Command::new(&binary)
+        };
+        let o =
+            command.arg(&model).args(["--target", "asic", "-o", "out"]).current_dir(&work).output().unwrap();
+        (o.status.code(), text(&o))
+    };
+    for of in [0o555, 0o500] {
+        mode(&work, of);
+        let (code, t) = run();
+        mode(&work, 0o755);
+        assert!(code == Some(2) && t.contains("E0001") && !t.contains("panicked"), "{of:o}: {code:?} {t}");
+        assert!(files(&work.join("out")) == before && fs::read_dir(&work).unwrap().count() == 1, "{of:o}");
+    }
+    // The same user, where it may.
+    fs::remove_dir_all(work.join("out")).unwrap();
+    mode(&work, 0o777);
+    let (code, t) = run();
+    assert_eq!(code, Some(0), "{t}");
+    verify(&work.join("out"), None, None, &NoProgress).unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]

@@ -7,17 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{build, codes, cosine, fixture, options, targets, tokens};
+use common::{build, codes, cosine, expect, files, fixture, options, targets, tokens};
 use pfmc::manifest::Manifest;
 use pfmc::run::Runnable;
 use pfmc::verify::verify;
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::exec::{NoMatrices, run};
-
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap());
-    entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
-}
 
 #[test]
 fn what_was_emitted_computes_what_the_model_computes() {
@@ -82,20 +77,32 @@ fn a_convolution_is_fixed_too() {
 }
 
 #[test]
-fn the_same_input_gives_the_same_bytes_on_one_and_two_threads() {
+fn the_same_input_gives_the_same_bytes_on_one_and_two_threads_twice_and_from_another_folder() {
     for target in targets() {
         let dir = tempfile::tempdir().unwrap();
-        let results: Vec<_> = [1, 2]
-            .map(|threads| {
-                let out = dir.path().join(format!("{threads}"));
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| build(&options("gpt2.onnx", target, &out))).unwrap();
-                files(&out)
-            })
-            .into();
-        assert!(results[0].len() >= 5);
-        for (name, bytes) in &results[0] {
-            assert!(results[1][name] == *bytes, "{target}: {name} differs");
+        let of = |name: &str, threads: usize| {
+            let out = dir.path().join(name);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| build(&options("llama.onnx", target, &out))).unwrap();
+            files(&out)
+        };
+        let first = of("one", 1);
+        assert!(first.len() >= 5);
+        // Elsewhere, by the command, with the model beside the result and its path relative.
+        let elsewhere = dir.path().join("else").join("where");
+        fs::create_dir_all(&elsewhere).unwrap();
+        fs::copy(fixture("llama.onnx"), elsewhere.join("llama.onnx")).unwrap();
+        expect(&elsewhere, &["llama.onnx", "--target", target, "-o", "../result"], 0, &[]);
+        let others = [
+            ("two threads", of("two", 2)),
+            ("two threads again", of("again", 2)),
+            ("another folder", files(&dir.path().join("else/result"))),
+        ];
+        for (how, other) in &others {
+            assert!(first.keys().eq(other.keys()), "{target}, {how}: {:?}", other.keys());
+            for (name, bytes) in &first {
+                assert!(other[name] == *bytes, "{target}, {how}: {name} differs");
+            }
         }
     }
 }

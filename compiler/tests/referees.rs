@@ -6,11 +6,15 @@
 mod book;
 #[path = "referees/chip.rs"]
 mod chip;
+#[path = "referees/ci.rs"]
+mod ci;
 mod common;
 #[path = "referees/contracts.rs"]
 mod contracts;
 #[path = "referees/exports.rs"]
 mod exports;
+#[path = "referees/kill.rs"]
+mod kill;
 #[path = "referees/report.rs"]
 mod report;
 #[path = "referees/rtl.rs"]

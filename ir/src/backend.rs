@@ -185,6 +185,8 @@ pub trait ReadBack: TileSource {
     /// # Errors
     /// Every difference, with tile, place (row and column, or layer and line) and tensor range.
     fn check(&self, tile: TileId, reference: &TileContent) -> Result<BTreeMap<String, f64>, Diagnostics>;
+    /// Where the artefact has a tile, as [`TileRecord::region`]; `None` for one that it does not hold.
+    fn region(&self, tile: TileId) -> Option<Region>;
     /// A tile as the process's nominal noise could have made it, drawn by a seed; `None` where the target has no noise.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::Path;
 
 use memmap2::Mmap;
-use pfmc_ir::backend::{Disturbed, Progress, ReadBack};
+use pfmc_ir::backend::{Disturbed, Progress, ReadBack, Region};
 use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
@@ -852,6 +852,19 @@ impl Schedule<'_> {
 }
 
 impl ReadBack for Schedule<'_> {
+    fn region(&self, id: TileId) -> Option<Region> {
+        let (Entry { record, .. }, written) = self.written.get(&id.0)?;
+        let &[x, y, z] = record.origin_nm.as_slice() else { return None };
+        let zone = self.zones.iter().find(|zone| zone.zone == record.zone)?;
+        let nm = |a: usize| (written.voxels[a] as f64 * written.pitch_um[a] * 1e3).round() as i64;
+        Some(Region {
+            file: FILE.to_owned(),
+            name: format!("plate {} zone {}", zone.plate, zone.zone),
+            min_nm: [x, y, z],
+            max_nm: [x + nm(0), y + nm(1), z + nm(2)],
+        })
+    }
+
     fn disturbed(&self, id: TileId, seed: u64) -> Result<Option<Disturbed>, Diagnostics> {
         let (entry, written) = self.entry(id)?;
         let faults = Faults::nominal(&self.process, mix(seed ^ mix(u64::from(id.0))));

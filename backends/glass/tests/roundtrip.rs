@@ -5,8 +5,9 @@ mod common;
 
 use std::path::Path;
 
+use common::parts::Parts;
 use common::{Model, folder, open, process};
-use pfmc_glass::schedule::{self, Chunk, Coupon, Frame, Header, Index, Kind, Part, Tile, TileEntry, Zone};
+use pfmc_glass::schedule::{self, Frame};
 use pfmc_ir::backend::{NoProgress, Target};
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::tile::{TileContent, TileId};
@@ -16,112 +17,6 @@ const SHAPES: [(u32, u32); 7] = [(64, 64), (1, 1), (40, 2), (2, 40), (33, 47), (
 
 fn fast() -> Box<dyn Target> {
     open(&process(&[("flip_steps = 60", "flip_steps = 8"), ("snr_min_db = 30.0", "snr_min_db = 20.0")]))
-}
-
-/// All records of a schedule, to edit and put together again.
-struct Parts {
-    header: Header,
-    coupons: Vec<Coupon>,
-    zones: Vec<Zone>,
-    tiles: Vec<Tile>,
-    chunks: Vec<Chunk>,
-}
-
-impl Parts {
-    fn read(dir: &Path) -> Parts {
-        let bytes = std::fs::read(dir.join(schedule::FILE)).unwrap();
-        let mut rest = &bytes[12..bytes.len() - schedule::TRAILER_LEN];
-        let mut p = Parts {
-            header: Header::default(),
-            coupons: vec![],
-            zones: vec![],
-            tiles: vec![],
-            chunks: vec![],
-        };
-        while !rest.is_empty() {
-            let f = Frame::decode_length_delimited(&mut rest).unwrap();
-            assert_eq!(crc32fast::hash(&f.body), f.crc32);
-            match f.kind() {
-                Kind::Header => p.header = Header::decode(f.body).unwrap(),
-                Kind::Coupon => p.coupons.push(Coupon::decode(f.body).unwrap()),
-                Kind::Zone => p.zones.push(Zone::decode(f.body).unwrap()),
-                Kind::Tile => p.tiles.push(Tile::decode(f.body).unwrap()),
-                Kind::Chunk => p.chunks.push(Chunk::decode(f.body).unwrap()),
-                Kind::Index => {}
-                Kind::Unknown => panic!("unknown record"),
-            }
-        }
-        p.tiles.sort_by_key(|t| t.tile);
-        p
-    }
-
-    fn write(&self, dir: &Path) {
-        let mut out = Vec::from(schedule::MAGIC);
-        out.extend(schedule::VERSION.to_le_bytes());
-        let mut put = |frame: Vec<u8>| {
-            let at = out.len() as u64;
-            out.extend(frame);
-            at
-        };
-        let mut index =
-            Index { header: put(schedule::frame(Kind::Header, &self.header)), ..Index::default() };
-        for z in &self.zones {
-            if let Some(c) = self.coupons.get(index.coupons.len()).filter(|c| c.plate == z.plate) {
-                index.coupons.push(put(schedule::frame(Kind::Coupon, c)));
-            }
-            index.zones.push(put(schedule::frame(Kind::Zone, z)));
-            for t in self.tiles.iter().filter(|t| t.zone == z.zone) {
-                let record = put(schedule::frame(Kind::Tile, t));
-                index.tiles.push(TileEntry {
-                    tile: t.tile,
-                    record,
-                    layers: vec![0; t.voxels[2].min(4096) as usize],
-                });
-            }
-            for c in self.chunks.iter().filter(|c| c.zone == z.zone) {
-                let at = put(schedule::frame(Kind::Chunk, c));
-                for part in &c.parts {
-                    let entry = index.tiles.iter_mut().find(|t| t.tile == part.tile).unwrap();
-                    entry.layers[c.layer as usize] = at;
-                }
-            }
-        }
-        let frame = schedule::frame(Kind::Index, &index);
-        let at = put(frame.clone());
-        let mut trailer: Vec<u8> = [at.to_le_bytes(), (frame.len() as u64).to_le_bytes()].concat();
-        trailer.extend(crc32fast::hash(&trailer).to_le_bytes());
-        trailer.extend(schedule::END);
-        out.extend(trailer);
-        std::fs::write(dir.join(schedule::FILE), out).unwrap();
-    }
-
-    fn part(&self, chunk: usize, tile: u32) -> &Part {
-        self.chunks[chunk].parts.iter().find(|p| p.tile == tile).unwrap()
-    }
-
-    /// Levels of a tile in a chunk.
-    fn levels(&self, chunk: usize, tile: u32) -> Vec<u8> {
-        let t = self.tiles.iter().find(|t| t.tile == tile).unwrap();
-        let stored = &self.part(chunk, tile).levels;
-        let packed = zstd::bulk::decompress(stored, (t.voxels[0] * t.voxels[1]) as usize).unwrap();
-        packed.iter().flat_map(|b| [b & 15, b >> 4]).collect()
-    }
-
-    fn set_levels(&mut self, chunk: usize, tile: u32, levels: &[u8]) {
-        let packed: Vec<u8> = levels.chunks(2).map(|p| p[0] | p[1] << 4).collect();
-        let part = self.chunks[chunk].parts.iter_mut().find(|p| p.tile == tile).unwrap();
-        let lines = part.line_crc32.len();
-        part.line_crc32 = packed.chunks(packed.len() / lines).map(crc32fast::hash).collect();
-        part.levels = zstd::bulk::compress(&packed, 1).unwrap().into();
-    }
-
-    /// Indices of a tile's chunks, layer 0 first.
-    fn layers_of(&self, tile: u32) -> Vec<usize> {
-        let holds = |i: &usize| self.chunks[*i].parts.iter().any(|p| p.tile == tile);
-        let mut v: Vec<usize> = (0..self.chunks.len()).filter(holds).collect();
-        v.sort_by_key(|&i| self.chunks[i].layer);
-        v
-    }
 }
 
 /// The new levels of a layer, from its number and all old layers.

@@ -91,6 +91,21 @@ fn parse_exponents<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<i8>>, D
     texts.iter().map(numbers).collect::<Result<_, _>>().map_err(serde::de::Error::custom)
 }
 
+/// Checks that the plan in a folder is that of the folder's program.
+pub fn check(folder: &Path, program: &TileProgram) -> Diagnostics {
+    let path = folder.join(FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) => return io_error("read", &path, &e).into(),
+    };
+    let plan = serde_json::from_str::<WeightPlan>(&text);
+    if plan.is_ok_and(|plan| WeightPlan::of(program, plan.equalised).text() == text) {
+        return Diagnostics::new();
+    }
+    Diagnostic::error(&E0404, format!("{}: it is not the plan of the folder's program", path.display()))
+        .into()
+}
+
 fn tensor(found: &Found) -> &str {
     found.origin.tensor.as_deref().unwrap_or_default()
 }

@@ -86,6 +86,7 @@ struct Tile<'a> {
     sheet: Option<usize>,
     /// As [`Sheet::area`].
     area: [i64; 4],
+    rounding_db: Option<f64>,
     measures: &'a BTreeMap<String, f64>,
 }
 
@@ -251,6 +252,7 @@ fn data<'a>(
             bits,
             sheet,
             area,
+            rounding_db: entry.rounding_db,
             measures: &entry.measures,
         });
     }

@@ -25,7 +25,7 @@ const weights = (layer) => (layer.shape ? layer.shape[0] * layer.shape[1] : 0);
 const place = (layer) => (layer.layer === null ? "" : `layer ${layer.layer}`);
 
 // Signal to noise of a tile in dB: of the written levels, or of rounding where those hold it exactly.
-const ratio = (tile) => tile.measures.snr_db ?? tile.measures.rounding_db;
+const ratio = (tile) => tile.measures.snr_db ?? tile.rounding_db ?? undefined;
 
 const tilesOf = data.layers.map(() => []);
 data.tiles.forEach((tile, i) => tilesOf[tile.layer].push(i));
@@ -203,6 +203,7 @@ function describe(tile) {
     const um = tile.area.map((v) => number(v / 1000));
     rows.push(["place", `${data.sheets[tile.sheet].name}, from (${um[0]}, ${um[1]}) to (${um[2]}, ${um[3]}) um`]);
   }
+  if (tile.rounding_db !== null) rows.push(["rounding, dB", number(tile.rounding_db)]);
   for (const [name, value] of Object.entries(tile.measures)) rows.push([name.replaceAll("_", " "), number(value)]);
   return rows.filter(([, value]) => value !== "");
 }

@@ -1,6 +1,7 @@
 //! What the integration tests share.
-#![allow(dead_code)] // each test binary uses its own part
+#![allow(dead_code, unused_imports)] // each test binary uses its own part
 
+pub mod random;
 pub mod referee;
 
 use std::collections::BTreeMap;
@@ -12,10 +13,23 @@ use pfmc::compile::{Compiled, Options, compile};
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::tensor::Tensor;
+pub use random::Random;
 
 /// A file of fixtures/onnx.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx").join(name)
+}
+
+/// Contents of the files of a folder by name.
+pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap());
+    entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect()
+}
+
+/// Makes a folder of files.
+pub fn put(folder: &Path, files: &BTreeMap<String, Vec<u8>>) {
+    std::fs::create_dir(folder).unwrap();
+    files.iter().for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).unwrap());
 }
 
 /// A copy of a model whose weights differ a little.
@@ -101,28 +115,4 @@ pub fn codes(d: &Diagnostics) -> Vec<&'static str> {
     codes.sort_unstable();
     codes.dedup();
     codes
-}
-
-/// Pseudo-random numbers (splitmix64), seeded.
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`, or 0.
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-
-    /// About normal: the sum of twelve uniform numbers less six.
-    pub fn normal(&mut self) -> f32 {
-        (0..12).map(|_| (self.next() >> 40) as f32 / (1u64 << 24) as f32).sum::<f32>() - 6.0
-    }
 }

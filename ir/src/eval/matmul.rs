@@ -203,12 +203,14 @@ fn task(m: usize, n: usize) -> (usize, usize) {
 /// Adds the product of `k` columns of the left operand, whose row r begins at `a[r * step]`, and `b`
 /// `[k][n]` to `out` `[m][n]`.
 pub(super) fn product<T: MulAdd>(a: &[T], step: usize, b: Right<'_, T>, k: usize, n: usize, out: &mut [T]) {
-    let compute = |(row, first, mut out): (usize, usize, Vec<&mut [T]>)| {
-        Rectangle { a: &a[row * step..], step, b, k, first, out: &mut out }.compute();
-    };
     if out.is_empty() || k == 0 {
         return;
     }
+    // The step between rows of a right operand of one row says nothing, and may be shorter than the row.
+    let b = if k == 1 { Right { row: b.row.max(n), ..b } } else { b };
+    let compute = |(row, first, mut out): (usize, usize, Vec<&mut [T]>)| {
+        Rectangle { a: &a[row * step..], step, b, k, first, out: &mut out }.compute();
+    };
     let m = out.len() / n;
     if out.len().saturating_mul(k) <= SERIAL {
         rectangles(out, n, m, n).into_iter().for_each(compute);
@@ -398,6 +400,19 @@ mod tests {
         }
         assert_eq!(product_f32(&[], &[], 2, 0, 3), [0.0; 6]);
         assert_eq!(product_f32(&[], &[1.0], 0, 1, 1), [0f32; 0]);
+    }
+
+    #[test]
+    fn a_right_operand_of_one_row_may_be_a_turned_column() {
+        let mut numbers = Numbers(5);
+        for (m, n) in [(1, 1), (1, 200), (3, 31), (4, 32), (60, 33), (130, 260)] {
+            let (a, w) = (numbers.eighths(m), numbers.eighths(n));
+            let want: Vec<f32> = a.iter().flat_map(|x| w.iter().map(move |y| x * y)).collect();
+            let [a, w] = [(m, a), (n, w)].map(|(rows, v)| Tensor::new(vec![rows, 1], v).unwrap());
+            let turned = Operand { tensor: &w, perm: Some(&[1, 0]) };
+            let got = matmul_of(Operand { tensor: &a, perm: None }, turned).unwrap();
+            assert_eq!(got, Tensor::new(vec![m, n], want).unwrap(), "{m} x {n}");
+        }
     }
 
     #[test]

@@ -24,7 +24,15 @@ const MOST: u64 = 1 << 26;
 /// Names of the two nets of power.
 const POWER: [&str; 2] = ["VPWR", "VGND"];
 
-/// Every tile lies in one die, once, unturned, inside the reticle and clear of the others.
+/// Where a tile lies: number of its die, its boundary there, and the height of the outline of lanes below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub die: u32,
+    pub area: Area,
+    pub lanes: Option<i64>,
+}
+
+/// Every tile lies in one die, once, unturned, inside the reticle and clear of the others. Gives the place of each.
 ///
 /// # Errors
 /// Everything else.
@@ -33,7 +41,8 @@ pub fn check<'f>(
     program: &TileProgram,
     library: &Library,
     frame: &dyn Fn(usize) -> Option<&'f Frame>,
-) -> Result<(), Diagnostics> {
+) -> Result<Vec<Option<Place>>, Diagnostics> {
+    let mut places = vec![None; program.tiles.len()];
     let names: Vec<String> = program.tiles.iter().map(|t| super::rom_name(&t.name)).collect();
     let by_name: HashMap<&[u8], usize> = names.iter().enumerate().map(|(i, n)| (n.as_bytes(), i)).collect();
     let mut placed = vec![0u32; program.tiles.len()];
@@ -67,7 +76,11 @@ pub fn check<'f>(
                         *placed += 1;
                     }
                     if let Some(frame) = frame(tile) {
-                        die.tiles.push((moved(frame.boundary, at), tile, at));
+                        let area = moved(frame.boundary, at);
+                        die.tiles.push((area, tile, at));
+                        if let Some(place) = places.get_mut(tile) {
+                            *place = Some(Place { die: number, area, lanes: None });
+                        }
                     }
                 }
                 Element::Copy { name, .. } if process.mux().is_none() => {
@@ -100,6 +113,7 @@ pub fn check<'f>(
         });
         if process.mux().is_some() {
             die.furniture(library, cell, &by_name)?;
+            die.lanes(&mut places);
             die.judge(program, frame, &mut |power, text| {
                 let code = if power { &E0509 } else { &E0514 };
                 findings.push(|| Diagnostic::error(code, format!("cell {name}: {text}")));
@@ -114,7 +128,8 @@ pub fn check<'f>(
             });
         }
     }
-    findings.into_diagnostics().check()
+    findings.into_diagnostics().check()?;
+    Ok(places)
 }
 
 fn moved([x0, y0, x1, y1]: Area, at: [i64; 2]) -> Area {
@@ -204,6 +219,17 @@ impl<'a> Die<'a> {
         let skip = |name: &[u8]| tiles.contains_key(name);
         (library.resolve_without(die, MOST, &skip, &mut |layer, shape| found(layer, shape)))
             .map_err(|e| Diagnostics::from(library.explain("what lies beside tiles", &e)))
+    }
+
+    /// Finds the outlines of lanes, as wide as their tiles and right below them.
+    fn lanes(&self, places: &mut [Option<Place>]) {
+        let below: HashMap<[i64; 3], i64> =
+            self.blocks.iter().map(|b| ([b[0], b[2], b[3]], b[3] - b[1])).collect();
+        for (area, tile, _) in &self.tiles {
+            if let Some(Some(place)) = places.get_mut(*tile) {
+                place.lanes = below.get(&[area[0], area[2], area[1]]).copied();
+            }
+        }
     }
 
     /// Reports what harms a tile; whether it is about power.

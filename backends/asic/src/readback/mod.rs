@@ -20,7 +20,7 @@ use std::fs::File;
 use std::path::Path;
 
 use memmap2::Mmap;
-use pfmc_ir::backend::{Progress, ReadBack};
+use pfmc_ir::backend::{Progress, ReadBack, Region};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
 use pfmc_ir::program::TileProgram;
@@ -48,6 +48,8 @@ pub struct RomReadBack<'a> {
     oasis: Option<Oasis>,
     /// By tile: its program cell and format.
     tiles: Vec<(StructureId, Format)>,
+    /// By tile.
+    places: Vec<Option<dies::Place>>,
 }
 
 /// A tile's cells.
@@ -114,9 +116,9 @@ impl<'a> RomReadBack<'a> {
         }
         problems.check()?;
         let frame = |tile: usize| cells.get(tile).and_then(|t| frames.get(&shape(t)));
-        dies::check(process, program, &library, &frame)?;
+        let places = dies::check(process, program, &library, &frame)?;
         let tiles = cells.into_iter().map(|t| (t.prog, t.format)).collect();
-        Ok(RomReadBack { process, program, library, oasis: None, tiles })
+        Ok(RomReadBack { process, program, library, oasis: None, tiles, places })
     }
 
     /// The bits of a tile's array, `[word line][bit line]`, as the file's cuts say.
@@ -330,10 +332,25 @@ impl ReadBack for RomReadBack<'_> {
             return Err(self.differences(id, &format, &decoded, &got, reference));
         }
         self.same_in_oasis(id, &decoded)?;
-        Ok(BTreeMap::from([
+        let mut measures = BTreeMap::from([
             ("bit_line_cuts".to_owned(), decoded.bit_line_cuts as f64),
             ("cuts".to_owned(), decoded.cuts as f64),
-        ]))
+        ]);
+        if let Some(Some(place)) = self.places.get(id.index()) {
+            measures.insert("die".to_owned(), f64::from(place.die));
+            measures.extend(place.lanes.map(|nm| ("lanes_height_nm".to_owned(), nm as f64)));
+        }
+        Ok(measures)
+    }
+
+    fn region(&self, id: TileId) -> Option<Region> {
+        let [x0, y0, x1, y1] = self.places.get(id.index())?.as_ref()?.area;
+        Some(Region {
+            file: FILE.to_owned(),
+            name: rom_name(&self.program.tiles.get(id.index())?.name),
+            min_nm: [x0, y0, 0],
+            max_nm: [x1, y1, 0],
+        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Programs of random matrices for the glass backend's tests.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod parts;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -1,0 +1,314 @@
+//! Targets that read a file of an output folder, whose other files are as they were written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pfmc::compile::{Options, compile};
+use pfmc::contents::Reference;
+use pfmc::manifest::{FileRecord, Manifest};
+use pfmc::run::Runnable;
+use pfmc::verify::{Opened, open, verify};
+use pfmc_ir::backend::{NoProgress, Wishes};
+use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::program::TileProgram;
+use pfmc_ir::tensor::Tensor;
+use pfmc_ir::tile::TileSource as _;
+use pfmc_ir::verify::Verified;
+use tempfile::TempDir;
+
+use crate::readers::{checked, held};
+use crate::{Check, fixture, outcome};
+
+/// The model of all folders: one product with a bias.
+const MODEL: &str = "onnx/small/fixed_gemm.onnx";
+
+/// A compiled folder that goes away with its files.
+pub struct Folder {
+    dir: TempDir,
+    opened: Option<(Opened, Reference)>,
+}
+
+fn options(target: &str, process: Option<&str>, output: PathBuf) -> Options {
+    Options {
+        model: fixture(MODEL),
+        target: target.to_owned(),
+        process: process.map(str::to_owned),
+        wishes: Wishes { preset: (target == "glass").then(|| "fast".to_owned()), calibration: None },
+        output: Some(output),
+        ..Options::default()
+    }
+}
+
+#[expect(clippy::panic, reason = "there is nothing to fuzz without a folder")]
+fn temporary() -> TempDir {
+    tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"))
+}
+
+impl Folder {
+    /// The model, compiled.
+    #[expect(clippy::panic, reason = "there is nothing to fuzz without a folder")]
+    pub fn new(target: &str, process: Option<&str>) -> Folder {
+        let dir = temporary();
+        let out = dir.path().join("out");
+        let made = compile(&options(target, process, out.clone()), &NoProgress, &|_, _| {});
+        if let Err(e) = made {
+            panic!("{e}");
+        }
+        let mut folder = Folder { dir, opened: None };
+        folder.opened = folder.reopen().ok();
+        folder
+    }
+
+    fn reopen(&self) -> Result<(Opened, Reference), Diagnostics> {
+        let opened = open(&self.out())?;
+        let reference = Reference::open(&opened.program, &self.out())?;
+        Ok((opened, reference))
+    }
+
+    /// A folder for other files.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    /// The program and its contents as they were written.
+    pub fn program(&self) -> Option<(&Verified<TileProgram>, &Reference)> {
+        self.opened.as_ref().map(|(o, r)| (&o.program, r))
+    }
+
+    /// A file as it is.
+    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.out().join(name)).ok()
+    }
+
+    /// A file as it is, as text.
+    pub fn text(&self, name: &str) -> Option<String> {
+        String::from_utf8(self.bytes(name)?).ok()
+    }
+
+    /// Puts a file in place of what is there, which may still be mapped.
+    fn put(&self, name: &str, data: &[u8]) -> Option<()> {
+        let partial = self.dir.path().join("partial");
+        std::fs::write(&partial, data).ok()?;
+        std::fs::rename(partial, self.out().join(name)).ok()
+    }
+
+    /// As [`Folder::put`]; the manifest lists the file as it is.
+    fn replace(&self, name: &str, data: &[u8]) -> Option<()> {
+        let out = self.out();
+        self.put(name, data)?;
+        let mut manifest = Manifest::read(&out).ok()?;
+        let record = FileRecord::of(&out, name).ok()?;
+        manifest.files.iter_mut().filter(|f| f.name == name).for_each(|f| f.clone_from(&record));
+        manifest.write(&out).ok().map(|_| ())
+    }
+}
+
+fn seeds(target: &str, process: Option<&str>, name: &str) -> Vec<Vec<u8>> {
+    Folder::new(target, process).bytes(name).into_iter().collect()
+}
+
+/// Reads an artefact file back. What is accepted must hold what was written: its own tiles say so.
+fn artefact(target: &str, process: Option<&str>, name: &'static str) -> Check {
+    let folder = Folder::new(target, process);
+    Box::new(move |data| {
+        let (Some((opened, reference)), out) = (&folder.opened, folder.out()) else { return String::new() };
+        if folder.put(name, data).is_none() {
+            return String::new();
+        }
+        if let Err(e) = checked(&*opened.target, &opened.program, reference, &out) {
+            // Whatever is wrong with it, tiles that can be read can be asked for.
+            let read = opened.target.read_back(&opened.program, &out, &NoProgress);
+            let tiles = held(&opened.program, opened.target.caps().data_tile_bytes.is_some());
+            let some = read.is_ok_and(|r| tiles.iter().any(|t| r.tile(*t).is_ok()));
+            return format!("{some} {}", outcome(&e));
+        }
+        let read = opened.target.read_back(&opened.program, &out, &NoProgress);
+        let exact = opened.target.caps().data_tile_bytes.is_some();
+        for id in held(&opened.program, exact) {
+            let held = read.as_ref().map_err(Clone::clone).and_then(|r| r.tile(id));
+            assert!(held.is_ok(), "tile {id} was accepted and cannot be read");
+            let same = held.is_ok_and(|h| reference.tile(id).is_ok_and(|r| h == r));
+            assert!(same || !exact, "tile {id} was accepted and holds something else");
+        }
+        "accepted".to_owned()
+    })
+}
+
+/// A layout of arrays alone, and one of macros.
+pub fn gds_seeds() -> Vec<Vec<u8>> {
+    seeds("asic", Some("sg13g2"), "layout.gds")
+}
+
+/// The read-back of GDSII.
+pub fn gds() -> Check {
+    artefact("asic", Some("sg13g2"), "layout.gds")
+}
+
+/// As [`gds_seeds`].
+pub fn oasis_seeds() -> Vec<Vec<u8>> {
+    seeds("asic", Some("sg13g2"), "layout.oas")
+}
+
+/// The read-back of OASIS.
+pub fn oasis() -> Check {
+    artefact("asic", Some("sg13g2"), "layout.oas")
+}
+
+/// A schedule.
+pub fn schedule_seeds() -> Vec<Vec<u8>> {
+    seeds("glass", None, "schedule.pfmg")
+}
+
+/// The read-back of schedules.
+pub fn schedule() -> Check {
+    artefact("glass", None, "schedule.pfmg")
+}
+
+/// Inputs of the model.
+fn inputs() -> BTreeMap<String, Tensor> {
+    let t = Tensor::new(vec![4, 2], (0..8u8).map(|i| f32::from(i) / 4.0 - 1.0).collect());
+    t.map(|t| BTreeMap::from([("t".to_owned(), t)])).unwrap_or_default()
+}
+
+/// A file of measurements that changes nothing, and one that does.
+pub fn measured_seeds() -> Vec<Vec<u8>> {
+    let folder = Folder::new("glass", None);
+    let Some((opened, _)) = &folder.opened else { return Vec::new() };
+    let process = pfmc_glass::process::Process::parse(&opened.process.name, &opened.process.toml);
+    let Ok(process) = process else { return Vec::new() };
+    let read = pfmc_glass::reader::Schedule::open(&process, &opened.program, &folder.out(), &NoProgress);
+    let Ok(read) = read else { return Vec::new() };
+    let mut all = Vec::new();
+    for (wavelength, tilt) in [(0.0, 0.0), (1e-5, -1e-5)] {
+        let tiles = held(&opened.program, false).into_iter().filter_map(|id| {
+            let (record, [outputs, inputs]) = (read.record(id).ok()?, read.ports(id).ok()?);
+            let digest: String = record.levels_sha256.iter().map(|b| format!("{b:02x}")).collect();
+            Some(serde_json::json!({
+                "tile": id.0, "name": record.name, "levels_sha256": digest, "wavelength": wavelength,
+                "tilt_rad": tilt, "match_db": 40.0, "before_db": 1.0, "ports_db": 38.0, "corrected_db": 41.0,
+                "input_gains": vec![[1.0, 0.0]; inputs], "output_gains": vec![[0.5, 0.5]; outputs],
+            }))
+        });
+        let file = serde_json::json!({"format": 1, "tiles": tiles.collect::<Vec<_>>()});
+        all.push(file.to_string().into_bytes());
+    }
+    all
+}
+
+/// Loads and runs a folder with a file of measurements.
+pub fn measured() -> Check {
+    let folder = Folder::new("glass", None);
+    Box::new(move |data| {
+        let out = folder.out();
+        if folder.put(pfmc_glass::calibrate::FILE, data).is_none() {
+            return String::new();
+        }
+        loaded(&out)
+    })
+}
+
+/// Loads and runs a folder.
+fn loaded(out: &Path) -> String {
+    match Runnable::load(out, &NoProgress).and_then(|r| r.run(&inputs())) {
+        Ok(outputs) => format!("accepted {:?}", outputs.keys()),
+        Err(e) => format!("not run {}", outcome(&e)),
+    }
+}
+
+/// Verifies a folder in which one file is another; with what is accepted `then` is done.
+fn listed(
+    target: &str,
+    process: Option<&str>,
+    name: &'static str,
+    then: fn(&Folder, &[u8], &Path) -> String,
+) -> Check {
+    let folder = Folder::new(target, process);
+    Box::new(move |data| {
+        if folder.replace(name, data).is_none() {
+            return String::new();
+        }
+        match verify(&folder.out(), None, None, &NoProgress) {
+            Ok(_) => then(&folder, data, &folder.out()),
+            Err(e) => outcome(&e),
+        }
+    })
+}
+
+/// Reference contents.
+pub fn contents_seeds() -> Vec<Vec<u8>> {
+    seeds("asic", Some("sg13g2"), "contents.pfmt")
+}
+
+/// Contents that verify are those of the artefact, however they are packed.
+pub fn contents() -> Check {
+    listed("asic", Some("sg13g2"), "contents.pfmt", |folder, _, out| {
+        let Some((program, reference)) = folder.program() else { return String::new() };
+        let again = Reference::open(program, out);
+        for id in held(program, true) {
+            let got = again.as_ref().map_err(Clone::clone).and_then(|r| r.tile(id));
+            let same = got.is_ok_and(|g| reference.tile(id).is_ok_and(|r| g == r));
+            assert!(same, "contents of tile {id} verify and are not what was written");
+        }
+        "accepted".to_owned()
+    })
+}
+
+/// Program texts.
+pub fn program_seeds() -> Vec<Vec<u8>> {
+    seeds("asic", Some("sg13g2"), "program.pfir")
+}
+
+/// A folder whose program was changed and that verifies loads and runs.
+pub fn program() -> Check {
+    listed("asic", Some("sg13g2"), "program.pfir", |_, _, out| format!("accepted, {}", loaded(out)))
+}
+
+/// Manifests.
+pub fn manifest_seeds() -> Vec<Vec<u8>> {
+    seeds("asic", Some("sg13g2"), "manifest.json")
+}
+
+/// A manifest, sealed where it is one.
+pub fn manifest() -> Check {
+    let folder = Folder::new("asic", Some("sg13g2"));
+    Box::new(move |data| {
+        let out = folder.out();
+        let written = match serde_json::from_slice::<Manifest>(data) {
+            Ok(m) => m.write(&out).map(|_| ()),
+            Err(_) => folder.put("manifest.json", data).ok_or_else(Diagnostics::new),
+        };
+        if written.is_err() {
+            return String::new();
+        }
+        match verify(&out, None, None, &NoProgress) {
+            Ok(_) => loaded(&out),
+            Err(e) => outcome(&e),
+        }
+    })
+}
+
+/// Plans of the model.
+pub fn plan_seeds() -> Vec<Vec<u8>> {
+    seeds("asic", Some("sg13g2"), "plan.json")
+}
+
+/// Compiles by a plan.
+pub fn plan() -> Check {
+    let dir = temporary();
+    Box::new(move |data| {
+        let path = dir.path().join("plan.json");
+        if std::fs::write(&path, data).is_err() {
+            return String::new();
+        }
+        let mut options = options("asic", Some("sg13g2"), dir.path().join("out"));
+        options.quantisation.plan = Some(path);
+        match compile(&options, &NoProgress, &|_, _| {}) {
+            Ok(made) => format!("accepted {} tiles", made.program.tiles.len().min(9)),
+            Err(e) => outcome(&e),
+        }
+    })
+}
