@@ -5,6 +5,7 @@ pub mod calibrate;
 pub mod codes;
 pub mod compile;
 pub mod contents;
+pub mod estimate;
 pub mod evaluate;
 pub mod export;
 pub mod files;

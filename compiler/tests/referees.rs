@@ -5,6 +5,8 @@
 #[path = "referees/chip.rs"]
 mod chip;
 mod common;
+#[path = "referees/estimate.rs"]
+mod estimate;
 #[path = "referees/exports.rs"]
 mod exports;
 #[path = "referees/rtl.rs"]

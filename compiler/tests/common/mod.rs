@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod estimates;
 pub mod referee;
 
 use std::collections::BTreeMap;
