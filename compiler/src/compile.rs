@@ -78,7 +78,7 @@ pub struct Lowered {
 }
 
 /// The scheme for a target that the user's options name.
-fn choose(target: &dyn Target, name: &str, q: &Quantisation) -> Result<Scheme, Diagnostics> {
+pub(crate) fn choose(target: &dyn Target, name: &str, q: &Quantisation) -> Result<Scheme, Diagnostics> {
     let refuse = |what: String, help: &str| {
         Err(Diagnostics::from(Diagnostic::error(&E0004, what).help(help.to_owned())))
     };
@@ -130,14 +130,20 @@ pub(crate) fn uniform_plan(found: &[Found], scheme: Scheme, levels: Option<Level
     let mut plan = WeightPlan::uniform(found, scheme);
     for m in plan.matrices.iter_mut().filter(|_| levels.is_none()) {
         for b in &mut m.blocks {
-            if let Scheme::Codes { bits, levels, .. } = &mut b.scheme
-                && m.n.saturating_mul(u32::from(*bits)) < scheme.header_bits()
-            {
-                *levels = Levels::Uniform;
-            }
+            b.scheme = narrowed(b.scheme, m.n);
         }
     }
     plan
+}
+
+/// The scheme for a matrix of `n` columns: uniform codes where it is narrower than a codebook.
+pub(crate) fn narrowed(scheme: Scheme, n: u32) -> Scheme {
+    match scheme {
+        Scheme::Codes { bits, group, .. } if n.saturating_mul(u32::from(bits)) < scheme.header_bits() => {
+            Scheme::Codes { bits, group, levels: Levels::Uniform }
+        }
+        other => other,
+    }
 }
 
 /// The area of the dies that a target plans for a program, in mm2.

@@ -1,7 +1,7 @@
 //! Files: mapping, digests, and errors that name the path.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -46,6 +46,33 @@ fn open(path: &Path) -> std::io::Result<File> {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
     }
     File::open(path)
+}
+
+/// Puts a whole file in the place of what was there, which stays until then; a device or pipe is written as it is.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let regular = std::fs::metadata(path).map_or(true, |m| m.is_file());
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".pfmc-partial");
+    let partial = if regular { path.with_file_name(name) } else { path.to_owned() };
+    let put = || -> std::io::Result<()> {
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes)?;
+        if regular {
+            file.sync_all()?;
+            std::fs::rename(&partial, path)?;
+        }
+        Ok(())
+    };
+    put().inspect_err(|_| {
+        if regular {
+            // The write has failed already; the half-written file is of no use.
+            let _ = std::fs::remove_file(&partial);
+        }
+    })
 }
 
 /// Length of a regular file and its SHA-256, read in pieces: a map would keep all of it in memory.

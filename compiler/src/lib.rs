@@ -7,6 +7,7 @@ pub mod codes;
 pub mod compare;
 pub mod compile;
 pub mod contents;
+pub mod estimate;
 pub mod evaluate;
 pub mod export;
 pub mod files;

@@ -1,17 +1,19 @@
 //! The command line. Diagnostics and progress go to stderr, what a script reads to stdout.
 //! Exit codes: 0 done, 1 the model or artefact is rejected, 2 usage or input/output.
 
+mod command;
 mod tools;
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use command::bar::{Bar, Detail};
+use command::estimate::EstimateArgs;
+use command::say;
 use pfmc::compile::{self, Options};
 use pfmc::evaluate::{Given, Judge, Source};
 use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};
@@ -21,7 +23,7 @@ use pfmc::{
     calibrate, codes, evaluate, export, handoff, inspect, layers, npz, onnx, passes, report, run, targets,
     verify,
 };
-use pfmc_ir::backend::{Figure, Progress, Wishes};
+use pfmc_ir::backend::{Figure, Wishes};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::Levels;
@@ -45,6 +47,9 @@ struct Cli {
     /// No progress and no summary.
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// Each stage with its time, and what each pass did.
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -111,6 +116,15 @@ struct CompileArgs {
 enum LevelsArg {
     Uniform,
     Codebook,
+}
+
+impl From<LevelsArg> for Levels {
+    fn from(l: LevelsArg) -> Levels {
+        match l {
+            LevelsArg::Uniform => Levels::Uniform,
+            LevelsArg::Codebook => Levels::Codebook,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -228,6 +242,8 @@ enum Command {
         /// Measured matrices by name of tile (.npz), complex [output ports, inputs].
         measured: PathBuf,
     },
+    /// What a model would cost before it is compiled: area or volume, bytes, time, energy and what limits them, each with its derivation.
+    Estimate(Box<EstimateArgs>),
     /// Source against compiled: cosine, error, divergence, bits a token, and where accuracy went.
     Eval(EvalArgs),
     /// Runs the pipeline and proves or measures what each pass promises: weights, tiles and written files included.
@@ -247,6 +263,16 @@ enum Command {
     Ops,
     /// Lists the passes in order, with what each may do to results.
     Passes,
+    /// Prints a script that completes commands and options in a shell.
+    Completions {
+        /// Shell.
+        shell: clap_complete::Shell,
+    },
+    /// Prints a man page (roff): pfmc's, or a command's.
+    Man {
+        /// Command.
+        command: Option<String>,
+    },
 }
 
 #[derive(Args)]
@@ -290,69 +316,6 @@ struct EvalArgs {
     json: bool,
 }
 
-/// A progress bar for whatever takes more than a second, on a terminal only.
-struct Bar {
-    enabled: bool,
-    state: Mutex<(Option<ProgressBar>, Instant)>,
-}
-
-impl Bar {
-    fn new(quiet: bool) -> Bar {
-        let enabled = !quiet && std::io::stderr().is_terminal();
-        Bar { enabled, state: Mutex::new((None, Instant::now())) }
-    }
-
-    fn finish(&self) {
-        if let Ok(mut s) = self.state.lock()
-            && let Some(b) = s.0.take()
-        {
-            b.finish_and_clear();
-        }
-    }
-}
-
-impl Progress for Bar {
-    fn begin(&self, stage: &str, total: u64) {
-        if !self.enabled {
-            return;
-        }
-        let bar = if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
-        let template = if total == 0 {
-            "{spinner} {msg} {elapsed}"
-        } else {
-            "{spinner} {msg:<20} [{bar:30}] {pos}/{len} {elapsed} (left {eta})"
-        };
-        bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
-        bar.set_message(stage.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(250));
-        if let Ok(mut s) = self.state.lock()
-            && let Some(old) = s.0.replace(bar)
-        {
-            old.finish_and_clear();
-        }
-    }
-
-    fn advance(&self, steps: u64) {
-        if self.enabled
-            && let Ok(s) = self.state.lock()
-            && let Some(b) = &s.0
-        {
-            b.inc(steps);
-        }
-    }
-}
-
-/// Writes a line to stdout; a reader that went away is no error.
-macro_rules! say {
-    ($($arg:tt)*) => {
-        if writeln!(std::io::stdout().lock(), $($arg)*).is_err() {
-            return Ok(());
-        }
-    };
-}
-
 fn report(d: &Diagnostics, format: Format) {
     let mut err = std::io::stderr().lock();
     for d in &d.0 {
@@ -364,8 +327,16 @@ fn report(d: &Diagnostics, format: Format) {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let bar = Bar::new(cli.quiet);
+    let matches = Cli::command().long_version(command::VERSION.as_str()).get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(e) => e.exit(),
+    };
+    let bar = Bar::new(match (cli.quiet, cli.verbose) {
+        (true, _) => Detail::Quiet,
+        (_, true) => Detail::Stages,
+        _ => Detail::Bar,
+    });
     let result = dispatch(&cli, &bar);
     bar.finish();
     match result {
@@ -473,6 +444,7 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             say!("{}", folder.join(pfmc_glass::calibrate::FILE).display());
             Ok(())
         }
+        Some(Command::Estimate(args)) => command::estimate::run(args, bar),
         Some(Command::Eval(args)) => {
             let report = eval_command(args, bar)?;
             bar.finish();
@@ -521,7 +493,34 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             say!("{}", onnx::support_table());
             Ok(())
         }
+        Some(Command::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "pfmc", &mut text);
+            say!("{}", String::from_utf8_lossy(&text).trim_end());
+            Ok(())
+        }
+        Some(Command::Man { command }) => man(command.as_deref()),
     }
+}
+
+/// Prints the man page of pfmc, or of one of its commands.
+fn man(command: Option<&str>) -> Result<(), Diagnostics> {
+    let mut page = Cli::command();
+    page.build();
+    if let Some(name) = command {
+        let Some(found) = page.find_subcommand(name) else {
+            return Err(Diagnostic::error(&codes::E0005, format!("there is no command {name:?}"))
+                .help("`pfmc --help` lists the commands")
+                .into());
+        };
+        page = found.clone();
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page)
+        .render(&mut text)
+        .map_err(|e| Diagnostic::error(&codes::E0001, format!("a man page cannot be made: {e}")))?;
+    say!("{}", String::from_utf8_lossy(&text).trim_end());
+    Ok(())
 }
 
 fn eval_command(a: &EvalArgs, bar: &Bar) -> Result<evaluate::Report, Diagnostics> {
@@ -590,10 +589,7 @@ fn compile_options(a: &CompileArgs) -> Result<Options, Diagnostics> {
         quantisation: Quantisation {
             bits: a.bits,
             group: a.group,
-            levels: a.levels.map(|l| match l {
-                LevelsArg::Uniform => Levels::Uniform,
-                LevelsArg::Codebook => Levels::Codebook,
-            }),
+            levels: a.levels.map(Levels::from),
             rounding: a.rounding,
             calibration: a.calib.as_deref().map(Calibration::from),
             activations: match a.activations {
@@ -628,6 +624,10 @@ fn compile_command(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
             );
             for f in figures {
                 let _ = writeln!(err, "  {}", figure(f));
+            }
+            for p in lowered.passes.iter().filter(|_| bar.detail() == Detail::Stages) {
+                let stats: Vec<String> = p.stats.iter().map(|(name, n)| format!("{name} {n}")).collect();
+                let _ = writeln!(err, "pass {:<12} {:<10} {}", p.name, p.exactness.name(), stats.join(", "));
             }
         }
     };

@@ -15,6 +15,8 @@ use pfmc_ir::tensor::{Tensor, count, strides};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
+use crate::files;
+
 pfmc_ir::codes! {
     E0010 "an .npz file cannot be read or written"
     "The operating system refused, or the file is no zip archive. `numpy.savez(path, name=array)` \
@@ -237,27 +239,7 @@ pub fn write(path: &Path, arrays: &BTreeMap<String, Tensor>) -> Result<(), Diagn
     // Built in memory and put in place whole: what was there before stays until then.
     let mut bytes = io::Cursor::new(Vec::new());
     write_to(&mut bytes, arrays).map_err(|e| failed("write", path, &e))?;
-    let regular = std::fs::metadata(path).map_or(true, |m| m.is_file());
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".pfmc-partial");
-    let partial = if regular { path.with_file_name(name) } else { path.to_owned() };
-    let put = || -> io::Result<()> {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes.get_ref())?;
-        if regular {
-            file.sync_all()?;
-            std::fs::rename(&partial, path)?;
-        }
-        Ok(())
-    };
-    put().map_err(|e| {
-        if regular {
-            // The write has failed already; the half-written file is of no use.
-            let _ = std::fs::remove_file(&partial);
-        }
-        failed("write", path, &e)
-    })
+    files::replace(path, bytes.get_ref()).map_err(|e| failed("write", path, &e))
 }
 
 fn write_to(out: impl Write + Seek, arrays: &BTreeMap<String, Tensor>) -> io::Result<()> {

@@ -23,7 +23,7 @@ use crate::quantise::plan::WeightPlan;
 use crate::source::ModelSource;
 
 /// Even pieces of `0..length`, each at most `limit` and a multiple of `multiple` but the last.
-fn cuts(length: u32, limit: u32, multiple: u32) -> Vec<Range<u32>> {
+pub(crate) fn cuts(length: u32, limit: u32, multiple: u32) -> Vec<Range<u32>> {
     let limit = if limit >= multiple && multiple > 0 { limit - limit % multiple } else { limit }.max(1);
     let pieces = length.div_ceil(limit).max(1);
     let even = length.div_ceil(pieces);

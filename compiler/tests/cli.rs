@@ -296,3 +296,43 @@ fn a_closed_pipe_is_no_error() {
         .unwrap();
     assert_eq!(o.status.code(), Some(0), "{}", text(&o));
 }
+
+#[test]
+fn versions_completions_and_man_pages_are_printed_and_quiet_and_verbose_say_how_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let t = expect(d, &["--version"], 0, &[env!("CARGO_PKG_VERSION"), "sky130", "borosilicate-phase"]);
+    for backend in pfmc::targets::BACKENDS {
+        for p in backend.processes() {
+            let digest = pfmc::files::sha256(p.toml.as_bytes());
+            assert!(t.contains(&digest[..16]), "{}: {t}", p.name);
+        }
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        expect(d, &["completions", shell], 0, &["estimate", "message-format"]);
+    }
+    fs::write(d.join("pfmc.bash"), expect(d, &["completions", "bash"], 0, &[])).unwrap();
+    let bash = Command::new("bash").args(["-n", "pfmc.bash"]).current_dir(d).output().unwrap();
+    assert!(bash.status.success(), "{}", text(&bash));
+    expect(d, &["man"], 0, &[".TH", "estimate", "verbose"]);
+    expect(d, &["man", "estimate"], 0, &[".TH", "assume"]);
+    expect(d, &["man", "nothing"], 2, &["E0005", "nothing"]);
+    let model = fixture("bert.onnx");
+    let model = model.to_str().unwrap();
+    let t = expect(
+        d,
+        &[model, "--target", "glass", "-v"],
+        0,
+        &["pass fix", "pass partition", "design: ", " s\n"],
+    );
+    assert!(!t.contains('\u{1b}') && !t.contains('\r'), "no bar and no colour beside a terminal: {t:?}");
+    assert_eq!(expect(d, &[model, "--target", "glass", "-q"], 0, &[]), "");
+    expect(d, &[model, "--target", "glass", "-q", "-v"], 2, &["cannot be used with"]);
+    // Colour was asked for by force, and refused.
+    let colour = |no: &str| {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_pfmc"));
+        c.arg("--help").env("CLICOLOR_FORCE", "1").env(no, "1");
+        text(&c.output().unwrap())
+    };
+    assert!(colour("NOTHING").contains('\u{1b}') && !colour("NO_COLOR").contains('\u{1b}'));
+}

@@ -1,7 +1,16 @@
 //! Generated pages of docs/ agree with the code. `PFMC_BLESS=1` rewrites them.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions
 
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
+
+use common::estimates::{made, request};
+use pfmc::estimate::arch::Arch;
+use pfmc::estimate::{Estimate, Request, Subject, plot};
+use pfmc_ir::backend::NoProgress;
 
 fn check(name: &str, want: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
@@ -116,4 +125,149 @@ fn links_lead_somewhere_and_the_book_lists_every_page() {
     }
     assert!(seen > 40, "{seen}");
     assert_eq!(links("see [a](b.md#c), [d](http://e) and [f](#g)"), ["b.md"]);
+}
+
+/// Sizes of the models of the tables.
+const SIZES: [f64; 4] = [1e9, 1e12, 1e15, 1e18];
+
+fn imagined(target: &str, parameters: f64) -> Request {
+    let o = common::options("", target, std::path::Path::new(""));
+    Request { subject: Subject::Parameters(parameters, Arch::Llama), ..request(&o) }
+}
+
+/// A number with three significant digits: the fourth may depend on the processor that designs glass's sample tile.
+fn number(v: f64) -> String {
+    if v == 0.0 || !v.is_normal() {
+        return "0".into();
+    }
+    let step = 10f64.powi(v.abs().log10().floor() as i32 - 2);
+    let v = (v / step).round() * step;
+    if (1e-3..1e5).contains(&v.abs()) { pfmc_ir::estimate::number(v) } else { format!("{v:.2e}") }
+}
+
+/// A figure as nominal with its ends.
+fn cell(e: &Estimate, name: &str) -> String {
+    let Some(q) = e.sheet.get(name) else { return String::new() };
+    let r = q.range;
+    if r.is_exact() {
+        number(r.nominal)
+    } else {
+        format!("{} [{}, {}]", number(r.nominal), number(r.low), number(r.high))
+    }
+}
+
+/// What a model would have to be for a claim to hold: target, figure, factor on it, most, what is claimed. Where the figure is a rate, the least.
+const CLAIMS: [(&str, &str, f64, f64, &str); 9] = [
+    ("asic", "die_mm2", 1.0, 70_686.0, "all of it on one wafer of 300 mm"),
+    ("asic", "weight_masks", 1.0, 100.0, "100 masks that depend on weights"),
+    ("asic", "token_uj", 1e-6 * 100.0, 1000.0, "100 tokens a second with 1 kW"),
+    ("asic", "latency_us", 1e-6, 0.1, "a token in 0.1 s"),
+    ("glass", "plate_litres", 1.0, 1.0, "all plates in a litre"),
+    ("glass", "write_days", 1.0, 30.0, "written by one beam in 30 days"),
+    ("glass", "outputs", 1.0, 1e6, "a million receivers"),
+    ("glass", "token_uj", 1e-6 * 100.0, 1000.0, "100 tokens a second with 1 kW"),
+    ("glass", "latency_us", 1e-6, 0.1, "a token in 0.1 s"),
+];
+
+fn tables() -> String {
+    let mut out = String::new();
+    let all: BTreeMap<&str, Vec<Estimate>> = ["asic", "glass"]
+        .map(|t| (t, SIZES.iter().map(|&n| made(&imagined(t, n)).unwrap()).collect()))
+        .into();
+    for (target, estimates) in &all {
+        let first = &estimates[0];
+        let _ = writeln!(out, "\n### {target}, process `{}`\n", first.process);
+        let _ = writeln!(out, "`pfmc estimate --params N --target {target}`; nominal [low, high].\n");
+        let heads: Vec<String> =
+            estimates.iter().map(|e| format!("{} ({})", number(e.parameters), e.about)).collect();
+        let _ = writeln!(out, "| | {} |", heads.join(" | "));
+        let _ = writeln!(out, "|---|{}", "---|".repeat(estimates.len()));
+        for q in first.sheet.figures() {
+            let cells: Vec<String> = estimates.iter().map(|e| cell(e, &q.name)).collect();
+            let unit = if q.unit.is_empty() { String::new() } else { format!(", {}", q.unit) };
+            let _ = writeln!(out, "| `{}`: {}{unit} | {} |", q.name, q.about, cells.join(" | "));
+        }
+        let _ = writeln!(out, "\nWhat limits 10^12 parameters: {}.", estimates[1].limits.join("; "));
+    }
+    let _ = writeln!(out, "\n### What would have to improve, and by what factor\n");
+    let _ = writeln!(out, "A factor below 1 means that there is room. Nominal [low, high].\n");
+    let _ = writeln!(out, "| target | claim | {} |", SIZES.map(|n| format!("{n:e}")).join(" | "));
+    let _ = writeln!(out, "|---|---|{}", "---|".repeat(SIZES.len()));
+    for (target, name, factor, most, claim) in CLAIMS {
+        let cells = all[target].iter().map(|e| {
+            let r = e.sheet.get(name).unwrap().range;
+            let of = |v: f64| number(v * factor / most);
+            if r.is_exact() {
+                of(r.nominal)
+            } else {
+                format!("{} [{}, {}]", of(r.nominal), of(r.low), of(r.high))
+            }
+        });
+        let cells: Vec<String> = cells.collect();
+        let _ = writeln!(out, "| {target} | {claim} | {} |", cells.join(" | "));
+    }
+    let asic = &all["asic"][0];
+    let density = asic.weights * 1e-6 / asic.sheet.nominal("die_mm2");
+    let _ = writeln!(out, "\n### Beside published figures\n");
+    let _ = writeln!(out, "| system | its figure | here, 10^9 parameters | factor |\n|---|---|---|---|");
+    for (system, what, theirs) in [
+        ("Taalas HC1, N6", "parameters a mm2, millions", 9.8),
+        ("HNLPU, 5 nm, arXiv 2508.16151", "parameters a mm2, millions", 9.0),
+        ("ITA, 28 nm, arXiv 2511.22889", "parameters a mm2, millions", 2.1),
+        ("BitROM, 65 nm, arXiv 2509.08542 (4967 kB a mm2)", "Mbit a mm2", 39.7),
+    ] {
+        let ours = if what.starts_with("Mbit") {
+            asic.sheet.nominal("array_bits") * 1e-6 / asic.sheet.nominal("array_mm2")
+        } else {
+            density
+        };
+        let _ =
+            writeln!(out, "| {system} | {theirs} {what} | {} | {} |", number(ours), number(theirs / ours));
+    }
+    let pj = asic.sheet.nominal("mac_pj");
+    for (system, theirs) in [
+        ("ITA, 28 nm, arXiv 2511.22889", 4.05),
+        ("BitROM, 65 nm, arXiv 2509.08542 (20.8 TOPS/W)", 0.048 * 2.0),
+    ] {
+        let _ = writeln!(
+            out,
+            "| {system} | {theirs} pJ a multiply-add | {} | {} |",
+            number(pj),
+            number(pj / theirs)
+        );
+    }
+    let rate = asic.sheet.nominal("stream_tokens_s");
+    for (system, theirs) in
+        [("Taalas HC1, 8e9 parameters", 17_000.0), ("ROMA, 7 nm, arXiv 2503.12988", 20_000.0)]
+    {
+        let _ = writeln!(
+            out,
+            "| {system} | {theirs} tokens a second, one user | {} | {} |",
+            number(rate),
+            number(theirs / rate)
+        );
+    }
+    let glass = &all["glass"][0].sheet;
+    let ours = all["glass"][0].weights / glass.nominal("tile_mm3");
+    let gaps = all["glass"][0].weights / glass.nominal("written_mm3");
+    let _ = writeln!(
+        out,
+        "| multi-plane light conversion, about 125 weights a mm3 shown | 125 | {} in tiles, {} written | {} |",
+        number(ours),
+        number(gaps),
+        number(125.0 / gaps)
+    );
+    out
+}
+
+#[test]
+fn estimates() {
+    const MARKS: [&str; 2] = ["<!-- generated -->\n", "<!-- end -->\n"];
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/estimates.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (head, rest) = page.split_once(MARKS[0]).unwrap();
+    let (_, tail) = rest.split_once(MARKS[1]).unwrap();
+    check("estimates.md", &format!("{head}{}{}{}{tail}", MARKS[0], tables(), MARKS[1]));
+    let requests = ["asic", "glass"].map(|t| imagined(t, 1e9));
+    check("pictures/scaling.svg", &plot::scaling(&requests, &NoProgress).unwrap());
 }

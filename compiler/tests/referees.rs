@@ -11,6 +11,8 @@ mod ci;
 mod common;
 #[path = "referees/contracts.rs"]
 mod contracts;
+#[path = "referees/estimate.rs"]
+mod estimate;
 #[path = "referees/exports.rs"]
 mod exports;
 #[path = "referees/kill.rs"]

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::diag::Diagnostics;
+use crate::estimate::{Sheet, Workload};
 use crate::program::TileProgram;
 use crate::tile::{Scheme, TileContent, TileId, TileSource};
 use crate::verify::Verified;
@@ -93,6 +94,11 @@ pub trait Target: Sync {
     /// # Errors
     /// A program this process cannot hold.
     fn plan<'a>(&'a self, program: &'a Verified<TileProgram>) -> Result<Box<dyn Plan + 'a>, Diagnostics>;
+    /// What a model of the given shapes would cost, in closed form: nothing is placed, and sizes have no bound. Adds to `sheet`.
+    ///
+    /// # Errors
+    /// Tiles that this process cannot hold.
+    fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics>;
     /// Opens the files a plan emitted into `dir` and decodes them, using only the files, the
     /// process and the shapes and schemes in `program`. Every problem that makes a tile
     /// unreadable is reported here or by [`ReadBack::check`], with tile, place and source tensor.
@@ -129,6 +135,11 @@ impl Figure {
 pub trait Plan {
     /// Tiles, area or volume, write time, bytes to come, memory.
     fn figures(&self) -> Vec<Figure>;
+    /// As [`Target::estimate`], with sizes as they are placed. `work` is that of the planned program.
+    ///
+    /// # Errors
+    /// What the formats cannot hold.
+    fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics>;
     /// Writes the artefact files into the existing, empty folder `dir`.
     ///
     /// # Errors

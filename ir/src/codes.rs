@@ -4,6 +4,10 @@ crate::codes! {
     E0001 "a file cannot be read or written"
     "The operating system refused: the file does not exist, permissions are missing, or the disk is \
      full. Nothing that was there before has been changed; a partly written result has been removed."
+    E0013 "an estimate cannot be made"
+    "An assumption given with --assume has a name that no quantity of the estimate has, or constants do not fit the formulas \
+     that use them: one is missing, its low, nominal and high value do not ascend, or a division by 0 follows from them. \
+     `pfmc estimate ... --explain all` lists every quantity with its value, unit and source."
     E0301 "the graph violates an invariant"
     "A pass or an edited program file left the graph in a state that its verifier refuses: a value \
      without producer, a wrong number of inputs, a cycle, a constant whose shape differs from its \

@@ -6,6 +6,7 @@ pub mod codes;
 pub mod consts;
 pub mod diag;
 pub mod elem;
+pub mod estimate;
 pub mod eval;
 pub mod exec;
 pub mod graph;

@@ -107,6 +107,12 @@ impl Lanes {
         Lanes { name, area, cell }
     }
 
+    /// Width and height, millimetres.
+    pub fn size_mm(&self) -> [f64; 2] {
+        let [x0, y0, x1, y1] = self.area;
+        [x1 - x0, y1 - y0].map(|nm| nm as f64 * 1e-6)
+    }
+
     /// Draws the cell.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod codes;
 pub mod columns;
 pub mod die;
 pub mod encode;
+pub mod estimate;
 pub mod handoff;
 pub mod macros;
 pub mod oasis;
@@ -28,6 +29,7 @@ use std::path::Path;
 
 use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit};
 use pfmc_ir::diag::{Code, Diagnostics};
+use pfmc_ir::estimate::{Sheet, Workload};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{Levels, Scheme};
 use pfmc_ir::verify::Verified;
@@ -43,6 +45,9 @@ pub const SKY130_VIA1: &str = include_str!("../process/sky130-via1.toml");
 
 /// The built-in process file of IHP SG13G2.
 pub const SG13G2: &str = include_str!("../process/sg13g2.toml");
+
+/// Constants of estimates: energies, yield, cooling, the compiler's own time.
+pub const ESTIMATE: &str = include_str!("../process/estimate.toml");
 
 /// Measured timing of macros of the built-in process.
 pub const SKY130_TIMING: &str = include_str!("../process/sky130-timing.toml");
@@ -116,6 +121,10 @@ impl Target for Rom {
 
     fn plan<'a>(&'a self, program: &'a Verified<TileProgram>) -> Result<Box<dyn Plan + 'a>, Diagnostics> {
         Ok(Box::new(RomPlan::new(&self.process, program)?))
+    }
+
+    fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics> {
+        estimate::closed_form(&self.process, work, sheet)
     }
 
     fn read_back<'a>(

@@ -9,7 +9,7 @@ use crate::bits::BitMatrix;
 use crate::columns::Columns;
 use crate::process::{Nm, Process};
 use crate::sink::Sink;
-use crate::stream::{Cells, StreamError};
+use crate::stream::{self, Cells, RECTANGLE_BYTES, StreamError};
 
 /// Widest pattern, in columns.
 pub const WIDEST: usize = 18;
@@ -236,6 +236,47 @@ pub fn cells(process: &Process, split: Split, used: &Used, cells: &mut Cells) ->
     Ok(())
 }
 
+/// Bytes in GDSII of the cells of patterns that `references` of each width use. `distinct` says how many different patterns of a width
+/// so many references have.
+pub fn cells_bytes(split: Split, references: [f64; WIDEST + 1], distinct: impl Fn(f64, usize) -> f64) -> f64 {
+    // The longest name of a width.
+    let name = |width: usize| Pattern { width, value: (1 << width) - 1 }.name().as_bytes().len();
+    let mut bytes = 0.0;
+    let mut cells = references;
+    for width in (1..=WIDEST).rev() {
+        let n = distinct(cells[width], width);
+        bytes += n * stream::cell_bytes(name(width)) as f64;
+        if width > split.leaf {
+            for half in [split.leaf, width - split.leaf] {
+                cells[half] += n;
+                bytes += n * stream::sref_bytes(name(half)) as f64;
+            }
+        } else {
+            bytes += n * (width as u64 * RECTANGLE_BYTES) as f64;
+        }
+    }
+    bytes
+}
+
+/// How many different patterns of a width so many random draws find on the average.
+pub fn expected(draws: f64, width: usize) -> f64 {
+    let all = (1u64 << width) as f64;
+    -all * (-draws / all).exp_m1()
+}
+
+/// As many patterns of each width as [`expected`] says of so many references.
+pub fn expected_used(references: &[f64; WIDEST + 1]) -> Used {
+    let mut used = Used::new();
+    for (width, &draws) in references.iter().enumerate().skip(1) {
+        let mask = (1u32 << width) - 1;
+        for i in 0..expected(draws, width).round() as u32 {
+            // An odd factor visits all values, scattered.
+            used.insert(Pattern { width, value: i.wrapping_mul(0x9e37_79b1) & mask });
+        }
+    }
+    used
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +294,16 @@ mod tests {
         let last = Pattern { width: WIDEST, value: (1 << WIDEST) - 1 };
         assert_eq!(last.name().as_str().len(), 4);
         assert!(is_reserved(last.name().as_str()));
+    }
+
+    #[test]
+    fn expected_numbers_of_patterns() {
+        assert!((expected(1e9, 8) - 256.0).abs() < 1e-9 && (expected(1e-3, 8) - 1e-3).abs() < 1e-8);
+        let mut references = [0.0; WIDEST + 1];
+        (references[16], references[3]) = (65_536.0, 100.0);
+        let count = |width| expected_used(&references).iter().filter(|p| p.width == width).count();
+        // 1 - 1/e of all.
+        assert_eq!((count(16), count(3)), (41_427, 8));
     }
 
     #[test]

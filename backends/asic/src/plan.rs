@@ -24,6 +24,7 @@ use std::sync::Arc;
 use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
 use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::estimate::{Sheet, Workload};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{TileId, TileSource};
 use rayon::prelude::*;
@@ -33,12 +34,13 @@ use crate::bits::BitMatrix;
 use crate::codes::{E0502, E0504, E0505, E0508};
 use crate::die::{self, Lanes, OnDie};
 use crate::encode::{self, ArrayShape, Contents};
+use crate::estimate;
 use crate::oasis::{self, Program};
 use crate::patterns::{self, Pattern, Split, Used, WIDEST};
 use crate::process::{Nm, Process};
 use crate::rtl::TileRtl;
 use crate::sink::Sink;
-use crate::stream::{self, Cells, RECTANGLE_BYTES, StreamError};
+use crate::stream::{self, Cells, StreamError};
 
 /// Name of the GDSII file.
 pub const FILE: &str = "layout.gds";
@@ -133,7 +135,7 @@ impl<'a> RomPlan<'a> {
         let split = Split { full: WIDEST, leaf: WIDEST / 2, tail: WIDEST / 2 };
         let mut plan = RomPlan { process, program, placed, dies, bases, lanes, split, bytes_at_most: 0 };
         plan.check_power()?;
-        plan.split = plan.best_split();
+        plan.split = plan.best_split(|_| 1.0);
         plan.bytes_at_most = plan.bound().map_err(limit)?;
         // What the formats cannot hold comes to light here.
         plan.write_bases(&mut oasis::Cells::new(0)).map_err(limit)?;
@@ -153,41 +155,45 @@ impl<'a> RomPlan<'a> {
 
     /// The width of pattern cells with which the GDSII file is smallest: what references cost against what
     /// definitions cost.
-    fn best_split(&self) -> Split {
-        (8..=WIDEST)
-            .map(|full| Split { full, leaf: full.div_ceil(2), tail: full.div_ceil(2) })
-            .min_by_key(|&split| self.pattern_bytes(split))
-            .unwrap_or(self.split)
+    fn best_split(&self, count: impl Fn(&Placed) -> f64) -> Split {
+        let bytes = |split| self.pattern_bytes(split, &count);
+        let all = (8..=WIDEST).map(|full| Split { full, leaf: full.div_ceil(2), tail: full.div_ceil(2) });
+        all.min_by(|&a, &b| bytes(a).total_cmp(&bytes(b))).unwrap_or(self.split)
     }
 
-    /// Upper bound of the bytes of references to patterns and of the patterns' cells.
-    fn pattern_bytes(&self, split: Split) -> u64 {
-        let mut references = [0u64; WIDEST + 1];
+    /// The plan with the patterns' width for a layout in which tile i is there `counts[i]` times.
+    pub(crate) fn with_counts(mut self, counts: &[f64]) -> Self {
+        self.split = self.best_split(|p| counts.get(p.tile.index()).copied().unwrap_or(0.0));
+        self
+    }
+
+    /// Nodes of a tile's column: one more than word lines in each row group.
+    fn node_rows(&self, p: &Placed) -> u64 {
+        p.shape.row_groups(self.process).map(|g| u64::from(g) + 1).sum()
+    }
+
+    /// References to patterns by width, each tile counted as often as `count` says.
+    fn references(&self, split: Split, count: impl Fn(&Placed) -> f64) -> [f64; WIDEST + 1] {
+        let mut references = [0f64; WIDEST + 1];
         for p in &self.placed {
-            let rows: u64 = p.shape.row_groups(self.process).map(|g| u64::from(g) + 1).sum();
             let Some(base) = self.bases.get(&p.shape) else { continue };
+            let rows = self.node_rows(p) as f64 * count(p);
             for part in base.columns().parts(split) {
                 references[part.width] += rows;
             }
         }
+        references
+    }
+
+    /// Upper bound of the bytes of references to patterns and of the patterns' cells.
+    fn pattern_bytes(&self, split: Split, count: impl Fn(&Placed) -> f64) -> f64 {
+        let references = self.references(split, count);
+        let most = |n: f64, width: usize| n.min((1u64 << width) as f64);
         // The longest name of a width.
         let name = |width: usize| Pattern { width, value: (1 << width) - 1 }.name().as_bytes().len();
-        let reference = |width: usize| stream::sref_bytes(name(width));
-        let mut bytes: u64 = references.iter().zip(0..).map(|(n, width)| n * reference(width)).sum();
-        let mut cells = references;
-        for width in (1..=WIDEST).rev() {
-            let n = cells[width].min(1 << width);
-            bytes += n * stream::cell_bytes(name(width));
-            if width > split.leaf {
-                for half in [split.leaf, width - split.leaf] {
-                    cells[half] += n;
-                    bytes += n * reference(half);
-                }
-            } else {
-                bytes += n * width as u64 * RECTANGLE_BYTES;
-            }
-        }
-        bytes
+        let reference = |width: usize| stream::sref_bytes(name(width)) as f64;
+        let bytes: f64 = references.iter().enumerate().map(|(width, n)| n * reference(width)).sum();
+        bytes + patterns::cells_bytes(split, references, most)
     }
 
     /// Upper bound of the GDSII file's size: exact but for the pattern cells, whose number depends on the
@@ -206,7 +212,85 @@ impl<'a> RomPlan<'a> {
         let mut dies = Cells::new(0);
         self.write_dies(&mut dies)?;
         bytes += dies.into_bytes().len() as u64;
-        Ok(bytes + self.pattern_bytes(self.split))
+        Ok(bytes + self.pattern_bytes(self.split, |_| 1.0) as u64)
+    }
+
+    /// What the tiles come to where tile i is there `counts[i]` times.
+    ///
+    /// The bytes are those of the files in which a tile's contents are random bits, one tile of each shape written in the
+    /// place of all; of the patterns, as many as so many random draws find.
+    ///
+    /// # Errors
+    /// What the formats cannot hold.
+    pub(crate) fn totals(&self, counts: &[f64]) -> Result<Totals, StreamError> {
+        let count = |p: &Placed| counts.get(p.tile.index()).copied().unwrap_or(0.0);
+        let mut t = Totals { macros: self.bases.len() as f64, ..Totals::default() };
+        let mut samples: BTreeMap<(ArrayShape, ArrayShape), [f64; 2]> = BTreeMap::new();
+        let names = |name: &str| {
+            let len = name.len();
+            let gds = stream::cell_bytes(len + PROG.len())
+                + stream::cell_bytes(len + ROM.len())
+                + stream::sref_bytes(len + PROG.len());
+            [gds as f64, 3.0 * len as f64]
+        };
+        for p in &self.placed {
+            let (n, name) = (count(p), &self.program.tiles[p.tile.index()].name);
+            t.tiles += n;
+            t.bits += n * p.used.bits() as f64;
+            t.cells += n * p.shape.bits() as f64;
+            t.cuts += n * self.node_rows(p) as f64 * f64::from(p.shape.bit_lines);
+            let [w, h] = [p.area[2] - p.area[0], p.area[3] - p.area[1]].map(|nm| nm as f64 * 1e-6);
+            let lanes = p.lanes.as_ref().and_then(|name| self.lanes.get(name)).map(Lanes::size_mm);
+            let lanes = lanes.unwrap_or_default();
+            t.lanes_mm2 += n * lanes[0] * lanes[1];
+            t.boxes.push((n, [w, h + lanes[1]]));
+            let sample = match samples.get(&(p.used, p.shape)) {
+                Some(bytes) => *bytes,
+                None => {
+                    let written = self.cells(p, name, &random_bits(p.used, p.shape))?;
+                    let without = names(name);
+                    let bytes =
+                        [written.gds.len() as f64 - without[0], written.oasis.len() as f64 - without[1]];
+                    samples.insert((p.used, p.shape), bytes);
+                    bytes
+                }
+            };
+            for (file, more) in names(name).into_iter().enumerate() {
+                t.bytes[file] += n * (sample[file] + more);
+            }
+        }
+        let (mut g, mut o) = (Cells::new(0), oasis::Cells::new(0));
+        self.write_bases(&mut g)?;
+        self.write_bases(&mut o)?;
+        let (mut dies, mut dies_o) = (Cells::new(0), oasis::Cells::new(0));
+        self.write_dies(&mut dies)?;
+        self.write_dies(&mut dies_o)?;
+        // Dies grow with their tiles.
+        let more = t.tiles / (self.placed.len().max(1)) as f64;
+        let references = self.references(self.split, count);
+        t.bytes[0] += (g.into_bytes().len() + stream::head(LIBRARY)?.len() + stream::tail()?.len()) as f64
+            + more * dies.into_bytes().len() as f64
+            + patterns::cells_bytes(self.split, references, patterns::expected);
+        let used = patterns::expected_used(&self.references(oasis::SPLIT, count));
+        t.bytes[1] += (o.into_bytes().len() + oasis::head().len() + oasis::tail().len() + 4) as f64
+            + more * dies_o.into_bytes().len() as f64
+            + oasis::write_patterns(self.process, &used)?.len() as f64;
+        Ok(t)
+    }
+
+    /// Number of dies and their area in mm2.
+    pub(crate) fn dies(&self) -> [f64; 2] {
+        [self.dies.len() as f64, self.die_area_mm2()]
+    }
+
+    /// The program.
+    pub(crate) fn program(&self) -> &TileProgram {
+        self.program
+    }
+
+    /// The process.
+    pub(crate) fn process(&self) -> &Process {
+        self.process
     }
 
     fn array_bits(&self) -> u64 {
@@ -419,10 +503,8 @@ impl Plan for RomPlan<'_> {
             Figure::new("array area", laid_out * self.process.bit_area_nm2() as f64 * 1e-12, "mm2"),
             Figure::new("die area", area, "mm2"),
         ];
-        let of = |p: &Placed| {
-            self.lanes.get(p.lanes.as_ref()?).map(|l| (l.area[2] - l.area[0]) * (l.area[3] - l.area[1]))
-        };
-        let lanes: f64 = self.placed.iter().filter_map(of).map(|nm2| nm2 as f64 * 1e-12).sum();
+        let of = |p: &Placed| self.lanes.get(p.lanes.as_ref()?).map(Lanes::size_mm);
+        let lanes: f64 = self.placed.iter().filter_map(of).map(|[w, h]| w * h).sum();
         if lanes > 0.0 {
             figures.push(Figure::new("outlines of lanes", lanes, "mm2"));
         }
@@ -431,6 +513,10 @@ impl Plan for RomPlan<'_> {
         }
         figures.push(Figure::new("layout.gds at most", self.bytes_at_most as f64, "B"));
         figures
+    }
+
+    fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics> {
+        estimate::planned(self, work, sheet)
     }
 
     fn emit(
@@ -454,6 +540,41 @@ impl Plan for RomPlan<'_> {
         }
         Ok(Emission { files: vec![FILE.to_owned(), OASIS.to_owned()], tiles, figures })
     }
+}
+
+/// Sums over the tiles of a plan.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Totals {
+    /// Tiles.
+    pub tiles: f64,
+    /// Bits of contents, and cells of the arrays that hold them.
+    pub bits: f64,
+    /// Cells of arrays.
+    pub cells: f64,
+    /// Cuts: one a node.
+    pub cuts: f64,
+    /// Outlines of lanes.
+    pub lanes_mm2: f64,
+    /// Tiles with their lanes: how many, width and height in millimetres.
+    pub boxes: Vec<(f64, [f64; 2])>,
+    /// Bytes of the GDSII and of the OASIS file.
+    pub bytes: [f64; 2],
+    /// Sizes of macros.
+    pub macros: f64,
+}
+
+/// Random bits where an array has contents, always the same.
+fn random_bits(used: ArrayShape, shape: ArrayShape) -> BitMatrix {
+    let mut bits = BitMatrix::new(shape.word_lines as usize, shape.bit_lines as usize);
+    let mut state = 1u64;
+    for row in 0..used.word_lines as usize {
+        for first in (0..used.bit_lines as usize).step_by(8) {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let width = 8.min(used.bit_lines as usize - first);
+            bits.put(row, first, width, (state >> 56) as u8);
+        }
+    }
+    bits
 }
 
 /// Suffix of a tile's cell; the module of its macro in [`crate::rtl`] has the same name.

@@ -5,7 +5,7 @@
 //! same wherever light of a port passes. A zone is bounded in write time, and zones keep a moat
 //! between them. Each plate has a coupon at its lower corner, and each zone marks in its moat ([`crate::marks`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
@@ -211,8 +211,11 @@ fn place_as(process: &Process, items: &[Item], aspect: f64) -> Result<Layout, Di
         (std::cmp::Reverse([nz, ny, nx]), i.id)
     });
     let mut rooms: BTreeMap<usize, Room> = BTreeMap::new();
-    for item in items {
-        rooms.entry(item.geometry.voxels[2]).or_default().widen(process, item.geometry);
+    let mut seen = BTreeSet::new();
+    for g in items.iter().map(|i| i.geometry) {
+        if seen.insert((g.voxels, g.columns, g.rows_in, g.rows_out)) {
+            rooms.entry(g.voxels[2]).or_default().widen(process, g);
+        }
     }
     let mut open: Option<Open> = None;
     let mut closed: Vec<Open> = Vec::new();

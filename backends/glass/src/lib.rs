@@ -14,7 +14,7 @@
 //! - [`design`]: levels: rounding, error diffusion, flips.
 //! - [`budget`]: what each imperfection of writing and reading adds to the error; [`faults`]: a draw of them.
 //! - [`layout`], [`marks`]: tiles in zones, zones on plates, marks and coupons.
-//! - [`time`]: how long writing takes.
+//! - [`time`]: how long writing takes; [`estimate`]: what a model costs in glass.
 //! - [`schedule`]: the file format.
 //! - [`writer`], [`reader`], [`recompute`]: emission, read-back, the reader's own forward model.
 //!
@@ -33,6 +33,7 @@ use std::path::Path;
 
 use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit, Wishes};
 use pfmc_ir::diag::{Code, Diagnostics};
+use pfmc_ir::estimate::{Sheet, Workload};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::Scheme;
 use pfmc_ir::verify::Verified;
@@ -44,6 +45,7 @@ pub mod calibrate;
 pub mod calibration;
 pub mod codes;
 pub mod design;
+pub mod estimate;
 pub mod faults;
 pub mod geometry;
 pub mod layout;
@@ -53,11 +55,15 @@ pub mod process;
 pub mod reader;
 pub mod recompute;
 pub mod schedule;
+mod size;
 mod spool;
 pub mod time;
 pub mod writer;
 
 use process::Process;
+
+/// Constants of estimates: light, converters, the compiler's own time.
+pub const ESTIMATE: &str = include_str!("../process/estimate.toml");
 
 /// The backend.
 #[derive(Debug, Clone, Copy, Default)]
@@ -120,6 +126,10 @@ impl Target for GlassTarget {
 
     fn plan<'a>(&'a self, program: &'a Verified<TileProgram>) -> Result<Box<dyn Plan + 'a>, Diagnostics> {
         Ok(Box::new(writer::GlassPlan::new(&self.process, program)?))
+    }
+
+    fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics> {
+        estimate::closed_form(&self.process, work, sheet)
     }
 
     fn read_back<'a>(

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
 use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::estimate::{Sheet, Workload};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{RealBlock, Scheme, TileContent, TileId, TileSource};
 use pfmc_ir::verify::Verified;
@@ -25,6 +26,7 @@ use crate::process::Process;
 use crate::schedule::{self, Chunk, END, FILE, Header, Index, Kind, Level, MAGIC, Part, TileEntry, VERSION};
 use crate::spool::{self, Spool};
 use crate::time::{self, Seconds};
+use crate::{estimate, size};
 
 /// Bytes that tiles designed at the same time may need together.
 const DESIGN_MEMORY: u64 = 700 << 20;
@@ -32,18 +34,19 @@ const DESIGN_MEMORY: u64 = 700 << 20;
 const ZSTD_LEVEL: i32 = 1;
 
 /// A tile with its geometry.
-struct Member {
-    inputs: usize,
-    outputs: usize,
-    geometry: Geometry,
+pub(crate) struct Member {
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    pub(crate) geometry: Geometry,
 }
 
 /// A placed program.
 pub struct GlassPlan<'a> {
-    process: &'a Process,
+    pub(crate) process: &'a Process,
     program: &'a Verified<TileProgram>,
-    members: BTreeMap<u32, Member>,
-    layout: Layout,
+    /// By tile.
+    pub(crate) members: BTreeMap<u32, Member>,
+    pub(crate) layout: Layout,
 }
 
 impl<'a> GlassPlan<'a> {
@@ -98,7 +101,7 @@ impl<'a> GlassPlan<'a> {
     }
 
     /// Voxels inside tiles.
-    fn tile_voxels(&self) -> u64 {
+    pub(crate) fn tile_voxels(&self) -> u64 {
         self.members.values().map(|m| m.geometry.voxel_count() as u64).sum()
     }
 
@@ -232,13 +235,28 @@ impl<'a> GlassPlan<'a> {
         Ok(realised)
     }
 
+    /// Voxels that are written, coupons included.
+    pub(crate) fn written_voxels(&self) -> u64 {
+        let coupons = self.layout.coupon.voxels * u64::from(self.layout.plates);
+        self.layout.zones.iter().map(|z| z.voxels).sum::<u64>() + coupons
+    }
+
+    /// Time to write zones and coupons.
+    pub(crate) fn write_time(&self) -> Seconds {
+        let mut write: Seconds = self.layout.zones.iter().map(|z| z.time).sum();
+        for _ in 0..self.layout.plates {
+            write += time::coupon(self.process, self.layout.coupon.corners_nm.len());
+        }
+        write
+    }
+
     /// Output ports of a tile.
-    fn ports(&self, m: &Member) -> usize {
+    pub(crate) fn ports(&self, m: &Member) -> usize {
         self.process.quadrature.ports(m.outputs)
     }
 
     /// Memory that designing a tile takes.
-    fn memory_bytes(&self, m: &Member) -> u64 {
+    pub(crate) fn memory_bytes(&self, m: &Member) -> u64 {
         Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating())
     }
 
@@ -318,7 +336,7 @@ pub(crate) fn weights_sha256(weights: &RealBlock) -> Vec<u8> {
 }
 
 /// One layer of a tile, packed.
-fn pack(tile: u32, levels: &[u8], nx: usize) -> Result<Part, std::io::Error> {
+pub(crate) fn pack(tile: u32, levels: &[u8], nx: usize) -> Result<Part, std::io::Error> {
     let mut packed = Vec::with_capacity(levels.len() / 2);
     let mut line_crc32 = Vec::with_capacity(levels.len() / nx);
     for line in levels.chunks_exact(nx) {
@@ -374,14 +392,8 @@ impl Plan for GlassPlan<'_> {
         let weights: u64 = self.members.values().map(|m| (m.inputs * m.outputs) as u64).sum();
         let tile_voxels = self.tile_voxels();
         let zones = &self.layout.zones;
-        let coupon = &self.layout.coupon;
         let plates = f64::from(self.layout.plates);
-        let coupons = coupon.voxels * u64::from(self.layout.plates);
-        let written: u64 = zones.iter().map(|z| z.voxels).sum::<u64>() + coupons;
-        let mut write: Seconds = zones.iter().map(|z| z.time).sum();
-        for _ in 0..self.layout.plates {
-            write += time::coupon(self.process, coupon.corners_nm.len());
-        }
+        let (written, write) = (self.written_voxels(), self.write_time());
         let voxel_um3: f64 = self.process.voxel_um.iter().product();
         let one = self.members.values().map(|m| self.memory_bytes(m)).max().unwrap_or(0);
         let zone_voxels = zones
@@ -395,8 +407,8 @@ impl Plan for GlassPlan<'_> {
             })
             .max()
             .unwrap_or(0);
-        let bytes_a_voxel = 0.35;
-        let spool = zone_voxels as f64 * bytes_a_voxel;
+        let size = size::schedule_bytes(self);
+        let spool = zone_voxels as f64 * size / tile_voxels.max(1) as f64;
         let mut figures = vec![
             Figure::new("tiles", self.members.len() as f64, ""),
             Figure::new("weights", weights as f64, ""),
@@ -408,7 +420,7 @@ impl Plan for GlassPlan<'_> {
             Figure::new("voxels a used weight", tile_voxels as f64 / (weights.max(1)) as f64, ""),
             Figure::new("written voxels", written as f64, ""),
             Figure::new("write time", write.total(), "s"),
-            Figure::new("expected size", tile_voxels as f64 * bytes_a_voxel, "B"),
+            Figure::new("expected size", size, "B"),
             Figure::new("memory a worker", one as f64, "B"),
             Figure::new("memory for a zone", spool, "B"),
         ];
@@ -419,6 +431,10 @@ impl Plan for GlassPlan<'_> {
         parts.push(Figure::new("  duty", write.duty(), ""));
         figures.splice(after..after, parts);
         figures
+    }
+
+    fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics> {
+        estimate::planned(self, work, sheet)
     }
 
     fn emit(

@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code, unused_imports)] // each test binary uses its own part
 
+pub mod estimates;
 pub mod random;
 pub mod referee;
 

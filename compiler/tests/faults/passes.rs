@@ -453,7 +453,7 @@ fn tiles(section: &mut Section, model: &str, graph: &Graph) {
         .find(|(id, _)| *id > first && program.matrix_tile(*id).map(|t| (t.0, t.1)) == shape)
         .unwrap()
         .0;
-    type Change = Box<dyn Fn(&mut pfmc_ir::tile::CodeBlock, &pfmc_ir::tile::CodeBlock)>;
+    type Change = Box<dyn Fn(&mut pfmc_ir::tile::CodeBlock, &pfmc_ir::tile::CodeBlock) + Sync>;
     let faults: Vec<(&str, Change)> = vec![
         (
             "transposed tile",
