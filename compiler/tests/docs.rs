@@ -92,7 +92,7 @@ fn pages() -> Vec<PathBuf> {
         let names = entries.map(|e| PathBuf::from(folder).join(e.unwrap().file_name()));
         names.filter(|p| p.extension().is_some_and(|e| e == "md")).collect()
     };
-    ["", "howto"].into_iter().flat_map(of).collect()
+    ["", "howto", "ci"].into_iter().flat_map(of).collect()
 }
 
 /// Targets of links in a page that are files.
