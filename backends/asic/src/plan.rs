@@ -85,6 +85,8 @@ pub struct RomPlan<'a> {
     lanes: BTreeMap<String, Lanes>,
     /// Pattern cells of the GDSII file.
     split: Split,
+    /// Bytes of the bases in GDSII and in OASIS.
+    base_bytes: [u64; 2],
     /// Upper bound of the GDSII file's size.
     bytes_at_most: u64,
 }
@@ -133,12 +135,24 @@ impl<'a> RomPlan<'a> {
         let lanes = lanes(process, program, &bases, &mut placed)?;
         let dies = place(process, program, &bases, &lanes, &mut placed)?;
         let split = Split { full: WIDEST, leaf: WIDEST / 2, tail: WIDEST / 2 };
-        let mut plan = RomPlan { process, program, placed, dies, bases, lanes, split, bytes_at_most: 0 };
+        let mut plan = RomPlan {
+            process,
+            program,
+            placed,
+            dies,
+            bases,
+            lanes,
+            split,
+            base_bytes: [0; 2],
+            bytes_at_most: 0,
+        };
         plan.check_power()?;
         plan.split = plan.best_split(|_| 1.0);
-        plan.bytes_at_most = plan.bound().map_err(limit)?;
+        let (mut gds, mut oasis) = (Cells::new(0), oasis::Cells::new(0));
         // What the formats cannot hold comes to light here.
-        plan.write_bases(&mut oasis::Cells::new(0)).map_err(limit)?;
+        plan.write_bases(&mut gds).and_then(|()| plan.write_bases(&mut oasis)).map_err(limit)?;
+        plan.base_bytes = [gds.into_bytes().len() as u64, oasis.into_bytes().len() as u64];
+        plan.bytes_at_most = plan.bound().map_err(limit)?;
         Ok(plan)
     }
 
@@ -199,10 +213,7 @@ impl<'a> RomPlan<'a> {
     /// Upper bound of the GDSII file's size: exact but for the pattern cells, whose number depends on the
     /// weights.
     fn bound(&self) -> Result<u64, StreamError> {
-        let mut bases = Cells::new(0);
-        self.write_bases(&mut bases)?;
-        let mut bytes =
-            (stream::head(LIBRARY)?.len() + bases.into_bytes().len() + stream::tail()?.len()) as u64;
+        let mut bytes = self.base_bytes[0] + (stream::head(LIBRARY)?.len() + stream::tail()?.len()) as u64;
         for p in &self.placed {
             let name = self.program.tiles[p.tile.index()].name.len();
             let base = self.bases.get(&p.shape).map_or(0, |b| b.name().len());
@@ -259,20 +270,20 @@ impl<'a> RomPlan<'a> {
                 t.bytes[file] += n * (sample[file] + more);
             }
         }
-        let (mut g, mut o) = (Cells::new(0), oasis::Cells::new(0));
-        self.write_bases(&mut g)?;
-        self.write_bases(&mut o)?;
+        let bases = self.base_bytes.map(|b| b as f64);
         let (mut dies, mut dies_o) = (Cells::new(0), oasis::Cells::new(0));
         self.write_dies(&mut dies)?;
         self.write_dies(&mut dies_o)?;
         // Dies grow with their tiles.
         let more = t.tiles / (self.placed.len().max(1)) as f64;
         let references = self.references(self.split, count);
-        t.bytes[0] += (g.into_bytes().len() + stream::head(LIBRARY)?.len() + stream::tail()?.len()) as f64
+        t.bytes[0] += bases[0]
+            + (stream::head(LIBRARY)?.len() + stream::tail()?.len()) as f64
             + more * dies.into_bytes().len() as f64
             + patterns::cells_bytes(self.split, references, patterns::expected);
         let used = patterns::expected_used(&self.references(oasis::SPLIT, count));
-        t.bytes[1] += (o.into_bytes().len() + oasis::head().len() + oasis::tail().len() + 4) as f64
+        t.bytes[1] += bases[1]
+            + (oasis::head().len() + oasis::tail().len() + 4) as f64
             + more * dies_o.into_bytes().len() as f64
             + oasis::write_patterns(self.process, &used)?.len() as f64;
         Ok(t)

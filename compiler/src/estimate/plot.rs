@@ -9,10 +9,10 @@ use pfmc_ir::estimate::Range;
 use super::arch::Arch;
 use super::{Request, Subject, estimate};
 
-/// Sizes of models, parameters: two a power of ten.
+/// Sizes of models, parameters: one a power of ten.
 const FROM: f64 = 9.0;
 const TO: f64 = 18.0;
-const STEPS: usize = 18;
+const STEPS: usize = 9;
 /// A panel and its margins, pixels.
 const PANEL: [f64; 2] = [300.0, 190.0];
 const MARGIN: [f64; 2] = [70.0, 52.0];

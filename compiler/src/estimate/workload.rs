@@ -112,14 +112,17 @@ pub(super) fn of_program(program: &TileProgram, context: f64, about: String, par
     work
 }
 
-type Chain = (f64, Vec<(usize, f64, bool)>);
+/// A use of a matrix: class of its tallest tile, times, whether it is a look-up.
+type Use = (usize, f64, bool);
+/// Length and uses.
+type Chain = (f64, Vec<Use>);
 
 /// The longest chain of uses of matrices, by rows of their tiles: its length, and class, times and kind of each use. A region counts once where
 /// it is run. `class` gives the class of a matrix's tallest tile and its rows.
 fn chain(graph: &Graph<OpenType>, class: &dyn Fn(usize) -> Option<(usize, f64)>) -> Chain {
     let mut best: BTreeMap<ValueId, (f64, Option<usize>)> = BTreeMap::new();
     // Links: what was used, and the link before.
-    let mut links: Vec<(Vec<(usize, f64, bool)>, Option<usize>)> = Vec::new();
+    let mut links: Vec<(Vec<Use>, Option<usize>)> = Vec::new();
     let mut end: (f64, Option<usize>) = (0.0, None);
     for id in graph.order().unwrap_or_default() {
         let Some(node) = graph.node(id) else { continue };
