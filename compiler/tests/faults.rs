@@ -17,6 +17,8 @@ mod layout;
 #[allow(dead_code)] // the other users of this file write into folders
 #[path = "../../backends/glass/tests/common/parts.rs"]
 mod parts;
+#[path = "faults/passes.rs"]
+mod passes;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -43,7 +45,7 @@ fn found(sections: &[Section]) -> usize {
 
 #[test]
 fn every_seeded_fault_is_found_by_the_check_that_should_find_it() {
-    let mut sections = vec![asic::section("sg13g2"), glass::section()];
+    let mut sections = vec![passes::section(), asic::section("sg13g2"), glass::section()];
     sections.extend(files::sections());
     let faults = found(&sections);
     assert!(faults >= LEAST, "{faults}");
