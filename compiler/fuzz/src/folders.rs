@@ -138,7 +138,7 @@ fn artefact(target: &str, process: Option<&str>, name: &'static str) -> Check {
     })
 }
 
-/// A layout of arrays alone, and one of macros.
+/// A layout of arrays alone.
 pub fn gds_seeds() -> Vec<Vec<u8>> {
     seeds("asic", Some("sg13g2"), "layout.gds")
 }

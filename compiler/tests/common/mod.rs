@@ -14,6 +14,7 @@ use pfmc::compile::{Compiled, Options, compile};
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::tensor::Tensor;
+#[allow(unused_imports)] // as above
 pub use random::Random;
 
 /// A file of fixtures/onnx.

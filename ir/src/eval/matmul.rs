@@ -79,7 +79,11 @@ pub(super) struct Rectangle<'a, 'o, T> {
 
 impl<T: MulAdd> Rectangle<'_, '_, T> {
     /// Computes it.
-    pub(super) fn compute(self) {
+    pub(super) fn compute(mut self) {
+        // The step between rows of a right operand of one row says nothing, and may be shorter than the row.
+        if self.k == 1 {
+            self.b.row = self.b.row.max(self.out.first().map_or(0, |row| row.len()));
+        }
         T::add_product(self);
     }
 
@@ -206,8 +210,6 @@ pub(super) fn product<T: MulAdd>(a: &[T], step: usize, b: Right<'_, T>, k: usize
     if out.is_empty() || k == 0 {
         return;
     }
-    // The step between rows of a right operand of one row says nothing, and may be shorter than the row.
-    let b = if k == 1 { Right { row: b.row.max(n), ..b } } else { b };
     let compute = |(row, first, mut out): (usize, usize, Vec<&mut [T]>)| {
         Rectangle { a: &a[row * step..], step, b, k, first, out: &mut out }.compute();
     };
