@@ -13,6 +13,7 @@
 //! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
 //! - [`design`]: levels: rounding, error diffusion, flips.
 //! - [`budget`]: what each imperfection of writing and reading adds to the error; [`faults`]: a draw of them.
+//! - [`forecast`]: what tiles should reach before they are designed, and the settings to choose among.
 //! - [`layout`], [`marks`]: tiles in zones, zones on plates, marks and coupons.
 //! - [`time`]: how long writing takes.
 //! - [`schedule`]: the file format.
@@ -31,7 +32,9 @@
 
 use std::path::Path;
 
-use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit, Wishes};
+use pfmc_ir::backend::{
+    Backend, Caps, Plan, ProcessText, Progress, ReadBack, Settings, Target, TileLimit, Wishes,
+};
 use pfmc_ir::diag::{Code, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::Scheme;
@@ -45,6 +48,7 @@ pub mod calibration;
 pub mod codes;
 pub mod design;
 pub mod faults;
+pub mod forecast;
 pub mod geometry;
 pub mod layout;
 pub mod marks;
@@ -78,6 +82,10 @@ impl Backend for Glass {
 
     fn adapt(&self, process: ProcessText, wishes: &Wishes) -> Result<ProcessText, String> {
         presets::adapt(process, wishes)
+    }
+
+    fn variants(&self, process: &ProcessText) -> Result<Vec<Vec<Settings>>, Diagnostics> {
+        Ok(forecast::variants(&Process::parse(&process.name, &process.toml)?))
     }
 
     fn codes(&self) -> &'static [&'static Code] {
