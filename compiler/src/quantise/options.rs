@@ -81,11 +81,12 @@ impl FromStr for Budget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let units: [(&str, fn(f64) -> Budget); 2] = [("mm2", Budget::Mm2), ("mm3", Budget::Mm3)];
-        let (number, make) = units
-            .into_iter()
-            .find_map(|(unit, make)| Some((text.strip_suffix(unit)?, make)))
-            .unwrap_or((text, Budget::Bits));
+        let (number, make): (&str, fn(f64) -> Budget) =
+            match (text.strip_suffix("mm2"), text.strip_suffix("mm3")) {
+                (Some(number), _) => (number, Budget::Mm2),
+                (None, Some(number)) => (number, Budget::Mm3),
+                (None, None) => (text, Budget::Bits),
+            };
         let value: Option<f64> = number.trim().parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0);
         value.map(make).ok_or_else(|| {
             format!("{text:?} is neither bits a weight (4.2) nor an area (50mm2) or a volume (2.5mm3)")
