@@ -69,8 +69,10 @@ pfmc_ir::codes! {
      is short. Other samples help in the first case, fewer weights in the second; without --calib \
      weights are rounded by their values alone."
     E0406 "the budget cannot be met"
-    "Even with the schemes that take the fewest bits the weights cost more than --budget allows. The \
-     message says what the least is."
+    "Even with the schemes that take the fewest bits, or the settings that take the least volume, the weights cost \
+     more than --budget allows: the message says what the least is. Or no settings of the process reach --snr-target: the \
+     message says what the best reach, and which noise is the largest of it. A process with less of that noise, or a \
+     lower target, helps."
     E0407 "the result is not held to its base"
     "The folder given with --base was made of a model of another architecture, for another process, or with \
      options that give another program: the new weights would not fit the chip it describes."

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pfmc_ir::backend::{Backend, Figure, ProcessText, Progress, Target, Wishes};
+use pfmc_ir::backend::{Backend, Emission, Figure, Plan, ProcessText, Progress, Settings, Target, Wishes};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::graph::Graph;
 use pfmc_ir::program::TileProgram;
@@ -13,6 +13,7 @@ use pfmc_ir::tile::{CODEBOOK_BITS_MAX, Levels, Scheme, TileId};
 use pfmc_ir::verify::{Verified, Verify};
 use rayon::prelude::*;
 
+use crate::aim::{self, Aim, Chosen};
 use crate::codes::{E0002, E0004, E0403, E0406, E0407};
 use crate::files::io_error;
 use crate::manifest::{self, FileRecord, Manifest, ModelRecord, QuantisationRecord, TileEntry};
@@ -35,6 +36,9 @@ use crate::{contents, report, targets, verify};
 pub const PROGRAM_FILE: &str = "program.pfir";
 /// File name of the process in the output folder.
 pub const PROCESS_FILE: &str = "process.toml";
+/// Times that settings are chosen for a ratio, each time with as much more asked for as the written tiles fell short of
+/// their forecast.
+const ATTEMPTS: usize = 3;
 /// Halvings of the interval of bits a weight for an area.
 const AREA_STEPS: usize = 10;
 
@@ -116,6 +120,12 @@ pub(crate) fn choose(target: &dyn Target, name: &str, q: &Quantisation) -> Resul
             "leave out --bits, --group and --levels beside --budget",
         );
     }
+    if q.snr_target_db.is_some() || matches!(q.budget, Some(Budget::Mm3(_))) {
+        return refuse(
+            "the settings of the process are chosen before a model is lowered".into(),
+            "see `pfmc::aim`",
+        );
+    }
     if target.tile_limit(scheme).is_none() {
         return refuse(
             format!("the target {name} cannot hold weights as {scheme}"),
@@ -171,11 +181,22 @@ pub fn open_target(name: &str, process: Option<&str>, wishes: &Wishes) -> Result
     let backend = targets::backend(name)?;
     let process = targets::process(backend, process)?;
     let process = backend.adapt(process, wishes).map_err(|e| Diagnostic::error(&E0004, e))?;
-    let target = backend.open(&process)?;
-    Ok(OpenTarget { backend, process, target })
+    OpenTarget::new(backend, process)
+}
+
+impl OpenTarget {
+    /// Opens a target with a process.
+    ///
+    /// # Errors
+    /// Bad process files.
+    pub fn new(backend: &'static dyn Backend, process: ProcessText) -> Result<OpenTarget, Diagnostics> {
+        let target = backend.open(&process)?;
+        Ok(OpenTarget { backend, process, target })
+    }
 }
 
 /// A model with its fixed matrices found, before any are cut or rounded.
+#[derive(Clone)]
 pub struct Fixed {
     /// Host operations and the uses of the matrices.
     pub graph: Graph<OpenType>,
@@ -273,9 +294,25 @@ pub fn lower_observed(
     progress: &dyn Progress,
     observer: &mut Observer,
 ) -> Result<Lowered, Diagnostics> {
+    let fixed = find_observed(path, bindings, &q.keep, progress, observer)?;
+    lower_found(fixed, target, target_name, Settings::new(), q, progress, observer)
+}
+
+/// Lowers a model whose matrices were found; `settings` are what was chosen of the process for it.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_found(
+    fixed: Fixed,
+    target: &dyn Target,
+    target_name: &str,
+    settings: Settings,
+    q: &Quantisation,
+    progress: &dyn Progress,
+    observer: &mut Observer,
+) -> Result<Lowered, Diagnostics> {
     let scheme = choose(target, target_name, q)?;
-    let Fixed { mut graph, mut found, model, mut passes, warnings } =
-        find_observed(path, bindings, &q.keep, progress, observer)?;
+    let Fixed { mut graph, mut found, model, mut passes, warnings } = fixed;
     let samples = match &q.calibration {
         None => None,
         Some(Calibration::Synthetic) => Some(synthetic(&graph)?),
@@ -286,7 +323,7 @@ pub fn lower_observed(
     let data_tile = target.caps().data_tile_bytes;
     let mut plan = match &q.plan {
         Some(path) => WeightPlan::read(path, &found)?,
-        None => uniform_plan(&found, scheme, q.levels),
+        None => WeightPlan { process: settings, ..uniform_plan(&found, scheme, q.levels) },
     };
     let wanted = matches!(q.activations, ActivationChoice::Static | ActivationChoice::Auto);
     if let Some(samples) = samples.as_ref().filter(|_| wanted && q.plan.is_none()) {
@@ -325,6 +362,8 @@ pub fn lower_observed(
                     }
                 }
             }
+            // Settings, not bits, are chosen for it.
+            Budget::Mm3(_) => {}
         }
     }
     let (mut program, mut source) = cut(&plan)?;
@@ -341,7 +380,7 @@ pub fn lower_observed(
         passes.push(found.record(samples.len()));
         source.set_calibrated(found);
     }
-    let plan = WeightPlan::of(&program, plan.equalised);
+    let plan = WeightPlan::of(&program, plan);
     Ok(Lowered { program, source, plan, quantisation, model, passes, warnings })
 }
 
@@ -417,6 +456,18 @@ struct Partial {
     keep: bool,
 }
 
+impl Partial {
+    /// An empty one beside a folder.
+    fn new(folder: &Path) -> Result<Partial, Diagnostics> {
+        let partial = Partial { path: beside(folder, ".pfmc-partial"), keep: false };
+        if partial.path.exists() {
+            std::fs::remove_dir_all(&partial.path).map_err(io("remove", &partial.path))?;
+        }
+        std::fs::create_dir_all(&partial.path).map_err(io("create", &partial.path))?;
+        Ok(partial)
+    }
+}
+
 impl Drop for Partial {
     fn drop(&mut self) {
         if !self.keep {
@@ -470,6 +521,48 @@ fn check_output(folder: &Path) -> Result<(), Diagnostics> {
     }
 }
 
+/// An error of input or output as diagnostics.
+fn io(verb: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Diagnostics + use<> {
+    let path = path.to_owned();
+    move |e| Diagnostics::from(io_error(verb, &path, &e))
+}
+
+/// What was asked of the settings, and what they should reach.
+fn choice(aim: Aim, chosen: &Chosen) -> Vec<Figure> {
+    let asked = match aim {
+        Aim::Ratio(db) => Figure::new("asked, worst tile", db, "dB"),
+        Aim::Volume(mm3) => Figure::new("asked, written volume", mm3, "mm3"),
+    };
+    vec![asked, Figure::new("forecast, worst tile", chosen.forecast.reached.db, "dB")]
+}
+
+/// Writes a planned program into a folder, all but the manifest; figures of the weights and the emission are added. What
+/// rounding costs each tile comes back beside the emission.
+fn write(
+    folder: &Path,
+    lowered: &Lowered,
+    process: &ProcessText,
+    plan: &dyn Plan,
+    figures: &mut Vec<Figure>,
+    progress: &dyn Progress,
+) -> Result<(Emission, Vec<Option<f64>>), Diagnostics> {
+    let text = print_program(&lowered.program);
+    let planned = lowered.plan.text();
+    for (name, content) in [(PROGRAM_FILE, &text), (PROCESS_FILE, &process.toml), (plan::FILE, &planned)] {
+        let path = folder.join(name);
+        std::fs::write(&path, content).map_err(io("write", &path))?;
+    }
+    contents::write(&lowered.program, &lowered.source, folder, progress)?;
+    let rounding = rounding(lowered)?;
+    let total = rounding.iter().flatten().fold((0f64, 0f64), |a, b| (a.0 + b.0, a.1 + b.1));
+    figures.push(Figure::new("weights after rounding", snr_db(total), "dB"));
+    let bits = lowered.program.matrix_bits() as f64 / lowered.program.weights().max(1) as f64;
+    figures.push(Figure::new("bits a weight, all counted", bits, "bits"));
+    let emission = plan.emit(&lowered.source, folder, progress)?;
+    figures.extend(emission.figures.iter().cloned());
+    Ok((emission, rounding.into_iter().map(|sums| sums.and_then(rounding_db)).collect()))
+}
+
 /// Compiles a model into a folder. The result gets its name only after it has been read back and
 /// found right; whatever was there before is replaced in that moment, or left alone.
 ///
@@ -491,49 +584,72 @@ pub fn compile(
     let process = options.process.clone().or_else(|| {
         options.base.as_ref().map(|folder| folder.join(PROCESS_FILE).to_string_lossy().into_owned())
     });
-    let OpenTarget { backend, mut process, target } =
-        open_target(&options.target, process.as_deref(), &options.wishes)?;
+    let mut wishes = options.wishes.clone();
+    if let (Some(path), None) = (&quantisation.plan, &base) {
+        wishes.settings = WeightPlan::open(path)?.process;
+    }
+    let mut given = open_target(&options.target, process.as_deref(), &wishes)?;
+    if let Some(base) = base.as_ref().filter(|b| b.process == given.process.toml) {
+        // Artefacts name their process: the base's, under whatever file its text was found.
+        let name = base.manifest.process.clone();
+        given = OpenTarget::new(given.backend, ProcessText { name, ..given.process })?;
+    }
+    let aim = Aim::take(&mut quantisation)?;
     let folder = match &options.output {
         Some(o) => o.clone(),
         None => {
             let stem =
                 options.model.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-            PathBuf::from(format!("{stem}.{}", backend.name()))
+            PathBuf::from(format!("{stem}.{}", given.backend.name()))
         }
     };
     check_output(&folder)?;
-    let lowered = lower(&options.model, &*target, backend.name(), &bindings, &quantisation, progress)?;
-    if let Some(base) = base {
-        base.check(backend.name(), &process, &lowered.program)?;
-        process.name = base.manifest.process;
-    }
-    let plan = target.plan(&lowered.program)?;
-    let mut figures = plan.figures();
-    announce(&lowered, &figures);
-
-    let mut partial = Partial { path: beside(&folder, ".pfmc-partial"), keep: false };
-    let io = |verb: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |e: std::io::Error| Diagnostics::from(io_error(verb, &path, &e))
+    let fixed = find(&options.model, &bindings, &quantisation.keep, progress)?;
+    let mut asked = aim;
+    // Of each attempt whose worst tile fell short, why.
+    let mut missed: Vec<Diagnostics> = Vec::new();
+    let (process, lowered, mut partial, figures, emission, rounding) = loop {
+        let chosen = asked.map(|aim| aim::choose(&given, &fixed, aim, progress)).transpose();
+        let chosen = chosen.map_err(|e| missed.pop().unwrap_or(e))?;
+        let OpenTarget { backend, process, target } = chosen.as_ref().map_or(&given, |c| &c.open);
+        let settings = chosen.as_ref().map(|c| c.settings.clone()).unwrap_or_default();
+        let lowered = lower_found(
+            fixed.clone(),
+            &**target,
+            backend.name(),
+            settings,
+            &quantisation,
+            progress,
+            &mut |_, _, _| {},
+        )?;
+        if let Some(base) = &base {
+            base.check(backend.name(), process, &lowered.program)?;
+        }
+        let plan = target.plan(&lowered.program)?;
+        let mut figures = plan.figures();
+        if let (Some(aim), Some(chosen)) = (aim, &chosen) {
+            figures.extend(choice(aim, chosen));
+        }
+        announce(&lowered, &figures);
+        let partial = Partial::new(&folder)?;
+        let (emission, rounding) = write(&partial.path, &lowered, process, &*plan, &mut figures, progress)?;
+        drop(plan);
+        match (aim, &chosen, &emission.reached) {
+            (Some(Aim::Ratio(db)), Some(chosen), Some(reached)) if reached.db < db => {
+                let text = format!(
+                    "the worst tile reaches {:.2} of {db} dB; the largest noise is {} ({:.1} dB)",
+                    reached.db, reached.limit, reached.limit_db
+                );
+                let error = Diagnostic::error(&E0406, text).help("give a lower --snr-target").into();
+                if missed.len() + 1 == ATTEMPTS {
+                    return Err(error);
+                }
+                missed.push(error);
+                asked = Some(Aim::Ratio(db + chosen.forecast.reached.db - reached.db));
+            }
+            _ => break (process.name.clone(), lowered, partial, figures, emission, rounding),
+        }
     };
-    if partial.path.exists() {
-        std::fs::remove_dir_all(&partial.path).map_err(io("remove", &partial.path))?;
-    }
-    std::fs::create_dir_all(&partial.path).map_err(io("create", &partial.path))?;
-    let text = print_program(&lowered.program);
-    let planned = lowered.plan.text();
-    for (name, content) in [(PROGRAM_FILE, &text), (PROCESS_FILE, &process.toml), (plan::FILE, &planned)] {
-        let path = partial.path.join(name);
-        std::fs::write(&path, content).map_err(io("write", &path))?;
-    }
-    contents::write(&lowered.program, &lowered.source, &partial.path, progress)?;
-    let rounding = rounding(&lowered)?;
-    let total = rounding.iter().flatten().fold((0f64, 0f64), |a, b| (a.0 + b.0, a.1 + b.1));
-    figures.push(Figure::new("weights after rounding", snr_db(total), "dB"));
-    let bits = lowered.program.matrix_bits() as f64 / lowered.program.weights().max(1) as f64;
-    figures.push(Figure::new("bits a weight, all counted", bits, "bits"));
-    let emission = plan.emit(&lowered.source, &partial.path, progress)?;
-    figures.extend(emission.figures);
 
     progress.begin("digests", 0);
     let names = [PROGRAM_FILE, PROCESS_FILE, plan::FILE, contents::FILE]
@@ -554,7 +670,7 @@ pub fn compile(
                 name: t.name.clone(),
                 origin: t.origin.clone(),
                 region,
-                rounding_db: rounding.get(id.index()).copied().flatten().and_then(rounding_db),
+                rounding_db: rounding.get(id.index()).copied().flatten(),
                 measures,
             }
         })
@@ -564,8 +680,8 @@ pub fn compile(
         tool: "pfmc".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         model: lowered.model.clone(),
-        target: backend.name().into(),
-        process: process.name.clone(),
+        target: given.backend.name().into(),
+        process,
         quantisation: lowered.quantisation.clone(),
         bindings,
         passes: lowered.passes.clone(),
@@ -576,8 +692,7 @@ pub fn compile(
     }
     .write(&partial.path)?;
     // Only files are read back: the model need not be in memory beside them.
-    drop(plan);
-    drop(lowered);
+    drop((lowered, fixed));
 
     let found = verify::verify(&partial.path, None, None, progress)?;
     report::write(&partial.path, &found, progress)?;

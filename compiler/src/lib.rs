@@ -1,5 +1,6 @@
 //! The pfmc compiler: ONNX front end, passes, partition, pipeline, verification, execution.
 
+pub mod aim;
 pub mod blocks;
 pub mod calibrate;
 pub mod check;

@@ -89,9 +89,13 @@ struct CompileArgs {
     /// How the inputs of matrices are rounded to int8; anything but `row` needs --calib.
     #[arg(long, default_value = "row")]
     activations: ActivationArg,
-    /// Spends this many bits a weight, all counted, or this area (50mm2), where it lowers the loss most.
+    /// Spends this many bits a weight, all counted, or this area (50mm2), where it lowers the loss most; of glass this
+    /// volume (2.5mm3), where it raises the signal-to-noise ratio most.
     #[arg(long)]
     budget: Option<Budget>,
+    /// Takes the least volume of glass in which every tile reaches this signal-to-noise ratio (dB), nominal noise included.
+    #[arg(long, value_name = "DB", conflicts_with = "budget", allow_negative_numbers = true)]
+    snr_target: Option<f64>,
     /// Follows a plan (JSON) of bits, groups and levels by matrix.
     #[arg(long, conflicts_with = "base")]
     plan: Option<PathBuf>,
@@ -142,7 +146,8 @@ impl CompileArgs {
         let words = words || self.preset.is_some() || self.calibration.is_some();
         let weights = self.bits.is_some() || self.group.is_some() || self.levels.is_some();
         let files = self.calib.is_some() || self.plan.is_some() || self.base.is_some();
-        paths || words || weights || files || self.budget.is_some() || !self.keep.is_empty()
+        let aims = self.budget.is_some() || self.snr_target.is_some();
+        paths || words || weights || files || aims || !self.keep.is_empty()
     }
 }
 
@@ -584,7 +589,11 @@ fn compile_options(a: &CompileArgs) -> Result<Options, Diagnostics> {
         model,
         target,
         process: a.process.clone(),
-        wishes: Wishes { preset: a.preset.clone(), calibration: calibration.transpose()? },
+        wishes: Wishes {
+            preset: a.preset.clone(),
+            calibration: calibration.transpose()?,
+            ..Wishes::default()
+        },
         bind: a.bind.clone(),
         quantisation: Quantisation {
             bits: a.bits,
@@ -598,6 +607,7 @@ fn compile_options(a: &CompileArgs) -> Result<Options, Diagnostics> {
                 ActivationArg::Auto => ActivationChoice::Auto,
             },
             budget: a.budget,
+            snr_target_db: a.snr_target,
             plan: a.plan.clone(),
             keep: a.keep.clone(),
         },

@@ -102,10 +102,19 @@ fn glass_is_drawn_and_its_voxels_are_written_and_other_wishes_are_refused() {
         serde_json::from_slice(&fs::read(d.join("glass/manifest.json")).unwrap()).unwrap();
     let held = manifest["tiles"].as_array().unwrap().iter().find(|t| t.get("region").is_some()).unwrap();
     let tile = held["name"].as_str().unwrap();
-    for (format, file) in [("tiff", format!("{tile}.tif")), ("zarr", "tiles.zarr".to_owned())] {
-        expect(d, &["export", "glass", "--format", format, "--tile", tile, "-o", "one"], 0, &[&file]);
+    let named = |ending: &str| format!("{tile}{ending}");
+    let voxels = [
+        ("tiff", named(".tif")),
+        ("zarr", "tiles.zarr".to_owned()),
+        ("ovf", named(".ovf")),
+        ("pgm", named("")),
+        ("gwl", named(".gwl")),
+    ];
+    for (format, file) in &voxels {
+        expect(d, &["export", "glass", "--format", format, "--tile", tile, "-o", "one"], 0, &[file]);
     }
-    assert_eq!(fs::read_dir(d.join("one")).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(d.join("one")).unwrap().count(), voxels.len());
+    expect(d, &["export", "glass", "--format", "gwl", "-o", "no"], 2, &["E0005", "--tile"]);
     expect(d, &["export", "glass", "--format", "tiff", "--tile", "none", "-o", "no"], 2, &["E0005", "none"]);
     expect(d, &["export", "asic", "--format", "zarr", "-o", "no"], 2, &["E0005", "target asic"]);
     assert!(!d.join("no").exists());

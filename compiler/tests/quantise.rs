@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{build, codes, fixture, options, retrained};
-use pfmc::compile::{Fixed, Options, PROGRAM_FILE, find};
+use pfmc::compile::{Compiled, Fixed, Options, PROCESS_FILE, PROGRAM_FILE, find};
+use pfmc::contents::Reference;
 use pfmc::evaluate::evaluate;
 use pfmc::partition::partition;
 use pfmc::passes::fix::Found;
@@ -19,12 +20,12 @@ use pfmc::quantise::plan::{self, WeightPlan};
 use pfmc::run::Runnable;
 use pfmc::samples::Samples;
 use pfmc::source::ModelSource;
-use pfmc::verify::verify;
+use pfmc::verify::{open, verify};
 use pfmc_ir::backend::{NoProgress, TileLimit};
 use pfmc_ir::exec::Executor;
 use pfmc_ir::graph::Graph;
 use pfmc_ir::program::TileProgram;
-use pfmc_ir::tile::{Activations, Levels, MatrixId, Scheme};
+use pfmc_ir::tile::{Activations, Levels, MatrixId, Scheme, TileContent, TileSource};
 use pfmc_ir::verify::Verified;
 
 /// Bytes of a window of text.
@@ -125,7 +126,89 @@ fn a_budget_is_spent_and_not_exceeded() {
     let both = Quantisation { bits: Some(4), ..budget(Budget::Bits(4.0)) };
     assert_eq!(codes(&compile(both).err().unwrap()), ["E0004"]);
     assert_eq!("50mm2".parse(), Ok(Budget::Mm2(50.0)));
-    assert!("3mm3".parse::<Budget>().is_err() && "-1".parse::<Budget>().is_err());
+    assert_eq!("2.5mm3".parse(), Ok(Budget::Mm3(2.5)));
+    assert!("3mm4".parse::<Budget>().is_err() && "-1".parse::<Budget>().is_err());
+}
+
+/// A figure of a result.
+fn figure(done: &Compiled, name: &str) -> f64 {
+    done.manifest.figures.iter().find(|f| f.name == name).unwrap().value
+}
+
+/// The ratio of the worst tile of a glass folder as one draw of the process's noise makes it, dB.
+fn drawn_db(folder: &Path) -> f64 {
+    let opened = open(folder).unwrap();
+    let reference = Reference::open(&opened.program, folder).unwrap();
+    let read = opened.target.read_back(&opened.program, folder, &NoProgress).unwrap();
+    let tiles = opened.program.tiles().filter(|(id, _)| opened.program.matrix_tile(*id).is_some());
+    let ratio = |id| {
+        let drawn = read.disturbed(id, 1).unwrap().unwrap();
+        let (TileContent::Real(want), TileContent::Real(got)) = (reference.tile(id).unwrap(), drawn.content)
+        else {
+            panic!("tile {id} is not real");
+        };
+        let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+            want.values.iter().zip(&got.values).map(|(w, g)| f(f64::from(*w), f64::from(*g))).sum()
+        };
+        // With the tile's own gain, as it is calibrated.
+        let gain = sum(&|w, g| w * g) / sum(&|w, _| w * w);
+        let error = sum(&|w, g| (g - gain * w).powi(2)) / (gain * gain * sum(&|w, _| w * w));
+        -10.0 * (error + drawn.reading).log10()
+    };
+    tiles.map(|(id, _)| ratio(id)).fold(f64::INFINITY, f64::min)
+}
+
+#[test]
+fn a_ratio_takes_the_least_glass_and_a_volume_gives_the_best_ratio() {
+    let dir = tempfile::tempdir().unwrap();
+    let glass = |name: &str, quantisation: Quantisation| {
+        build(&Options { quantisation, ..options("llama.onnx", "glass", &dir.path().join(name)) })
+    };
+    let ratio = |db| Quantisation { snr_target_db: Some(db), ..Quantisation::default() };
+    let volume = |mm3| Quantisation { budget: Some(Budget::Mm3(mm3)), ..Quantisation::default() };
+    let mut spent = 0.0;
+    for db in [28.0, 34.0] {
+        let name = format!("at{db}");
+        let done = glass(&name, ratio(db)).unwrap();
+        let reached = figure(&done, "worst tile, with noise");
+        assert!(
+            reached >= db && (figure(&done, "forecast, worst tile") - reached).abs() < 1.5,
+            "{reached} of {db}"
+        );
+        // One draw of the noise, of tiles of a few thousand weights.
+        let drawn = drawn_db(&dir.path().join(&name));
+        assert!(drawn > db - 1.0 && drawn < reached + 3.0, "{drawn} drawn, {reached} predicted");
+        let written = figure(&done, "written volume");
+        assert!(written > 1.3 * spent, "{written} mm3 after {spent} mm3");
+        spent = written;
+    }
+    // Seen as a budget, the volume gives no less.
+    let done = glass("budget", volume(spent)).unwrap();
+    assert!(figure(&done, "written volume") <= spent && figure(&done, "worst tile, with noise") >= 34.0);
+
+    let refused = glass("no", ratio(70.0)).err().unwrap();
+    let text = refused.to_string();
+    assert!(codes(&refused) == ["E0406"] && text.contains("the largest noise is"), "{text}");
+    assert_eq!(codes(&glass("no", volume(1e-4)).err().unwrap()), ["E0406"]);
+    let chip = Options { quantisation: ratio(30.0), ..options("llama.onnx", "asic", &dir.path().join("no")) };
+    assert_eq!(codes(&build(&chip).err().unwrap()), ["E0004"]);
+
+    // A plan and a base hold to what was chosen.
+    let file = |folder: &str, name: &str| fs::read(dir.path().join(folder).join(name)).unwrap();
+    let planned = dir.path().join("at28").join(plan::FILE);
+    let with_plan = Quantisation { plan: Some(planned.clone()), ..Quantisation::default() };
+    glass("planned", with_plan).unwrap();
+    let base = Options {
+        base: Some(dir.path().join("at28")),
+        ..options("llama.onnx", "glass", &dir.path().join("based"))
+    };
+    build(&base).unwrap();
+    for name in ["schedule.pfmg", PROCESS_FILE, plan::FILE] {
+        assert_eq!(file("planned", name), file("at28", name), "{name}");
+        assert_eq!(file("based", name), file("at28", name), "{name}");
+    }
+    let both = Quantisation { plan: Some(planned), ..ratio(30.0) };
+    assert_eq!(codes(&glass("no", both).err().unwrap()), ["E0004"]);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub struct ProcessText {
     pub toml: String,
 }
 
+/// Values of keys of a process, named `table.key`, as TOML writes them.
+pub type Settings = BTreeMap<String, String>;
+
 /// What a user wants of a process beyond its file. Nothing is [`Wishes::default`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wishes {
@@ -31,6 +34,8 @@ pub struct Wishes {
     pub preset: Option<String>,
     /// Text of a file of what was measured of the process.
     pub calibration: Option<String>,
+    /// Values of keys.
+    pub settings: Settings,
 }
 
 /// A family of targets, one crate each.
@@ -49,7 +54,15 @@ pub trait Backend: Sync {
         if *wishes == Wishes::default() {
             return Ok(process);
         }
-        Err(format!("target {} has no presets and takes no calibration", self.name()))
+        Err(format!("target {} has no presets, no calibration and no settings", self.name()))
+    }
+    /// Settings among which a volume or a signal-to-noise ratio can be chosen, in lists that are taken one after the
+    /// other: of each but the last what reaches most is kept under the next. None where the target has no such choice.
+    ///
+    /// # Errors
+    /// As [`Backend::open`].
+    fn variants(&self, _process: &ProcessText) -> Result<Vec<Vec<Settings>>, Diagnostics> {
+        Ok(Vec::new())
     }
     /// Diagnostic codes this backend can raise.
     fn codes(&self) -> &'static [&'static crate::diag::Code];
@@ -131,6 +144,28 @@ impl Figure {
     }
 }
 
+/// The signal-to-noise ratio of the weights of the worst tile, with the nominal noise of the process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reached {
+    /// Ratio, dB.
+    pub db: f64,
+    /// The largest part of the noise.
+    pub limit: String,
+    /// The ratio with that part alone, dB.
+    pub limit_db: f64,
+}
+
+/// What a plan should give and take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forecast {
+    /// The ratio that it should reach.
+    pub reached: Reached,
+    /// Volume of what is written, mm3.
+    pub volume_mm3: f64,
+    /// Time to write it, seconds.
+    pub time_s: f64,
+}
+
 /// A placed program.
 pub trait Plan {
     /// Tiles, area or volume, write time, bytes to come, memory.
@@ -140,6 +175,14 @@ pub trait Plan {
     /// # Errors
     /// What the formats cannot hold.
     fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics>;
+
+    /// What it should give and take; `None` where the target has no variants.
+    ///
+    /// # Errors
+    /// A process under which nothing can be said.
+    fn forecast(&self) -> Result<Option<Forecast>, Diagnostics> {
+        Ok(None)
+    }
     /// Writes the artefact files into the existing, empty folder `dir`.
     ///
     /// # Errors
@@ -161,6 +204,8 @@ pub struct Emission {
     pub tiles: Vec<TileRecord>,
     /// Figures known only after emission, e.g. the worst signal-to-noise ratio.
     pub figures: Vec<Figure>,
+    /// What the written tiles reach; `None` where the target has no noise or all weights are 0.
+    pub reached: Option<Reached>,
 }
 
 /// Where a tile is, and what was measured on it.

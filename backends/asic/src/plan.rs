@@ -549,7 +549,7 @@ impl Plan for RomPlan<'_> {
                 figures.push(Figure::new(format!("{name} a bit"), share, "B/bit"));
             }
         }
-        Ok(Emission { files: vec![FILE.to_owned(), OASIS.to_owned()], tiles, figures })
+        Ok(Emission { files: vec![FILE.to_owned(), OASIS.to_owned()], tiles, figures, reached: None })
     }
 }
 

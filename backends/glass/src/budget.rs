@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use nalgebra::Vector3;
+use pfmc_ir::backend::Reached;
 use rayon::prelude::*;
 use rustfft::{FftPlanner, num_complex::Complex32};
 
@@ -180,6 +181,13 @@ impl Budget {
             ("converters", self.converters),
             ("what calibration shows", self.calibration),
         ]
+    }
+
+    /// The ratio, and the largest of the terms.
+    pub fn reached(&self) -> Reached {
+        let terms = self.terms();
+        let largest = terms.iter().fold(terms[0], |a, t| if t.1 > a.1 { *t } else { a });
+        Reached { db: Budget::db(self.total()), limit: largest.0.to_owned(), limit_db: Budget::db(largest.1) }
     }
 
     /// Sum of all terms.

@@ -664,6 +664,19 @@ mod tests {
     }
 
     #[test]
+    fn two_levels_do_in_a_well_conditioned_tile_of_as_many_voxels() {
+        let file =
+            crate::presets::processes().into_iter().find(|p| p.name == "borosilicate-two-levels").unwrap();
+        let process = Process::parse(&file.name, &file.toml).unwrap();
+        let d = run(&process, 32, 2, 2, 64, 64);
+        assert!(d.snr_db > 35.0 && d.levels.iter().all(|&l| l < 2), "{:?}", d.history_db);
+        assert!(d.levels.len() < 37 * 64 * 64);
+        let wide = Process { width_per_column_um: 4.0, length_per_column_um: 14.84, ..process };
+        let d = run(&wide, 32, 2, 2, 64, 64);
+        assert!(d.snr_db < 34.5 && d.levels.len() > 35 * 64 * 64, "{:?}", d.history_db);
+    }
+
+    #[test]
     fn signs_of_ports_spread_a_common_component() {
         let process = process();
         let g = Geometry::new(&process, Request::new(32, 2, 2)).unwrap();

@@ -13,6 +13,7 @@
 //! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
 //! - [`design`]: levels: rounding, error diffusion, flips.
 //! - [`budget`]: what each imperfection of writing and reading adds to the error; [`faults`]: a draw of them.
+//! - [`forecast`]: what tiles should reach before they are designed, and the settings to choose among.
 //! - [`layout`], [`marks`]: tiles in zones, zones on plates, marks and coupons.
 //! - [`time`]: how long writing takes; [`estimate`]: what a model costs in glass.
 //! - [`schedule`]: the file format.
@@ -31,7 +32,9 @@
 
 use std::path::Path;
 
-use pfmc_ir::backend::{Backend, Caps, Plan, ProcessText, Progress, ReadBack, Target, TileLimit, Wishes};
+use pfmc_ir::backend::{
+    Backend, Caps, Plan, ProcessText, Progress, ReadBack, Settings, Target, TileLimit, Wishes,
+};
 use pfmc_ir::diag::{Code, Diagnostics};
 use pfmc_ir::estimate::{Sheet, Workload};
 use pfmc_ir::program::TileProgram;
@@ -47,6 +50,7 @@ pub mod codes;
 pub mod design;
 pub mod estimate;
 pub mod faults;
+pub mod forecast;
 pub mod geometry;
 pub mod layout;
 pub mod marks;
@@ -84,6 +88,10 @@ impl Backend for Glass {
 
     fn adapt(&self, process: ProcessText, wishes: &Wishes) -> Result<ProcessText, String> {
         presets::adapt(process, wishes)
+    }
+
+    fn variants(&self, process: &ProcessText) -> Result<Vec<Vec<Settings>>, Diagnostics> {
+        Ok(forecast::variants(&Process::parse(&process.name, &process.toml)?))
     }
 
     fn codes(&self) -> &'static [&'static Code] {

@@ -30,9 +30,10 @@ pub const PRESETS: [Preset; 2] = [
 const BUILT_IN: &str = include_str!("../process/borosilicate-phase.toml");
 
 /// Other writers, as what differs from the built-in process.
-const WRITERS: [(&str, &str); 2] = [
+const WRITERS: [(&str, &str); 3] = [
     ("borosilicate-stage-100mm-s", include_str!("../process/writers/stage-100mm-s.toml")),
     ("borosilicate-scanner-200khz", include_str!("../process/writers/scanner-200khz.toml")),
+    ("borosilicate-two-levels", include_str!("../process/writers/two-levels.toml")),
 ];
 
 /// The built-in processes.
@@ -74,6 +75,12 @@ pub fn adapt(mut process: ProcessText, wishes: &Wishes) -> Result<ProcessText, S
             process.toml = set(&process.toml, "design", key, value)
                 .ok_or_else(|| format!("process {} has no key design.{key} to set", process.name))?;
         }
+    }
+    for (name, value) in &wishes.settings {
+        process.toml = name
+            .split_once('.')
+            .and_then(|(table, key)| set(&process.toml, table, key, value))
+            .ok_or_else(|| format!("process {} has no key {name} to set", process.name))?;
     }
     if let Some(measured) = &wishes.calibration {
         let table = |t: &str| {
@@ -124,7 +131,8 @@ mod tests {
         let base = Process::parse("t", &all[0].toml).unwrap();
         for p in &all[1..] {
             let p = Process::parse(&p.name, &p.toml).unwrap_or_else(|e| panic!("{e}"));
-            assert!(p.rate_hz < base.rate_hz && p.voxel_um == base.voxel_um && p.levels == base.levels);
+            assert!(p.voxel_um == base.voxel_um && p.index == base.index);
+            assert!(p.rate_hz < base.rate_hz || p.levels < base.levels);
         }
         let unknown = with_changes(BUILT_IN, "[write]\nrate_khz = 3");
         assert!(Process::parse("t", &unknown).is_err());

@@ -128,6 +128,8 @@ pub struct Process {
     pub clip_sigma: f64,
     /// Root mean square index change of the hologram before rounding.
     pub dn_rms: f64,
+    /// Largest index change that the process writes.
+    pub dn_max: f64,
     /// Most ports a row.
     pub columns_max: usize,
     /// Most rows of ports on a side.
@@ -326,6 +328,7 @@ impl Process {
             levels: f.count("levels", "count", 2, 15) as u8,
             clip_sigma: f.number("levels", "clip_sigma", 0.1, 10.0),
             dn_rms: f.number("levels", "dn_rms", 1e-8, 0.1),
+            dn_max: f.number("levels", "dn_max", 1e-8, 1.0),
             columns_max: f.count("tile", "columns_max", 8, 512),
             rows_max: f.count("tile", "rows_max", 1, 32),
             width_per_column_um: f.number("tile", "width_per_column_um", 1e-2, 1e3),
@@ -373,7 +376,6 @@ impl Process {
             expansion_per_k: f.number("light", "expansion_per_k", 1e-9, 1.0),
             calibration: Calibration::default(),
         };
-        let dn_max = f.number("levels", "dn_max", 1e-8, 1.0);
         f.unknown();
         if f.diags.has_errors() {
             return Err(f.diags);
@@ -394,10 +396,10 @@ impl Process {
         }
         f.diags.extend(m.diags);
         let largest = 2.0 * p.bias_dn();
-        if largest > dn_max {
+        if largest > p.dn_max {
             f.problem(
                 "levels.dn_max",
-                &format!("is {dn_max}, but the largest level, 2 * clip_sigma * dn_rms, is {largest:.3e}"),
+                &format!("is {}, but the largest level, 2 * clip_sigma * dn_rms, is {largest:.3e}", p.dn_max),
             );
         }
         for (axis, mm) in ["x", "y", "z"].iter().zip(p.plate_mm).take(2) {

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
+use pfmc_ir::backend::{Emission, Figure, Forecast, Plan, Progress, Region, TileRecord};
 use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::estimate::{Sheet, Workload};
@@ -20,6 +20,7 @@ use crate::born::{Born, Workspace};
 use crate::budget::{self, Budget, Spread, Tolerances};
 use crate::codes::{E0602, E0608, E0609};
 use crate::design::{self, Design};
+use crate::forecast;
 use crate::geometry::Geometry;
 use crate::layout::{self, Layout};
 use crate::process::Process;
@@ -103,6 +104,11 @@ impl<'a> GlassPlan<'a> {
     /// Voxels inside tiles.
     pub(crate) fn tile_voxels(&self) -> u64 {
         self.members.values().map(|m| m.geometry.voxel_count() as u64).sum()
+    }
+
+    /// Volume of so many voxels.
+    fn volume_mm3(&self, voxels: u64) -> f64 {
+        voxels as f64 * self.process.voxel_um.iter().product::<f64>() * 1e-9
     }
 
     fn header(&self) -> Header {
@@ -394,7 +400,6 @@ impl Plan for GlassPlan<'_> {
         let zones = &self.layout.zones;
         let plates = f64::from(self.layout.plates);
         let (written, write) = (self.written_voxels(), self.write_time());
-        let voxel_um3: f64 = self.process.voxel_um.iter().product();
         let one = self.members.values().map(|m| self.memory_bytes(m)).max().unwrap_or(0);
         let zone_voxels = zones
             .iter()
@@ -414,8 +419,8 @@ impl Plan for GlassPlan<'_> {
             Figure::new("weights", weights as f64, ""),
             Figure::new("plates", plates, ""),
             Figure::new("zones", zones.len() as f64, ""),
-            Figure::new("tile volume", tile_voxels as f64 * voxel_um3 * 1e-9, "mm3"),
-            Figure::new("written volume", written as f64 * voxel_um3 * 1e-9, "mm3"),
+            Figure::new("tile volume", self.volume_mm3(tile_voxels), "mm3"),
+            Figure::new("written volume", self.volume_mm3(written), "mm3"),
             Figure::new("tile voxels", tile_voxels as f64, ""),
             Figure::new("voxels a used weight", tile_voxels as f64 / (weights.max(1)) as f64, ""),
             Figure::new("written voxels", written as f64, ""),
@@ -435,6 +440,18 @@ impl Plan for GlassPlan<'_> {
 
     fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics> {
         estimate::planned(self, work, sheet)
+    }
+
+    fn forecast(&self) -> Result<Option<Forecast>, Diagnostics> {
+        let shapes: BTreeMap<[usize; 2], &Geometry> =
+            self.members.values().map(|m| ([m.inputs, self.ports(m)], &m.geometry)).collect();
+        let worst = forecast::worst(self.process, &shapes)?;
+        let (voxels, time) = (self.written_voxels(), self.write_time());
+        Ok(worst.map(|budget| Forecast {
+            reached: budget.reached(),
+            volume_mm3: self.volume_mm3(voxels),
+            time_s: time.total(),
+        }))
     }
 
     fn emit(
@@ -611,6 +628,8 @@ impl Plan for GlassPlan<'_> {
             put("1 dB: temperature", tolerances.temperature_k, "K");
             put("1 dB: place along x", tolerances.position_um * 1e3, "nm");
         }
-        Ok(Emission { files: vec![FILE.to_owned()], tiles: records.into_values().collect(), figures })
+        let tiles = records.into_values().collect();
+        let reached = worst.map(|(budget, _)| budget.reached());
+        Ok(Emission { files: vec![FILE.to_owned()], tiles, figures, reached })
     }
 }

@@ -33,7 +33,7 @@ fn options(target: &str, process: Option<&str>, output: PathBuf) -> Options {
         model: fixture(MODEL),
         target: target.to_owned(),
         process: process.map(str::to_owned),
-        wishes: Wishes { preset: (target == "glass").then(|| "fast".to_owned()), calibration: None },
+        wishes: Wishes { preset: (target == "glass").then(|| "fast".to_owned()), ..Wishes::default() },
         output: Some(output),
         ..Options::default()
     }

@@ -345,7 +345,7 @@ pub fn calibration() -> Check {
         let backend = &pfmc_glass::Glass;
         let Some((program, _)) = folder.program() else { return String::new() };
         let Some(process) = backend.processes().into_iter().next() else { return String::new() };
-        let wishes = Wishes { preset: None, calibration: Some(text.to_owned()) };
+        let wishes = Wishes { preset: None, calibration: Some(text.to_owned()), ..Wishes::default() };
         match backend.adapt(process, &wishes) {
             Err(e) => format!("not adapted {}", crate::shape("", &e)),
             Ok(process) => match backend.open(&process) {

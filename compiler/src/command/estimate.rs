@@ -85,7 +85,7 @@ impl EstimateArgs {
             subject,
             target: target.to_owned(),
             process: self.process.clone(),
-            wishes: Wishes { preset: self.preset.clone(), calibration: None },
+            wishes: Wishes { preset: self.preset.clone(), ..Wishes::default() },
             bind: self.bind.clone(),
             quantisation: Quantisation {
                 bits: self.bits,

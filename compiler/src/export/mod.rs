@@ -29,6 +29,19 @@ pub enum Format {
     Tiff,
     /// Glass: a Zarr (version 2) group with an array of level numbers a tile.
     Zarr,
+    /// Glass: OOMMF's vector field format 2.0, a file a tile, of index changes.
+    Ovf,
+    /// Glass: a folder a tile of grey maps, one a layer, of level numbers.
+    Pgm,
+    /// Glass: points of one tile for a two-photon printer (GWL), text.
+    Gwl,
+}
+
+impl Format {
+    /// Whether it is one of voxels, not a picture.
+    fn is_voxels(self) -> bool {
+        !matches!(self, Format::Png | Format::Svg)
+    }
 }
 
 /// Rectangle `[x0, y0, x1, y1]`, y upwards.
@@ -61,7 +74,7 @@ pub fn export(
 ) -> Result<Vec<PathBuf>, Diagnostics> {
     let target = Manifest::read(folder)?.target;
     let glass = target == "glass";
-    let voxels = matches!(format, Format::Tiff | Format::Zarr);
+    let voxels = format.is_voxels();
     if !glass && (voxels || tile.is_some()) {
         let text = format!("voxels and single tiles are of target glass, the folder is of target {target}");
         return Err(Diagnostic::error(&E0005, text).help("give --format svg or png, and no --tile").into());
@@ -70,9 +83,14 @@ pub fn export(
     if voxels {
         let glass = Glass::open(folder)?;
         let tiles = glass.tiles(tile)?;
-        make()?;
+        if format != Format::Gwl {
+            make()?;
+        }
         return match format {
             Format::Tiff => voxels::tiff(&glass, &tiles, out),
+            Format::Ovf => voxels::ovf(&glass, &tiles, out),
+            Format::Pgm => voxels::pgm(&glass, &tiles, out),
+            Format::Gwl => voxels::gwl(&glass, &tiles, out),
             _ => voxels::zarr(&glass, &tiles, out),
         };
     }

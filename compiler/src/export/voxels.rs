@@ -1,10 +1,12 @@
-//! The levels of tiles as files of other programs: TIFF stacks and Zarr arrays. Layer 0 is at the surface's side.
+//! The levels of tiles as files of other programs: TIFF stacks, Zarr arrays, OVF fields, grey maps and GWL points. Layer 0 is
+//! at the surface's side.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use pfmc_glass::reader::Schedule;
+use pfmc_glass::schedule::Tile;
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::tile::TileId;
@@ -14,11 +16,13 @@ use tiff::encoder::{Compression, TiffEncoder, colortype};
 use tiff::tags::Tag;
 
 use super::glass::Glass;
-use crate::codes::E0001;
+use crate::codes::{E0001, E0005};
 use crate::files::io_error;
 
 /// Effort of zstd.
 const ZSTD_LEVEL: i32 = 3;
+/// Largest GWL file, bytes.
+const GWL_MAX: u64 = 256 << 20;
 
 /// What the numbers of a tile mean.
 fn meaning(schedule: &Schedule<'_>, id: TileId) -> Result<Value, Diagnostics> {
@@ -106,4 +110,156 @@ pub fn zarr(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>,
         }
     }
     Ok(vec![group])
+}
+
+/// A file to be filled; `fill` writes it.
+fn file(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<(), Diagnostics> {
+    let done = File::create(path).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        fill(&mut file)?;
+        file.flush()
+    });
+    done.map_err(|e| io_error("write", path, &e).into())
+}
+
+/// Pitch along x, y and depth of a schedule in metres.
+fn pitch_m(schedule: &Schedule<'_>) -> [f64; 3] {
+    let pitch = &schedule.header().pitch_nm;
+    [0, 1, 2].map(|a| pitch.get(a).map_or(0.0, |nm| f64::from(*nm) * 1e-9))
+}
+
+/// Header of an OVF segment of one number a node; z is depth in glass, the corner of the tile at 0.
+fn ovf_header(tile: &Tile, pitch: [f64; 3]) -> String {
+    let mut text = format!(
+        "# OOMMF OVF 2.0\n# Segment count: 1\n# Begin: Segment\n# Begin: Header\n# Title: {}\n# Desc: index change; z is depth in glass\n\
+         # meshtype: rectangular\n# meshunit: m\n# valuedim: 1\n# valuelabels: index_change\n# valueunits: 1\n",
+        tile.name
+    );
+    for ((axis, pitch), count) in ["x", "y", "z"].iter().zip(pitch).zip(&tile.voxels) {
+        text += &format!(
+            "# {axis}min: 0\n# {axis}max: {:e}\n# {axis}base: {:e}\n# {axis}nodes: {count}\n# {axis}stepsize: {pitch:e}\n",
+            pitch * f64::from(*count),
+            0.5 * pitch
+        );
+    }
+    text + "# End: Header\n# Begin: Data Binary 4\n"
+}
+
+/// The number that begins the data of an OVF file in single precision.
+const OVF_CHECK: f32 = 1_234_567.0;
+
+/// `<tile>.ovf` for each tile: the index change of each voxel in single precision, x fastest, then y, then layers.
+///
+/// # Errors
+/// A damaged schedule, and input/output.
+pub fn ovf(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
+    let schedule = glass.schedule(&NoProgress)?;
+    let table: Vec<f32> = schedule.header().levels.iter().map(|l| l.dn as f32).collect();
+    let mut written = Vec::new();
+    for &id in tiles {
+        let (levels, record) = (schedule.levels(id)?, schedule.record(id)?);
+        let path = out.join(format!("{}.ovf", record.name));
+        file(&path, |to| {
+            to.write_all(ovf_header(record, pitch_m(&schedule)).as_bytes())?;
+            to.write_all(&OVF_CHECK.to_le_bytes())?;
+            for level in &levels {
+                let dn = table.get(usize::from(*level)).copied().unwrap_or(f32::NAN);
+                to.write_all(&dn.to_le_bytes())?;
+            }
+            to.write_all(b"\n# End: Data Binary 4\n# End: Segment\n")
+        })?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+/// A folder `<tile>` each with a grey map `layer<NNNN>.pgm` a layer, bytes of level numbers.
+///
+/// # Errors
+/// A damaged schedule, and input/output.
+pub fn pgm(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
+    let schedule = glass.schedule(&NoProgress)?;
+    let mut written = Vec::new();
+    for &id in tiles {
+        let (levels, record) = (schedule.levels(id)?, schedule.record(id)?);
+        let &[nx, ny, _] = &record.voxels[..] else { continue };
+        let folder = out.join(&record.name);
+        std::fs::create_dir_all(&folder).map_err(|e| Diagnostics::from(io_error("create", &folder, &e)))?;
+        for (layer, values) in levels.chunks_exact((nx * ny) as usize).enumerate() {
+            file(&folder.join(format!("layer{layer:04}.pgm")), |to| {
+                // Readers scale numbers to the largest, 255 leaves them as they are.
+                write!(to, "P5\n{nx} {ny}\n255\n")?;
+                to.write_all(values)
+            })?;
+        }
+        written.push(folder);
+    }
+    Ok(written)
+}
+
+/// `<tile>.gwl` of one tile: a point a voxel that is written, `x y z power`, from the deepest layer up; x and y from the
+/// tile's corner and z as the stage travels, micrometres; power in percent of the highest level's index change.
+///
+/// # Errors
+/// More than one tile and a file above [`GWL_MAX`], before the folder is made; a damaged schedule, and input/output.
+pub fn gwl(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
+    let refuse = |text: String| Diagnostics::from(Diagnostic::error(&E0005, text));
+    let &[id] = tiles else {
+        let text = format!("{} tiles; GWL takes one", tiles.len());
+        return Err(Diagnostic::error(&E0005, text).help("name one with --tile").into());
+    };
+    let schedule = glass.schedule(&NoProgress)?;
+    let (levels, record, header) = (schedule.levels(id)?, schedule.record(id)?, schedule.header());
+    let &[nx, ny, _] = &record.voxels[..] else { return Ok(Vec::new()) };
+    let table: Vec<f64> = header.levels.iter().map(|l| l.dn).collect();
+    let top = table.iter().fold(f64::MIN_POSITIVE, |a, b| a.max(*b));
+    let pitch = pitch_m(&schedule).map(|m| m * 1e6);
+    let point = |at: usize, level: u8| {
+        let dn = table.get(usize::from(level)).copied().unwrap_or(0.0);
+        let (x, y, layer) = (at % nx as usize, at / nx as usize % ny as usize, at / (nx * ny) as usize);
+        let z = header.stage_z_nm.get(layer).map_or(f64::NAN, |nm| *nm as f64 * 1e-3);
+        let [x, y] = [(x as f64 + 0.5) * pitch[0], (y as f64 + 0.5) * pitch[1]];
+        (dn > 0.0).then(|| format!("{x:.3} {y:.3} {z:.3} {:.3}\n", 100.0 * dn / top))
+    };
+    // No point takes more than the last voxel at full power.
+    let longest = format!(
+        "{:.3} {:.3} {:.3} 100.000\n",
+        pitch[0] * f64::from(nx),
+        pitch[1] * f64::from(ny),
+        header.stage_z_nm.iter().max().map_or(0.0, |nm| *nm as f64 * 1e-3)
+    );
+    let points = levels.iter().filter(|l| table.get(usize::from(**l)).is_some_and(|dn| *dn > 0.0)).count();
+    let bytes = points as u64 * longest.len() as u64;
+    if bytes > GWL_MAX {
+        return Err(refuse(format!(
+            "tile {} would take {:.0} MB as text, more than {} MB",
+            record.name,
+            bytes as f64 / 1e6,
+            GWL_MAX / 1_000_000
+        )));
+    }
+    std::fs::create_dir_all(out).map_err(|e| Diagnostics::from(io_error("create", out, &e)))?;
+    let path = out.join(format!("{}.gwl", record.name));
+    file(&path, |to| {
+        writeln!(
+            to,
+            "% {}: x and y from its corner, z as the stage travels, um; power in percent",
+            record.name
+        )?;
+        writeln!(to, "PulsedMode")?;
+        let layer = (nx * ny) as usize;
+        for (z, values) in levels.chunks_exact(layer).enumerate().rev() {
+            for (i, level) in values.iter().enumerate() {
+                if let Some(text) = point(z * layer + i, *level) {
+                    to.write_all(text.as_bytes())?;
+                }
+            }
+            writeln!(to, "Write")?;
+        }
+        Ok(())
+    })?;
+    Ok(vec![path])
 }

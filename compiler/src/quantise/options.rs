@@ -63,6 +63,8 @@ pub enum Budget {
     Bits(f64),
     /// Area of the dies.
     Mm2(f64),
+    /// Volume of what is written.
+    Mm3(f64),
 }
 
 impl fmt::Display for Budget {
@@ -70,6 +72,7 @@ impl fmt::Display for Budget {
         match self {
             Budget::Bits(b) => write!(f, "{b} bits a weight"),
             Budget::Mm2(a) => write!(f, "{a} mm2"),
+            Budget::Mm3(v) => write!(f, "{v} mm3"),
         }
     }
 }
@@ -78,15 +81,16 @@ impl FromStr for Budget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, make): (&str, fn(f64) -> Budget) = match text.strip_suffix("mm2") {
-            Some(number) => (number, Budget::Mm2),
-            None if text.ends_with("mm3") => {
-                return Err("the volume of a glass plate follows from its ports, not from bits".into());
-            }
-            None => (text, Budget::Bits),
-        };
+        let (number, make): (&str, fn(f64) -> Budget) =
+            match (text.strip_suffix("mm2"), text.strip_suffix("mm3")) {
+                (Some(number), _) => (number, Budget::Mm2),
+                (None, Some(number)) => (number, Budget::Mm3),
+                (None, None) => (text, Budget::Bits),
+            };
         let value: Option<f64> = number.trim().parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0);
-        value.map(make).ok_or_else(|| format!("{text:?} is neither bits a weight (4.2) nor an area (50mm2)"))
+        value.map(make).ok_or_else(|| {
+            format!("{text:?} is neither bits a weight (4.2) nor an area (50mm2) or a volume (2.5mm3)")
+        })
     }
 }
 
@@ -105,8 +109,10 @@ pub struct Quantisation {
     pub calibration: Option<Calibration>,
     /// How inputs of matrices are rounded.
     pub activations: ActivationChoice,
-    /// Bits are spent on matrices where they lower the loss most.
+    /// Bits are spent on matrices where they lower the loss most; a volume on what raises the signal-to-noise ratio.
     pub budget: Option<Budget>,
+    /// Signal-to-noise ratio of the worst tile's weights that is reached with the least volume, dB.
+    pub snr_target_db: Option<f64>,
     /// A plan file to follow.
     pub plan: Option<PathBuf>,
     /// Tensors that are left as they are.

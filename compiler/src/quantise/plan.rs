@@ -14,6 +14,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 
+use pfmc_ir::backend::Settings;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{Activations, FixedMatrix, Scheme, TileKind};
@@ -38,6 +39,9 @@ pub struct WeightPlan {
     /// such as `"0 -1 2"`. Empty where none is equalised.
     #[serde(default, serialize_with = "print_exponents", deserialize_with = "parse_exponents")]
     pub equalised: Vec<Vec<i8>>,
+    /// Values of keys of the process that were chosen for the model, by `table.key`.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub process: Settings,
     /// By matrix.
     pub matrices: Vec<MatrixPlan>,
 }
@@ -99,7 +103,7 @@ pub fn check(folder: &Path, program: &TileProgram) -> Diagnostics {
         Err(e) => return io_error("read", &path, &e).into(),
     };
     let plan = serde_json::from_str::<WeightPlan>(&text);
-    if plan.is_ok_and(|plan| WeightPlan::of(program, plan.equalised).text() == text) {
+    if plan.is_ok_and(|plan| WeightPlan::of(program, plan).text() == text) {
         return Diagnostics::new();
     }
     Diagnostic::error(&E0404, format!("{}: it is not the plan of the folder's program", path.display()))
@@ -148,7 +152,7 @@ impl WeightPlan {
     /// One scheme for all.
     pub fn uniform(found: &[Found], scheme: Scheme) -> WeightPlan {
         let matrices = found.iter().map(|f| MatrixPlan::uniform(f, scheme)).collect();
-        WeightPlan { format: FORMAT, equalised: Vec::new(), matrices }
+        WeightPlan { format: FORMAT, equalised: Vec::new(), process: Settings::new(), matrices }
     }
 
     /// Bits that are fixed for the matrices, each block taken as one tile.
@@ -157,8 +161,8 @@ impl WeightPlan {
         blocks.map(|b| b.scheme.bits((b.k[1] - b.k[0]) as usize, (b.n[1] - b.n[0]) as usize)).sum()
     }
 
-    /// The plan of a program, a block a tile, whose inputs were equalised by these exponents.
-    pub fn of(program: &TileProgram, equalised: Vec<Vec<i8>>) -> WeightPlan {
+    /// The plan of a program, a block a tile; what is not of single matrices is another plan's.
+    pub fn of(program: &TileProgram, other: WeightPlan) -> WeightPlan {
         let plan = |m: &FixedMatrix| MatrixPlan {
             tensor: m.origin.tensor.clone().unwrap_or_default(),
             k: m.k,
@@ -174,7 +178,7 @@ impl WeightPlan {
                 m.blocks.push(Block { k: [k.start, k.end], n: [n.start, n.end], scheme: *scheme });
             }
         }
-        WeightPlan { format: FORMAT, equalised, matrices }
+        WeightPlan { matrices, ..other }
     }
 
     /// As in the file.
@@ -184,15 +188,23 @@ impl WeightPlan {
         text
     }
 
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// E0404 for what is no plan.
+    pub fn open(path: &Path) -> Result<WeightPlan, Diagnostics> {
+        let text = std::fs::read_to_string(path).map_err(|e| io_error("read", path, &e))?;
+        let bad = |e: serde_json::Error| Diagnostic::error(&E0404, format!("{}: {e}", path.display()));
+        serde_json::from_str(&text).map_err(|e| bad(e).into())
+    }
+
     /// Reads a plan and checks that it is one of the matrices of a model.
     ///
     /// # Errors
     /// E0404 for everything that does not fit, all at once.
     pub fn read(path: &Path, found: &[Found]) -> Result<WeightPlan, Diagnostics> {
-        let text = std::fs::read_to_string(path).map_err(|e| io_error("read", path, &e))?;
+        let plan = WeightPlan::open(path)?;
         let bad = |m: String| Diagnostic::error(&E0404, format!("{}: {m}", path.display()));
-        let plan: WeightPlan =
-            serde_json::from_str(&text).map_err(|e| Diagnostics::from(bad(e.to_string())))?;
         let mut all = Diagnostics::new();
         if plan.format != FORMAT {
             all.push(bad(format!("it is of format {}, this is format {FORMAT}", plan.format)));

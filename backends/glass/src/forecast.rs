@@ -1,0 +1,153 @@
+//! What tiles should reach before they are designed, and what a designer may choose for it.
+//!
+//! A probe, a small tile of normal weights of the process's family, is designed. Its budget carries over to any tile: by its signal
+//! against white noise goes as the weights a voxel, and so does what layers disagree about (the gratings that share a
+//! transverse frequency go as the columns, over the layers); power in the gratings is the same share of the hologram's. Weights
+//! of trained models are less even than normal ones: [`UNEVEN_DB`].
+
+use std::collections::BTreeMap;
+
+use pfmc_ir::backend::Settings;
+use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::tile::RealBlock;
+
+use crate::born::{Born, Workspace};
+use crate::budget::{Budget, Spread, efficiency};
+use crate::design::{design, hash};
+use crate::faults::{mix, normal};
+use crate::geometry::{Geometry, Request, smooth};
+use crate::process::{Modulation, Process};
+
+/// Columns and rows a side of the probe, at most.
+const PROBE: [usize; 2] = [16, 2];
+/// By which the worst tile of a trained model falls short of normal weights: kjv_lm's by 0.6 dB.
+const UNEVEN_DB: f64 = 0.6;
+/// Fewest columns of a tile.
+const COLUMNS_MIN: usize = 8;
+
+/// Factors of the process's clip that are tried.
+const CLIPS: [f64; 3] = [1.0, 0.85, 0.7];
+/// Factors of the process's index change.
+const STRENGTHS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
+/// Factors of a column's width; its length keeps the conditioning.
+const WIDTHS: [f64; 3] = [0.75, 0.875, 1.0];
+/// Further factors of its length.
+const LENGTHS: [f64; 11] = [1.0, 1.02, 1.1, 1.19, 1.41, 1.68, 2.0, 2.83, 4.0, 5.66, 8.0];
+/// Factors of the height of a pair of rows.
+const HEIGHTS: [f64; 3] = [1.0, 2.0, 4.0];
+/// Fewer levels, where each costs a pass.
+const LEVELS: [u8; 2] = [4, 2];
+
+/// A designed probe.
+struct Probe {
+    spread: Spread,
+    weights_a_voxel: f64,
+    /// Sum of the squares of gains times weights, in units of `dn_rms` squared.
+    power: f64,
+}
+
+impl Probe {
+    fn measure(process: &Process) -> Result<Probe, Diagnostics> {
+        let [columns, rows] = [PROBE[0].min(process.columns_max), PROBE[1].min(process.rows_max)];
+        let g = Geometry::new(process, Request::new(columns, rows, rows))?;
+        let (k, ports) = (g.inputs(), g.outputs());
+        let n = ports * process.quadrature.weights_a_grating();
+        let values: Vec<f32> = (0..k * n).map(|i| normal(mix(i as u64)) as f32).collect();
+        let power: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let born = Born::new(&g, k, ports);
+        let weights = RealBlock { k, n, values };
+        let d = design(process, &g, &born, &mut Workspace::default(), &weights, [&[], &[]], hash(0, 1));
+        let relative = |db: f64| 10f64.powf(-db / 10.0);
+        Ok(Probe {
+            spread: Spread {
+                layers: Spread::layers(&g, [k, ports], &d.levels, process.level_step(), d.noise_gain),
+                noise_gain: d.noise_gain,
+                written_square: d.written_square,
+                efficiency: 0.0,
+                levels: relative(d.snr_db),
+                unread: relative(d.snr_complex_db),
+            },
+            weights_a_voxel: (k * ports) as f64 / g.voxel_count() as f64,
+            power: (d.gain / process.dn_rms).powi(2) * power,
+        })
+    }
+
+    fn budget(&self, process: &Process, g: &Geometry, [inputs, ports]: [usize; 2]) -> Budget {
+        let dense = (inputs * ports) as f64 / g.voxel_count() as f64 / self.weights_a_voxel;
+        let spread = Spread {
+            layers: self.spread.layers * dense,
+            noise_gain: self.spread.noise_gain * dense,
+            efficiency: efficiency(process, g.size_um().z, process.dn_rms, self.power, inputs),
+            ..self.spread
+        };
+        Budget::new(process, g, ports, &spread)
+    }
+}
+
+/// The budget that the worst of some tiles, by their inputs and output ports, should have.
+///
+/// # Errors
+/// A process that has no probe.
+pub fn worst(
+    process: &Process,
+    shapes: &BTreeMap<[usize; 2], &Geometry>,
+) -> Result<Option<Budget>, Diagnostics> {
+    let probe = Probe::measure(process)?;
+    let uneven = 10f64.powf(UNEVEN_DB / 10.0);
+    let all = shapes.iter().map(|(shape, g)| probe.budget(process, g, *shape));
+    let worst = all.max_by(|a, b| a.total().total_cmp(&b.total()));
+    Ok(worst.map(|b| Budget::of(b.terms().map(|t| t.1 * uneven))))
+}
+
+/// What may be chosen of a process: first clip and strength, unless they were measured; then the glass a
+/// weight takes, and fewer levels where each costs a pass.
+pub fn variants(process: &Process) -> Vec<Vec<Settings>> {
+    let mut lists = Vec::new();
+    let number = |v: f64| format!("{:?}", (v * 1e9).round() / 1e9);
+    if process.calibration.dn.is_empty() {
+        let mut list = Vec::new();
+        for clip in CLIPS {
+            for strength in STRENGTHS {
+                let [clip, dn] = [clip * process.clip_sigma, strength * process.dn_rms];
+                if 2.0 * clip * dn <= process.dn_max {
+                    let keys = [("levels.clip_sigma", clip), ("levels.dn_rms", dn)];
+                    list.push(keys.map(|(k, v)| (k.to_owned(), number(v))).into());
+                }
+            }
+        }
+        lists.push(list);
+    }
+    let mut counts = vec![process.levels];
+    if process.modulation == Modulation::Pass && process.calibration.dn.is_empty() {
+        counts.extend(LEVELS.into_iter().filter(|l| *l < process.levels));
+    }
+    // A length is rounded to an even number of layers.
+    let depth = process.plate_mm[2] * 1e3 - process.clearance_um - process.voxel_um[2];
+    let mut list = Vec::new();
+    for width in WIDTHS {
+        for length in LENGTHS {
+            let length = length * width * process.length_per_column_um;
+            let most = ((depth / length) as usize).min(process.columns_max) / COLUMNS_MIN * COLUMNS_MIN;
+            let Some(columns) =
+                (COLUMNS_MIN..=most).rev().find(|c| c.is_multiple_of(COLUMNS_MIN) && smooth(*c))
+            else {
+                continue;
+            };
+            for height in HEIGHTS {
+                for count in &counts {
+                    let numbers = [
+                        ("tile.width_per_column_um", width * process.width_per_column_um),
+                        ("tile.length_per_column_um", length),
+                        ("tile.height_per_row_pair_um", height * process.height_per_row_pair_um),
+                    ];
+                    let mut settings: Settings = numbers.map(|(k, v)| (k.to_owned(), number(v))).into();
+                    settings.insert("tile.columns_max".to_owned(), columns.to_string());
+                    settings.insert("levels.count".to_owned(), count.to_string());
+                    list.push(settings);
+                }
+            }
+        }
+    }
+    lists.push(list);
+    lists
+}
