@@ -4,7 +4,8 @@
 //!
 //! The reference is the region as it was, in double precision. Where the region as it was errs by e, what it is may
 //! err by [`SLACK`] e + [`UNITS`] u max|reference|, u the unit roundoff of its type (2^-24 for f32): rounding in another order may
-//! not lose accuracy. Places where either reference or old result is not finite say nothing, as overflow moves with
+//! not lose accuracy. Where there is no double precision, the old result is the reference, and e is taken to be [`UNITS`] u
+//! max|reference|. Places where either reference or old result is not finite say nothing, as overflow moves with
 //! the order of operations; nor do those where the new result alone is not, in tensors with results near overflow.
 //! The outputs of the whole graphs are compared in the same way, where errors of both graphs have gone through the
 //! network, with [`SLACK_WHOLE`].
@@ -268,7 +269,7 @@ impl<'a> Judge<'a> {
                 continue;
             }
             let exact = exact.as_ref().and_then(|e| e.get(output)).filter(|e| e.shape() == want.shape());
-            if let Some(worst) = worst(want, exact.unwrap_or(want), got, self.slack, &at) {
+            if let Some(worst) = worst(want, exact, got, self.slack, &at) {
                 if worst.share() > 1.0 {
                     let message = format!(
                         "{at} errs by {:.3e} where rounding in another order explains {:.3e}",
@@ -314,10 +315,11 @@ fn doubles(t: &Tensor) -> Vec<f64> {
 }
 
 /// The error of `got` against `exact`, and what the error of `want` allows.
-fn worst(want: &Tensor, exact: &Tensor, got: &Tensor, slack: f64, at: &str) -> Option<Worst> {
+fn worst(want: &Tensor, exact: Option<&Tensor>, got: &Tensor, slack: f64, at: &str) -> Option<Worst> {
     let unit = roundoff(want.elem());
     let near = OVERFLOW * largest_of(want.elem());
-    let (want, exact, got) = (doubles(want), doubles(exact), doubles(got));
+    let known = exact.is_some();
+    let (want, exact, got) = (doubles(want), doubles(exact.unwrap_or(want)), doubles(got));
     let overflows = want.iter().chain(&exact).any(|v| v.abs() > near || v.is_nan());
     let (mut largest, mut before, mut after) = (0f64, 0f64, 0f64);
     for ((w, e), g) in want.iter().zip(&exact).zip(&got) {
@@ -329,6 +331,7 @@ fn worst(want: &Tensor, exact: &Tensor, got: &Tensor, slack: f64, at: &str) -> O
         let error = (g - e).abs();
         after = if error.is_nan() { f64::INFINITY } else { after.max(error) };
     }
+    let before = if known { before } else { UNITS * unit * largest };
     let bound = slack * before + UNITS * unit * largest + f64::from(f32::MIN_POSITIVE);
     (!want.is_empty()).then(|| Worst { error: after, bound, at: at.to_owned() })
 }
