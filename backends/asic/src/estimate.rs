@@ -4,7 +4,6 @@
 //! A read's energy is taken as linear in the macro's size, exact at the two sizes that were measured: what does not depend on falling
 //! bit lines in their number, that of a bit line that falls in the number of word lines on it.
 
-use pfmc_ir::backend::Target as _;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::estimate::{Range, Sheet, TileClass, Workload, number};
 use pfmc_ir::program::TileProgram;
@@ -12,11 +11,12 @@ use pfmc_ir::tile::{Levels, TileId};
 
 use crate::codes::{E0504, E0508};
 use crate::die;
+use crate::encode;
 use crate::macros::timing::{Read, Timing};
 use crate::plan::{RomPlan, Totals};
 use crate::process::Process;
 use crate::rtl::TileRtl;
-use crate::{ESTIMATE, Rom, SKY130_TIMING};
+use crate::{ESTIMATE, SKY130_TIMING};
 
 /// Where constants come from.
 const FILE: &str = "backends/asic/process/estimate.toml";
@@ -47,8 +47,7 @@ pub(crate) fn closed_form(
     work: &Workload,
     mut sheet: Sheet,
 ) -> Result<Sheet, Diagnostics> {
-    let data_tile = Rom { process: process.clone() }.caps().data_tile_bytes.unwrap_or(1);
-    let (program, counts) = work.sample(|_| 1, Some(data_tile))?;
+    let (program, counts) = work.sample(|_| 1, Some(encode::largest_data(process)))?;
     let plan = RomPlan::new(process, &program)?.with_counts(&counts);
     let totals = plan.totals(&counts).map_err(unwritable)?;
     sheet.constants(FILE, ESTIMATE);
@@ -308,6 +307,8 @@ fn drivers(sheet: &mut Sheet) {
         "dies",
     );
     sheet.figure("cuts_mask", "", "programmed cuts on one of them", "cuts / dies");
+    let about = "all masks: one set of those that do not depend on weights beside them";
+    sheet.figure("masks", "", about, "weight_masks + shared_masks");
     sheet.figure(
         "yield",
         "",

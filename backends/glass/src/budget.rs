@@ -26,7 +26,7 @@ const BORN: f64 = 14.0;
 /// Peak over root mean square of what a converter takes in full range.
 const CREST: f64 = 4.0;
 /// Planck's constant times the speed of light, J um.
-const PHOTON_J_UM: f64 = 1.986_445_86e-19;
+pub(crate) const PHOTON_J_UM: f64 = 1.986_445_86e-19;
 /// Loss that a tolerance allows, dB.
 const ALLOWED_DB: f64 = 1.0;
 

@@ -5,6 +5,7 @@ use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::estimate::{Range, Sheet, TileClass, Workload, number};
 
 use crate::ESTIMATE;
+use crate::budget::PHOTON_J_UM;
 use crate::process::Process;
 use crate::size;
 use crate::writer::GlassPlan;
@@ -13,8 +14,6 @@ use crate::writer::GlassPlan;
 const FILE: &str = "backends/glass/process/estimate.toml";
 /// Tiles of a shape that are placed in the place of all.
 const PLACED: u32 = 160;
-/// Planck's constant times the speed of light, J um.
-const PHOTON_J_UM: f64 = 1.986_445_86e-19;
 
 /// Sums over tiles.
 #[derive(Default)]
