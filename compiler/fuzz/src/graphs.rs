@@ -601,6 +601,11 @@ fn distance(a: &Tensors, b: &Tensors) -> Option<f64> {
     Some(worst)
 }
 
+#[expect(clippy::panic, reason = "a property that does not hold ends the run")]
+fn fail(what: &str) -> ! {
+    panic!("{what}")
+}
+
 fn exact(what: &str, want: &Tensors, got: Result<Tensors, Diagnostics>) {
     let found = got.map_err(|e| e.to_string()).and_then(|got| same(want, &got));
     assert!(found.is_ok(), "after {what}: {found:?}");
@@ -639,17 +644,14 @@ pub fn graph() -> Check {
                 "{:?}",
                 r.stats.iter().filter(|s| *s.1 > 0).map(|s| s.0).collect::<Vec<_>>()
             )),
-            Err(e) => assert!(false, "canonicalise refuses a graph that runs: {e}\n{text}"),
+            Err(e) => fail(&format!("canonicalise refuses a graph that runs: {e}\n{text}")),
         }
         // How much the graph makes of differences of a millionth.
         let moved = inputs(&graph, u64::from(data.first().copied().unwrap_or(0)), 1e-6)
             .and_then(|i| run(&graph, &i, &NoMatrices).ok());
         let spread = moved.and_then(|m| distance(&want, &m)).unwrap_or(f64::INFINITY);
         let near = |what: &str, got: Result<Tensors, Diagnostics>| {
-            let got = got.unwrap_or_else(|e| {
-                assert!(false, "after {what} it does not run: {e}\n{text}");
-                Tensors::new()
-            });
+            let got = got.unwrap_or_else(|e| fail(&format!("after {what} it does not run: {e}\n{text}")));
             let same_kind = want
                 .iter()
                 .all(|(n, t)| got.get(n).is_some_and(|g| (g.shape(), g.elem()) == (t.shape(), t.elem())));
@@ -665,7 +667,7 @@ pub fn graph() -> Check {
         near("canonicalise", run(&canonical, &given, &NoMatrices));
         let mut fixed = canonical;
         match fix(&mut fixed, &[]) {
-            Err(e) => assert!(false, "fix refuses a graph that runs: {e}\n{text}"),
+            Err(e) => fail(&format!("fix refuses a graph that runs: {e}\n{text}")),
             Ok((found, _)) => {
                 let plan = WeightPlan::uniform(&found, Scheme::Real);
                 let cut = partition(fixed, &found, &plan, &|_| Some(LIMIT), Some(16));
