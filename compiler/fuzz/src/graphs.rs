@@ -391,7 +391,7 @@ impl Builder<'_, '_> {
                 self.put(Op::Gather { axis }, &[table, indices])?;
             }
             26 => {
-                let shape = self.put(Op::Shape { start: 0, end: rank as i64 }, &[x.clone()])?;
+                let shape = self.put(Op::Shape { start: 0, end: rank as i64 }, std::slice::from_ref(&x))?;
                 let y = self.value()?;
                 let op = if self.e.flag() { Op::Expand {} } else { Op::Reshape { allow_zero: false } };
                 self.put(op, &[y, shape])?;

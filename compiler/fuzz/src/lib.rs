@@ -10,6 +10,7 @@ mod folders;
 mod graphs;
 mod mutate;
 #[path = "../../tests/common/random.rs"]
+#[allow(clippy::should_implement_trait)] // its numbers have no end
 mod random;
 mod readers;
 
@@ -229,7 +230,7 @@ impl Pool {
     }
 
     /// The next input.
-    pub fn next(&mut self) -> Vec<u8> {
+    pub fn draw(&mut self) -> Vec<u8> {
         let at = [0; 2].map(|_| self.random.below(self.inputs.len()));
         let [from, with] = at.map(|i| self.inputs.get(i).map_or(&[][..], Vec::as_slice));
         (self.target.mutate)(&mut self.random, from, with)
@@ -270,7 +271,7 @@ mod tests {
         }
         let mut pool = Pool::new(target, 1);
         for _ in 0..target.bounded {
-            let input = pool.next();
+            let input = pool.draw();
             let outcome = check(&input);
             pool.learn(input, outcome);
         }

@@ -102,7 +102,7 @@ fn main() -> ExitCode {
     let (mut executions, mut findings, mut accepted, mut slowest) = (0u64, 0u64, 0u64, 0f64);
     let mut peak = 0;
     while begin.elapsed() < limit {
-        let input = pool.next();
+        let input = pool.draw();
         keep(&input);
         let start = processor_seconds();
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| check(&input)));

@@ -251,7 +251,7 @@ pub fn asic_process() -> Check {
             Err(e) => return outcome(&e),
         };
         let Some((program, reference)) = folder.program() else { return String::new() };
-        let plan = match target.plan(&program) {
+        let plan = match target.plan(program) {
             Ok(p) => p,
             Err(e) => return outcome(&e),
         };
@@ -268,7 +268,7 @@ pub fn asic_process() -> Check {
         match plan.emit(reference, &out, &NoProgress) {
             Err(e) => outcome(&e),
             Ok(_) => {
-                let read = checked(&*target, &program, reference, &out);
+                let read = checked(&*target, program, reference, &out);
                 assert!(read.is_ok(), "what was emitted is not read back: {read:?}");
                 accepted("emitted")
             }
@@ -319,7 +319,7 @@ pub fn glass_process() -> Check {
         let process = ProcessText { name: "p".to_owned(), toml: toml.to_owned() };
         let Some((program, _)) = folder.program() else { return String::new() };
         match pfmc_glass::Glass.open(&process) {
-            Ok(target) => planned(&*target, &program),
+            Ok(target) => planned(&*target, program),
             Err(e) => outcome(&e),
         }
     })
@@ -349,7 +349,7 @@ pub fn calibration() -> Check {
         match backend.adapt(process, &wishes) {
             Err(e) => format!("not adapted {}", crate::shape("", &e)),
             Ok(process) => match backend.open(&process) {
-                Ok(target) => planned(&*target, &program),
+                Ok(target) => planned(&*target, program),
                 Err(e) => outcome(&e),
             },
         }
