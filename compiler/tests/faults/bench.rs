@@ -136,7 +136,7 @@ pub fn compiled(dir: &Path, seed: u64, target: &str, process: &str) -> PathBuf {
         model: path,
         target: target.to_owned(),
         process: Some(process.to_owned()),
-        wishes: Wishes { preset: (target == "glass").then(|| "fast".to_owned()), calibration: None },
+        wishes: Wishes { preset: (target == "glass").then(|| "fast".to_owned()), ..Wishes::default() },
         output: Some(out.clone()),
         ..Options::default()
     };
