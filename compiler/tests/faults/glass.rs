@@ -267,7 +267,7 @@ fn header() -> Vec<(&'static str, Change)> {
         ("bias 0", Box::new(|p| p.header.bias_dn = 0.0)),
         ("a level's index change a tenth off", Box::new(|p| p.header.levels[2].dn *= 1.1)),
         ("two levels swapped", Box::new(|p| p.header.levels.swap(2, 5))),
-        ("a level missing", Box::new(|p| drop(p.header.levels.pop()))),
+        ("a level missing", Box::new(|p| p.header.levels.truncate(p.header.levels.len() - 1))),
         ("pitch along z a nanometre off", Box::new(|p| p.header.pitch_nm[2] += 1)),
         ("pitches along x and y swapped", Box::new(|p| p.header.pitch_nm.swap(0, 1))),
         (
