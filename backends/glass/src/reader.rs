@@ -27,7 +27,7 @@ use crate::process::{FormFactor, Process, Quadrature, Raster};
 use crate::recompute::{Transfer, Written};
 use crate::schedule::{
     Chunk, Coupon, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry,
-    VERSION, Zone, sign, sign_bytes,
+    VERSION, Zone, count_levels, level_measures, sign, sign_bytes,
 };
 
 /// Decibels a recomputed signal-to-noise ratio may differ from the recorded one.
@@ -920,6 +920,7 @@ impl ReadBack for Schedule<'_> {
         let mut measures = BTreeMap::new();
         let weights = f64::from(r.inputs) * f64::from(r.outputs);
         measures.insert("voxels_per_weight".to_owned(), levels.len() as f64 / weights);
+        measures.extend(level_measures(&count_levels(&levels)));
         let (got, transfer) = self.transfer(id, &levels, None)?;
         let power: f64 = reference.values.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
         if r.gain == 0.0 {

@@ -57,6 +57,20 @@ pub const SNR_MAX_DB: f64 = 80.0;
 /// File name in the output folder.
 pub const FILE: &str = "schedule.pfmg";
 
+/// How many voxels have each level, as measures of a tile: `level_3_voxels`. None for levels that no voxel has.
+pub fn level_measures(counts: &[u64]) -> impl Iterator<Item = (String, f64)> + '_ {
+    let counts = counts.iter().enumerate().filter(|(_, n)| **n > 0);
+    counts.map(|(level, n)| (format!("level_{level}_voxels"), *n as f64))
+}
+
+/// How many of some levels are 0, 1, … up to the highest.
+pub fn count_levels(levels: &[u8]) -> Vec<u64> {
+    let mut counts = [0u64; 256];
+    levels.iter().for_each(|l| counts[usize::from(*l)] += 1);
+    let end = counts.iter().rposition(|n| *n > 0).map_or(0, |i| i + 1);
+    counts[..end].to_vec()
+}
+
 /// Kinds of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]

@@ -28,6 +28,9 @@ pub(crate) struct Record {
     /// Figures of design and budget, in the writer's order.
     #[prost(double, repeated, tag = "4")]
     pub(crate) numbers: Vec<f64>,
+    /// Voxels of each level.
+    #[prost(uint64, repeated, tag = "5")]
+    pub(crate) counts: Vec<u64>,
 }
 
 /// The folder, if one can be had.

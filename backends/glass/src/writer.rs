@@ -223,6 +223,7 @@ impl<'a> GlassPlan<'a> {
             Diagnostics::from(Diagnostic::error(&E0001, format!("compressing tile {id}: {e}")))
         })?;
         let levels_sha256 = Sha256::digest(&d.levels).to_vec();
+        let counts = schedule::count_levels(&d.levels);
         let budget = (d.gain != 0.0).then(|| {
             let power = weights.values.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
             let spread = self.spread(m, &d, power);
@@ -232,6 +233,7 @@ impl<'a> GlassPlan<'a> {
         let realised = Realised {
             parts,
             levels_sha256,
+            counts,
             weights_sha256,
             signs,
             budget,
@@ -287,6 +289,8 @@ struct Realised {
     /// For each layer.
     parts: Vec<Part>,
     levels_sha256: Vec<u8>,
+    /// Voxels of each level.
+    counts: Vec<u64>,
     weights_sha256: Vec<u8>,
     signs: [Vec<u8>; 2],
     /// Unless all weights are 0.
@@ -305,7 +309,7 @@ impl Realised {
             numbers.extend([t.wavelength, t.tilt_rad, t.temperature_k, t.position_um]);
         }
         let (parts, levels_sha256) = (self.parts.clone(), self.levels_sha256.clone());
-        spool::Record { key, parts, levels_sha256, numbers }
+        spool::Record { key, parts, levels_sha256, numbers, counts: self.counts.clone() }
     }
 
     /// A tile that was spooled, for these weights and signs.
@@ -324,6 +328,7 @@ impl Realised {
         Some(Realised {
             parts: r.parts,
             levels_sha256: r.levels_sha256,
+            counts: r.counts,
             weights_sha256: weights_sha256.to_vec(),
             signs: signs.clone(),
             budget,
@@ -557,6 +562,7 @@ impl Plan for GlassPlan<'_> {
                     "voxels_per_weight".to_owned(),
                     g.voxel_count() as f64 / (m.inputs * m.outputs) as f64,
                 );
+                measures.extend(schedule::level_measures(&r.counts));
                 if r.design.gain != 0.0 {
                     measures.insert("snr_db".to_owned(), r.design.snr_db);
                     measures.insert("snr_complex_db".to_owned(), r.design.snr_complex_db);

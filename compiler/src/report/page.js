@@ -422,6 +422,14 @@ for (const [scheme, counts] of Object.entries(data.histograms.levels)) {
   const bars = Object.entries(counts).map(([level, n]) => [Number(level), n]).sort((a, b) => a[0] - b[0]);
   chart(`Integer levels of ${scheme}`, bars, "weights");
 }
+const voxels = [];
+for (const tile of data.tiles) {
+  for (const [name, n] of Object.entries(tile.measures)) {
+    const level = /^level_(\d+)_voxels$/.exec(name)?.[1];
+    if (level !== undefined) voxels[level] = (voxels[level] ?? 0) + n;
+  }
+}
+chart("Voxels by level", Array.from(voxels, (n, i) => [`level ${i}`, n ?? 0]), "voxels");
 const ratios = data.tiles.map(ratio).filter((v) => v !== undefined);
 if (ratios.length > 0) {
   const low = Math.floor(Math.min(...ratios) * 2) / 2, high = Math.max(...ratios), counts = [];
