@@ -4,7 +4,8 @@
 //!
 //! The reference is the region as it was, in double precision. Where the region as it was errs by e, what it is may
 //! err by [`SLACK`] e + [`UNITS`] u max|reference|, u the unit roundoff of its type (2^-24 for f32): rounding in another order may
-//! not lose accuracy. Where there is no double precision, the old result is the reference, and e is taken to be [`UNITS`] u
+//! not lose accuracy. Products with fixed matrices are in single precision by definition, so where what it is has some, u is at
+//! least that of f32. Where there is no double precision, the old result is the reference, and e is taken to be [`UNITS`] u
 //! max|reference|. Places where either reference or old result is not finite say nothing, as overflow moves with
 //! the order of operations; nor do those where the new result alone is not, in tensors with results near overflow.
 //! The outputs of the whole graphs are compared in the same way, where errors of both graphs have gone through the
@@ -228,6 +229,8 @@ struct Judge<'a> {
     exact: Option<Executor<'a, OpenType>>,
     is: Executor<'a, OpenType>,
     slack: f64,
+    /// The least unit roundoff.
+    unit: f64,
 }
 
 impl<'a> Judge<'a> {
@@ -240,7 +243,9 @@ impl<'a> Judge<'a> {
         let exact = exact.map(|g| Executor::new(g, before.fixed)).transpose()?;
         let (was, is) =
             (Executor::new(before.graph, before.fixed)?, Executor::new(after.graph, after.fixed)?);
-        Ok(Judge { was, exact, is, slack })
+        let fixed = |id: &NodeId| after.graph.node(*id).is_some_and(|n| n.op.matrix().is_some());
+        let unit = if is.steps().iter().any(fixed) { roundoff(Elem::F32) } else { 0.0 };
+        Ok(Judge { was, exact, is, slack, unit })
     }
 
     /// Compares on one input; whether the graph took it.
@@ -269,7 +274,7 @@ impl<'a> Judge<'a> {
                 continue;
             }
             let exact = exact.as_ref().and_then(|e| e.get(output)).filter(|e| e.shape() == want.shape());
-            if let Some(worst) = worst(want, exact, got, self.slack, &at) {
+            if let Some(worst) = worst(want, exact, got, (self.slack, self.unit), &at) {
                 if worst.share() > 1.0 {
                     let message = format!(
                         "{at} errs by {:.3e} where rounding in another order explains {:.3e}",
@@ -314,9 +319,15 @@ fn doubles(t: &Tensor) -> Vec<f64> {
     wide.and_then(|w| w.as_slice::<f64>().map(<[f64]>::to_vec).ok()).unwrap_or_default()
 }
 
-/// The error of `got` against `exact`, and what the error of `want` allows.
-fn worst(want: &Tensor, exact: Option<&Tensor>, got: &Tensor, slack: f64, at: &str) -> Option<Worst> {
-    let unit = roundoff(want.elem());
+/// The error of `got` against `exact`, and what the error of `want` allows, times a slack and with a least unit roundoff.
+fn worst(
+    want: &Tensor,
+    exact: Option<&Tensor>,
+    got: &Tensor,
+    (slack, unit): (f64, f64),
+    at: &str,
+) -> Option<Worst> {
+    let unit = roundoff(want.elem()).max(unit);
     let near = OVERFLOW * largest_of(want.elem());
     let known = exact.is_some();
     let (want, exact, got) = (doubles(want), doubles(exact.unwrap_or(want)), doubles(got));
