@@ -9,7 +9,7 @@ use pfmc_ir::graph::Graph;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::shape::OpenType;
 use pfmc_ir::text::print_program;
-use pfmc_ir::tile::{CODEBOOK_BITS_MAX, Levels, Scheme, TileId};
+use pfmc_ir::tile::{CODEBOOK_BITS_MAX, Levels, Scheme, TileId, TileSource};
 use pfmc_ir::verify::{Verified, Verify};
 use rayon::prelude::*;
 
@@ -397,7 +397,8 @@ pub(crate) fn rounding_db(sums: (f64, f64)) -> Option<f64> {
 /// What rounding costs each tile, as sums of squares of weights and errors.
 fn rounding(lowered: &Lowered) -> Result<Vec<Option<(f64, f64)>>, Diagnostics> {
     let ids: Vec<TileId> = lowered.program.tiles().map(|(id, _)| id).collect();
-    ids.into_par_iter().map(|id| lowered.source.rounding(id)).collect()
+    let source = &lowered.source;
+    ids.into_par_iter().map(|id| Ok(source.rounding(id, source.tile(id)?))).collect()
 }
 
 /// The folder that a result is held to.
@@ -695,8 +696,9 @@ pub fn compile(
     drop((lowered, fixed));
 
     let found = verify::verify(&partial.path, None, None, progress)?;
-    report::write(&partial.path, &found, progress)?;
-    let program = verify::open(&partial.path)?.program;
+    let opened = verify::open(&partial.path)?;
+    report::write(&partial.path, &opened, &found, progress)?;
+    let program = opened.program;
 
     if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(io("create", parent))?;

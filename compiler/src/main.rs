@@ -417,7 +417,7 @@ fn dispatch(cli: &Cli, bar: &Bar) -> Result<(), Diagnostics> {
         }
         Some(Command::Report { folder, model, calib }) => {
             let found = verify::verify(folder, model.as_deref(), calib.as_deref(), bar)?;
-            report::write(folder, &found, bar)?;
+            report::write(folder, &verify::open(folder)?, &found, bar)?;
             bar.finish();
             say!("{}", folder.join(report::FILE).display());
             Ok(())

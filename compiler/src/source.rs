@@ -67,21 +67,18 @@ impl ModelSource {
         }
     }
 
-    /// Signal-to-noise ratio of a tile's contents as a copy of its weights: `None` for data.
-    /// As (signal, error) sums of squares, so that tiles add up.
-    ///
-    /// # Errors
-    /// As [`TileSource::tile`].
-    pub fn rounding(&self, id: TileId) -> Result<Option<(f64, f64)>, Diagnostics> {
-        let Some(weights) = self.weights(id) else { return Ok(None) };
-        let rounded = match self.tile(id)? {
+    /// What rounding costs a tile whose contents, as this source gives them, are `content`: (signal, error) sums of squares of
+    /// its weights and of what they changed by, so that tiles add up; `None` for data.
+    pub fn rounding(&self, id: TileId, content: TileContent) -> Option<(f64, f64)> {
+        let weights = self.weights(id)?;
+        let rounded = match content {
             TileContent::Codes(b) => b.dequantize(),
             TileContent::Real(b) => b.values,
-            TileContent::Data(_) => return Ok(None),
+            TileContent::Data(_) => return None,
         };
         let square = |v: f32| f64::from(v) * f64::from(v);
         let error = weights.iter().zip(&rounded).map(|(w, r)| square(w - r)).sum();
-        Ok(Some((weights.iter().map(|&w| square(w)).sum(), error)))
+        Some((weights.iter().map(|&w| square(w)).sum(), error))
     }
 
     /// Bytes of the data; `None` outside of it.

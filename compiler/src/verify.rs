@@ -251,7 +251,7 @@ fn check_tile(
         }
         let (says, has) = (
             opened.manifest.tiles.get(id.index()).and_then(|entry| entry.rounding_db),
-            source.rounding(id)?.and_then(rounding_db),
+            source.rounding(id, fresh).and_then(rounding_db),
         );
         if says != has {
             let message = format!(

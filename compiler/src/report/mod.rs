@@ -290,10 +290,14 @@ fn data<'a>(
 /// The page of a verified output folder: `found` is what verification of it found.
 ///
 /// # Errors
-/// A damaged folder.
-pub fn page(folder: &Path, found: &verify::Report, progress: &dyn Progress) -> Result<String, Diagnostics> {
-    let opened = verify::open(folder)?;
-    let data = data(folder, &opened, found, progress)?;
+/// Damaged contents.
+fn page(
+    folder: &Path,
+    opened: &Opened,
+    found: &verify::Report,
+    progress: &dyn Progress,
+) -> Result<String, Diagnostics> {
+    let data = data(folder, opened, found, progress)?;
     // Within a script element only `</` and `<!--` end or change what is read.
     let json = serde_json::to_string(&data).unwrap_or_default().replace('<', "\\u003c");
     let mut page = String::with_capacity(json.len() + 65_536);
@@ -308,12 +312,17 @@ pub fn page(folder: &Path, found: &verify::Report, progress: &dyn Progress) -> R
     Ok(page)
 }
 
-/// Writes [`FILE`] of a verified output folder.
+/// Writes [`FILE`] of an output folder: `found` is what its verification found.
 ///
 /// # Errors
-/// As [`page`], and input/output.
-pub fn write(folder: &Path, found: &verify::Report, progress: &dyn Progress) -> Result<(), Diagnostics> {
-    let page = page(folder, found, progress)?;
+/// Damaged contents, and input/output.
+pub fn write(
+    folder: &Path,
+    opened: &Opened,
+    found: &verify::Report,
+    progress: &dyn Progress,
+) -> Result<(), Diagnostics> {
+    let page = page(folder, opened, found, progress)?;
     let path = folder.join(FILE);
     std::fs::write(&path, page).map_err(|e| io_error("write", &path, &e).into())
 }
