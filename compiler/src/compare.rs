@@ -4,14 +4,11 @@
 use std::fmt;
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
-use pfmc_ir::elem::Elem;
-use pfmc_ir::eval;
 use pfmc_ir::exec::Executor;
-use pfmc_ir::op::Op;
 use pfmc_ir::tensor::Tensor;
 use serde::Serialize;
 
-use crate::check::{difference, matched, watching};
+use crate::check::{difference, doubles, matched, watching};
 use crate::codes::E0904;
 use crate::evaluate::Source;
 use crate::samples::Inputs;
@@ -50,11 +47,6 @@ pub struct Table {
     pub first_divergence: Option<usize>,
     /// The tolerance.
     pub tolerance: f64,
-}
-
-fn doubles(t: &Tensor) -> Option<Vec<f64>> {
-    let wide = eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok()?.pop()?;
-    wide.as_slice::<f64>().ok().map(<[f64]>::to_vec)
 }
 
 /// Largest difference, relative error and cosine.

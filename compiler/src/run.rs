@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use pfmc_glass::faults::{mix, normal};
 use pfmc_ir::backend::{Disturbed, Progress, ReadBack};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::exec::{Executor, FixedMatrices};
 use pfmc_ir::graph::Graph;
 use pfmc_ir::loaded::LoadedMatrices;
 use pfmc_ir::program::TileProgram;
+use pfmc_ir::random::{mix, normal};
 use pfmc_ir::shape::OpenType;
 use pfmc_ir::tensor::Tensor;
 use pfmc_ir::tile::{MatrixId, RealBlock, TileContent, TileId, TileKind, TileSource};

@@ -17,7 +17,7 @@ use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::elem::Elem;
 use pfmc_ir::eval;
 use pfmc_ir::exec::Executor;
-use pfmc_ir::graph::Graph;
+use pfmc_ir::graph::{Graph, Node, ValueId};
 use pfmc_ir::op::Op;
 use pfmc_ir::shape::OpenType;
 use pfmc_ir::tensor::{Data, Tensor};
@@ -29,6 +29,22 @@ use crate::{npz, session};
 
 /// Inputs of one run by name.
 pub type Inputs = BTreeMap<String, Tensor>;
+
+/// Tables with fewer entries tell kinds apart rather than tokens.
+pub(crate) const KINDS: usize = 4;
+
+/// Entries of the table that a node looks up with a value of ids.
+pub(crate) fn entries_looked_up(graph: &Graph, node: &Node, ids: ValueId) -> Option<usize> {
+    match node.op {
+        Op::FixedLookup { n, .. } => usize::try_from(n).ok(),
+        Op::Gather { axis } if node.inputs.get(1) == Some(&ids) => {
+            let table = graph.value(*node.inputs.first()?)?.ty.shape.as_ref()?;
+            let axis = pfmc_ir::tensor::axis(axis, table.len()).ok()?;
+            usize::try_from(table[axis].as_ref()?.value()?).ok()
+        }
+        _ => None,
+    }
+}
 
 /// Samples that fit a model.
 #[derive(Debug, Clone, Default)]

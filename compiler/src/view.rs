@@ -655,20 +655,8 @@ mod tests {
     use pfmc_ir::eval::eval;
     use pfmc_ir::op::Op;
     use pfmc_ir::origin::Origin;
+    use pfmc_ir::random::Random;
     use pfmc_ir::tensor::Tensor;
-
-    /// Pseudo-random numbers (splitmix64).
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, n: usize) -> usize {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) % n as u64) as usize
-        }
-    }
 
     fn ints(values: &[usize]) -> Tensor {
         Tensor::vector(values.iter().map(|&v| v as i64).collect())

@@ -18,6 +18,7 @@ pub mod numerics;
 pub mod op;
 pub mod origin;
 pub mod program;
+pub mod random;
 pub mod shape;
 pub mod tensor;
 pub mod text;

@@ -3,6 +3,8 @@
 //! Voxels' energies and places along x, layers' gains and places are drawn once for a tile; what [`crate::budget`] says of
 //! them on average can so be held against what a model makes of them.
 
+use pfmc_ir::random::{mix, normal};
+
 use crate::process::Process;
 
 /// A draw of a writer's faults, nominal and normal. Which is drawn follows from the seed alone.
@@ -20,20 +22,6 @@ pub struct Faults {
     pub gain_rms: f64,
     /// Mean written index change, which suffers too.
     pub bias_dn: f64,
-}
-
-/// A well mixed number (the finaliser of SplitMix64).
-pub fn mix(mut z: u64) -> u64 {
-    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// About normal, mean 0 and variance 1: the sum of four even numbers.
-pub fn normal(bits: u64) -> f64 {
-    let sum: u64 = (0..4).map(|i| bits >> (16 * i) & 0xffff).sum();
-    (sum as f64 / 65_536.0 - 2.0 + 2.0 / 65_536.0) * 3f64.sqrt()
 }
 
 impl Faults {

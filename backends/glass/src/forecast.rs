@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 
 use pfmc_ir::backend::Settings;
 use pfmc_ir::diag::Diagnostics;
+use pfmc_ir::random::{mix, normal};
 use pfmc_ir::tile::RealBlock;
 
 use crate::born::{Born, Workspace};
 use crate::budget::{Budget, Spread, efficiency};
 use crate::design::{design, hash};
-use crate::faults::{mix, normal};
 use crate::geometry::{Geometry, Request, smooth};
 use crate::process::{Modulation, Process};
 

@@ -26,8 +26,8 @@ use pfmc_ir::tile::Scheme;
 use pfmc_ir::verify::Verify;
 
 use crate::entropy::Entropy;
-use crate::random::Random;
 use crate::{Check, outcome};
+use pfmc_ir::random::Random;
 
 /// Length of the open dimension when a graph is run.
 const OPEN: i64 = 3;

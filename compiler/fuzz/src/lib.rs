@@ -9,16 +9,13 @@ mod entropy;
 mod folders;
 mod graphs;
 mod mutate;
-#[path = "../../tests/common/random.rs"]
-#[allow(clippy::should_implement_trait)] // its numbers have no end
-mod random;
 mod readers;
 
 use std::path::{Path, PathBuf};
 
 use pfmc_ir::diag::Diagnostics;
 
-pub use random::Random;
+pub use pfmc_ir::random::Random;
 
 /// Takes an input and says what became of it; panics where a property does not hold.
 pub type Check = Box<dyn FnMut(&[u8]) -> String>;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use pfmc_glass::schedule::{self, Chunk, Frame, Index, Kind};
 use prost::Message;
 
-use crate::random::Random;
+use pfmc_ir::random::Random;
 
 /// Numbers at the edges of types.
 const EDGES: [u64; 16] = [

@@ -10,15 +10,14 @@ use pfmc_ir::elem::Elem;
 use pfmc_ir::eval;
 use pfmc_ir::graph::{Graph, ValueId};
 use pfmc_ir::op::Op;
+use pfmc_ir::random::Random;
 use pfmc_ir::shape::Dim;
 use pfmc_ir::tensor::Tensor;
 
 use crate::codes::E0903;
 use crate::passes::bind::open_dimensions;
-use crate::samples::Inputs;
+use crate::samples::{Inputs, KINDS, entries_looked_up};
 
-/// Tables with fewer entries tell kinds apart rather than tokens.
-pub const KINDS: usize = 4;
 /// Length of an axis whose length nothing says.
 const UNKNOWN: i64 = 3;
 
@@ -58,24 +57,6 @@ pub struct Case {
     pub inputs: Inputs,
 }
 
-/// splitmix64: G. Steele, D. Lea and C. Flood, OOPSLA 2014.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// About normal: the sum of 12 even numbers less 6 has variance 1.
-    fn normal(&mut self) -> f32 {
-        (0..12).map(|_| (self.next() >> 40) as f32 / (1u32 << 24) as f32).sum::<f32>() - 6.0
-    }
-}
-
 /// Entries of the table that an integer value looks up, through what only moves or converts it.
 pub fn table_entries(graph: &Graph, value: ValueId) -> Option<usize> {
     let mut next = vec![value];
@@ -83,17 +64,8 @@ pub fn table_entries(graph: &Graph, value: ValueId) -> Option<usize> {
         let v = next.pop()?;
         for id in graph.users(v) {
             let Some(node) = graph.node(id) else { continue };
-            let entries = match node.op {
-                Op::FixedLookup { n, .. } => usize::try_from(n).ok(),
-                Op::Gather { axis } if node.inputs.get(1) == Some(&v) => (|| {
-                    let table = graph.value(*node.inputs.first()?)?.ty.shape.as_ref()?;
-                    let axis = pfmc_ir::tensor::axis(axis, table.len()).ok()?;
-                    usize::try_from(table[axis].as_ref()?.value()?).ok()
-                })(),
-                _ => None,
-            };
-            if entries.is_some() {
-                return entries;
+            if let Some(entries) = entries_looked_up(graph, node, v) {
+                return Some(entries);
             }
             let moves = node.op.moves(node.inputs.len()).any(|i| node.inputs.get(i) == Some(&v));
             if moves || matches!(node.op, Op::Cast { .. }) {

@@ -25,7 +25,7 @@ use pfmc_ir::diag::Diagnostics;
 use serde::Serialize;
 
 pub use stage::{Stage, check_stage};
-pub(crate) use stage::{difference, matched, watching};
+pub(crate) use stage::{difference, doubles, matched, watching};
 
 /// How a contract was shown to hold, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -25,7 +25,7 @@ use pfmc_ir::shape::OpenType;
 use pfmc_ir::tensor::Tensor;
 
 use super::numbering::Numbering;
-use super::stage::{Stage, difference, matched, watching};
+use super::stage::{Stage, difference, doubles, matched, watching};
 use super::{Method, Outcome, Worst};
 use crate::codes::E0311;
 use crate::samples::Inputs;
@@ -313,12 +313,6 @@ fn single(elem: Elem) -> bool {
     matches!(elem, Elem::F32 | Elem::F16 | Elem::BF16)
 }
 
-fn doubles(t: &Tensor) -> Vec<f64> {
-    let wide = eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok();
-    let wide = wide.and_then(|mut w| w.pop());
-    wide.and_then(|w| w.as_slice::<f64>().map(<[f64]>::to_vec).ok()).unwrap_or_default()
-}
-
 /// The error of `got` against `exact`, and what the error of `want` allows, times a slack and with a least unit roundoff.
 fn worst(
     want: &Tensor,
@@ -330,7 +324,7 @@ fn worst(
     let unit = roundoff(want.elem()).max(unit);
     let near = OVERFLOW * largest_of(want.elem());
     let known = exact.is_some();
-    let (want, exact, got) = (doubles(want), doubles(exact.unwrap_or(want)), doubles(got));
+    let [want, exact, got] = [want, exact.unwrap_or(want), got].map(|t| doubles(t).unwrap_or_default());
     let overflows = want.iter().chain(&exact).any(|v| v.abs() > near || v.is_nan());
     let (mut largest, mut before, mut after) = (0f64, 0f64, 0f64);
     for ((w, e), g) in want.iter().zip(&exact).zip(&got) {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::elem::Elem;
+use pfmc_ir::eval;
 use pfmc_ir::exec::{Executor, FixedMatrices, NoMatrices};
 use pfmc_ir::graph::{Graph, ValueId};
 use pfmc_ir::op::Op;
@@ -178,10 +180,8 @@ pub(crate) fn difference(want: &Tensor, got: &Tensor) -> Option<String> {
         ($($kind:ident)*) => {
             match (want.data(), got.data()) {
                 $((Data::$kind(w), Data::$kind(g)) => {
-                    let same = |(w, g): (_, _)| w == g;
-                    let bits = |x: &_| to_bits(x);
                     let at = w.iter().zip(g.iter()).position(|(w, g)| {
-                        !same((bits(w), bits(g))) && !(w.is_nan() && g.is_nan())
+                        w.to_bits() != g.to_bits() && !(w.is_nan() && g.is_nan())
                     })?;
                     (at, format!("{:?}, not {:?}", g[at], w[at]))
                 })*
@@ -194,11 +194,10 @@ pub(crate) fn difference(want: &Tensor, got: &Tensor) -> Option<String> {
     Some(format!("element {at} of {:?} is {what}", want.shape()))
 }
 
-/// Little-endian bits of a float, widened.
-fn to_bits<T: pfmc_ir::tensor::Element>(x: &T) -> u64 {
-    let mut bytes = Vec::with_capacity(8);
-    x.put_le(&mut bytes);
-    bytes.iter().rev().fold(0, |bits, b| bits << 8 | u64::from(*b))
+/// The elements in double precision; `None` where they have none.
+pub(crate) fn doubles(t: &Tensor) -> Option<Vec<f64>> {
+    let wide = eval::eval(&Op::Cast { to: Elem::F64 }, std::slice::from_ref(t)).ok()?.pop()?;
+    wide.as_slice::<f64>().ok().map(<[f64]>::to_vec)
 }
 
 /// Runs both graphs on every input and compares the bits of their outputs.

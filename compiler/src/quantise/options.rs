@@ -13,7 +13,7 @@ use pfmc_ir::tile::Levels;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::E0405;
-use crate::samples::{Inputs, Samples};
+use crate::samples::{Inputs, KINDS, Samples, entries_looked_up};
 
 /// How weights are rounded where nothing else says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -125,8 +125,6 @@ const SYNTHETIC: usize = 48;
 const MIX: usize = 3;
 /// Length of their open axes but the first.
 const OPEN: usize = 64;
-/// Tables with fewer entries tell kinds apart rather than tokens.
-const KINDS: usize = 4;
 
 /// Samples without data: token ids are drawn evenly from the entries of the table that they look up,
 /// integers that look up nothing (masks) are 1 and those of tables of up to [`KINDS`] entries 0, floats are
@@ -171,18 +169,10 @@ fn made_up(graph: &Graph<OpenType>, count: usize) -> Result<Vec<Inputs>, Diagnos
             };
             let shape: Vec<usize> = dims.iter().enumerate().map(length).collect();
             let count = shape.iter().product::<usize>();
-            let entries = graph.users(*value).into_iter().find_map(|n| {
-                let node = graph.node(n)?;
-                match node.op {
-                    Op::FixedLookup { n, .. } => usize::try_from(n).ok(),
-                    Op::Gather { axis } if node.inputs.get(1) == Some(value) => {
-                        let table = graph.value(*node.inputs.first()?)?.ty.shape.as_ref()?;
-                        let axis = pfmc_ir::tensor::axis(axis, table.len()).ok()?;
-                        usize::try_from(table[axis].as_ref()?.value()?).ok()
-                    }
-                    _ => None,
-                }
-            });
+            let entries = graph
+                .users(*value)
+                .into_iter()
+                .find_map(|n| entries_looked_up(graph, graph.node(n)?, *value));
             let tensor = if v.ty.elem.is_float() {
                 let uniform = |bits: u64| (bits >> 40) as f32 / (1u32 << 24) as f32;
                 // The sum of 12 even numbers has variance 1.

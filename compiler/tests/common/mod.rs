@@ -1,8 +1,7 @@
 //! What the integration tests share.
-#![allow(dead_code, unused_imports)] // each test binary uses its own part
+#![allow(dead_code)] // each test binary uses its own part
 
 pub mod estimates;
-pub mod random;
 pub mod referee;
 
 use std::collections::BTreeMap;
@@ -13,9 +12,9 @@ use onnx_protobuf::{Message, ModelProto};
 use pfmc::compile::{Compiled, Options, compile};
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::diag::Diagnostics;
-use pfmc_ir::tensor::Tensor;
 #[allow(unused_imports)] // as above
-pub use random::Random;
+pub use pfmc_ir::random::Random;
+use pfmc_ir::tensor::Tensor;
 
 /// A file of fixtures/onnx.
 pub fn fixture(name: &str) -> PathBuf {
