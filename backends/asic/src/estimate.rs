@@ -243,13 +243,7 @@ fn reading(sheet: &mut Sheet) -> Result<(), Diagnostics> {
 }
 
 fn times_and_energies(sheet: &mut Sheet) {
-    sheet.step("fixed_ns", "ns", "time of the chain of fixed products", "cycles_token * clock_ns");
-    sheet.step("host_ns", "ns", "time of the host", "host_ops_token / host_ops_ghz");
-    sheet.figure("latency_us", "us", "latency of a token", "(fixed_ns + host_ns) / 1000");
-    let words = "tokens a second of one stream, each waiting for the one before";
-    sheet.figure("stream_tokens_s", "1/s", words, "1e6 / latency_us");
-    let words = "tokens a second of many streams, every tile busy";
-    sheet.figure("busy_tokens_s", "1/s", words, "1e9 / (busiest_cycles_token * clock_ns)");
+    sheet.times("clock_ns", "busiest_cycles_token");
     let lines = "(reads_token * read_fj + read_bit_lines_token * read_line_fj) * 1e-9";
     sheet.figure(
         "word_lines_uj",
@@ -263,8 +257,7 @@ fn times_and_energies(sheet: &mut Sheet) {
     sheet.figure("macs_uj", "uJ", "energy of a token: multiply-adds in lanes", macs);
     let buffers = "(tile_cycles_token * buffer_cycle_fj + stream_bytes_token * stream_byte_fj) * 1e-9";
     sheet.figure("buffers_uj", "uJ", "energy of a token: buffers of activations and streams", buffers);
-    let host = "(host_ops_token * host_op_pj + host_bytes_token * host_byte_pj) * 1e-6";
-    sheet.figure("host_uj", "uJ", "energy of a token: host operations", host);
+    sheet.host_energy();
     let leak = "array_cells * cell_leak_pa * 1e-12 * supply_v";
     sheet.figure("leakage_w", "W", "leakage of the arrays, always", leak);
     let fixed = "word_lines_uj + bit_lines_uj + macs_uj + buffers_uj";
@@ -333,15 +326,7 @@ fn compiling(sheet: &mut Sheet) {
 }
 
 fn limits(sheet: &mut Sheet) {
-    let causes = ["word_lines_uj", "bit_lines_uj", "macs_uj", "buffers_uj", "host_uj"];
-    let all = sheet.nominal("token_uj");
-    if let Some(most) = causes.iter().max_by(|a, b| sheet.nominal(a).total_cmp(&sheet.nominal(b))) {
-        let about = sheet.get(most).map(|q| q.about.replace("energy of a token: ", "")).unwrap_or_default();
-        sheet.limit(format!(
-            "energy: {:.0} % of a token's goes to {about}",
-            100.0 * sheet.nominal(most) / all.max(1e-300)
-        ));
-    }
+    sheet.limit_energy(&["word_lines_uj", "bit_lines_uj", "macs_uj", "buffers_uj", "host_uj"]);
     let (busy, cooled) = (sheet.nominal("busy_tokens_s"), sheet.nominal("cooled_tokens_s"));
     sheet.limit(if cooled < busy {
         format!(
@@ -354,11 +339,7 @@ fn limits(sheet: &mut Sheet) {
             number(cooled / busy.max(1e-300))
         )
     });
-    let share = sheet.nominal("fixed_ns") / (sheet.nominal("latency_us") * 1e3).max(1e-300);
-    sheet.limit(format!(
-        "latency: {:.0} % of a token's is the chain of fixed products, the rest the host",
-        100.0 * share
-    ));
+    sheet.limit_latency("the chain of fixed products");
     let dies = sheet.nominal("dies");
     sheet.limit(format!(
         "making: {} {} of a mask of its own, {} of them good, {} wafers a copy",

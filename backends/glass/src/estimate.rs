@@ -210,21 +210,14 @@ fn work_of(sheet: &mut Sheet, process: &Process, work: &Workload, s: &Sums) {
 
 fn times_and_energies(sheet: &mut Sheet) {
     sheet.step("reading_ns", "ns", "time of a reading", "integration_us * 1000 + conversion_ns");
-    sheet.step("fixed_ns", "ns", "time of the chain of fixed products", "cycles_token * reading_ns");
-    sheet.step("host_ns", "ns", "time of the host", "host_ops_token / host_ops_ghz");
-    sheet.figure("latency_us", "us", "latency of a token", "(fixed_ns + host_ns) / 1000");
-    let words = "tokens a second of one stream, each waiting for the one before";
-    sheet.figure("stream_tokens_s", "1/s", words, "1e6 / latency_us");
-    let words = "tokens a second of many streams, every tile busy";
-    sheet.figure("busy_tokens_s", "1/s", words, "1e9 / (busiest_token * reading_ns)");
+    sheet.times("reading_ns", "busiest_token");
     let laser = "(readings_token * power_mw * 1e-3 + outputs_token * local_light_uw * 1e-6) * integration_us / laser_share";
     sheet.figure("laser_uj", "uJ", "energy of a token: laser and local oscillator", laser);
     let detection = "outputs_token * readings_output * receiver_pj * 1e-6";
     sheet.figure("detection_uj", "uJ", "energy of a token: receivers", detection);
     let converters = "(inputs_token * (modulator_pj + dac_steps * converter_step_fj * 1e-3) + outputs_token * readings_output * adc_steps * converter_step_fj * 1e-3) * 1e-6";
     sheet.figure("converters_uj", "uJ", "energy of a token: converters and modulators", converters);
-    let host = "(host_ops_token * host_op_pj + host_bytes_token * host_byte_pj) * 1e-6";
-    sheet.figure("host_uj", "uJ", "energy of a token: host operations", host);
+    sheet.host_energy();
     sheet.step("fixed_uj", "uJ", "energy of a token at the tiles", "laser_uj + detection_uj + converters_uj");
     sheet.figure("token_uj", "uJ", "energy of a token: all causes", "fixed_uj + host_uj");
     sheet.figure(
@@ -274,26 +267,14 @@ fn compiling(sheet: &mut Sheet, s: &Sums) {
 }
 
 fn limits(sheet: &mut Sheet) {
-    let causes = ["laser_uj", "detection_uj", "converters_uj", "host_uj"];
-    let all = sheet.nominal("token_uj");
-    if let Some(most) = causes.iter().max_by(|a, b| sheet.nominal(a).total_cmp(&sheet.nominal(b))) {
-        let about = sheet.get(most).map(|q| q.about.replace("energy of a token: ", "")).unwrap_or_default();
-        sheet.limit(format!(
-            "energy: {:.0} % of a token's goes to {about}",
-            100.0 * sheet.nominal(most) / all.max(1e-300)
-        ));
-    }
+    sheet.limit_energy(&["laser_uj", "detection_uj", "converters_uj", "host_uj"]);
     let (busy, cooled) = (sheet.nominal("busy_tokens_s"), sheet.nominal("cooled_tokens_s"));
     sheet.limit(if cooled < busy {
         format!("throughput: cooling of the plates, to {} tokens a second", number(cooled))
     } else {
         "throughput: the time of a reading; the plates stay cool".to_owned()
     });
-    let share = sheet.nominal("fixed_ns") / (sheet.nominal("latency_us") * 1e3).max(1e-300);
-    sheet.limit(format!(
-        "latency: {:.0} % of a token's is the chain of readings, the rest the host",
-        100.0 * share
-    ));
+    sheet.limit_latency("the chain of readings");
     sheet.limit(format!(
         "making: {} days of one beam, {} modulators and {} receivers",
         number(sheet.nominal("write_days")),

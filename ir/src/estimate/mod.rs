@@ -211,6 +211,42 @@ impl Sheet {
         &self.plotted
     }
 
+    /// Adds the time of a token and the tokens a second: `cycles_token` steps that wait for each other and at most `busiest` of one
+    /// tile, each as long as the quantity `cycle_ns`, and the host's time.
+    pub fn times(&mut self, cycle_ns: &str, busiest: &str) {
+        let chain = format!("cycles_token * {cycle_ns}");
+        self.step("fixed_ns", "ns", "time of the chain of fixed products", &chain);
+        self.step("host_ns", "ns", "time of the host", "host_ops_token / host_ops_ghz");
+        self.figure("latency_us", "us", "latency of a token", "(fixed_ns + host_ns) / 1000");
+        let words = "tokens a second of one stream, each waiting for the one before";
+        self.figure("stream_tokens_s", "1/s", words, "1e6 / latency_us");
+        let words = "tokens a second of many streams, every tile busy";
+        self.figure("busy_tokens_s", "1/s", words, &format!("1e9 / ({busiest} * {cycle_ns})"));
+    }
+
+    /// Adds the host's energy of a token.
+    pub fn host_energy(&mut self) {
+        let host = "(host_ops_token * host_op_pj + host_bytes_token * host_byte_pj) * 1e-6";
+        self.figure("host_uj", "uJ", "energy of a token: host operations", host);
+    }
+
+    /// Says which of some energies of a token is the largest.
+    pub fn limit_energy(&mut self, causes: &[&str]) {
+        let all = self.nominal("token_uj");
+        if let Some(most) = causes.iter().max_by(|a, b| self.nominal(a).total_cmp(&self.nominal(b))) {
+            let about =
+                self.get(most).map(|q| q.about.replace("energy of a token: ", "")).unwrap_or_default();
+            let share = 100.0 * self.nominal(most) / all.max(1e-300);
+            self.limit(format!("energy: {share:.0} % of a token's goes to {about}"));
+        }
+    }
+
+    /// Says which share of a token's time is `chain`, what waits for each other.
+    pub fn limit_latency(&mut self, chain: &str) {
+        let share = 100.0 * self.nominal("fixed_ns") / (self.nominal("latency_us") * 1e3).max(1e-300);
+        self.limit(format!("latency: {share:.0} % of a token's is {chain}, the rest the host"));
+    }
+
     /// What limits the result.
     pub fn limits(&self) -> &[String] {
         &self.limits
