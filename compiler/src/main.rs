@@ -2,7 +2,6 @@
 //! Exit codes: 0 done, 1 the model or artefact is rejected, 2 usage or input/output.
 
 mod command;
-mod tools;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -13,7 +12,7 @@ use std::time::Instant;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use command::bar::{Bar, Detail};
 use command::estimate::EstimateArgs;
-use command::say;
+use command::{say, tools};
 use pfmc::compile::{self, Options};
 use pfmc::evaluate::{Given, Judge, Source};
 use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};

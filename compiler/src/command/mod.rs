@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod estimate;
+pub mod tools;
 
 use std::sync::LazyLock;
 
