@@ -1,7 +1,7 @@
 //! Files: mapping, digests, and errors that name the path.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -48,19 +48,20 @@ fn open(path: &Path) -> std::io::Result<File> {
     File::open(path)
 }
 
-/// Puts a whole file in the place of what was there, which stays until then; a device or pipe is written as it is.
+/// Puts a whole file, of these parts, in the place of what was there, which stays until then; a device or pipe is written as it is.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn replace<'a>(path: &Path, parts: impl IntoIterator<Item = &'a [u8]>) -> std::io::Result<()> {
     let regular = std::fs::metadata(path).map_or(true, |m| m.is_file());
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".pfmc-partial");
     let partial = if regular { path.with_file_name(name) } else { path.to_owned() };
     let put = || -> std::io::Result<()> {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
+        let mut out = BufWriter::new(File::create(&partial)?);
+        parts.into_iter().try_for_each(|part| out.write_all(part))?;
+        let file = out.into_inner().map_err(|e| e.into_error())?;
         if regular {
             file.sync_all()?;
             std::fs::rename(&partial, path)?;

@@ -239,7 +239,7 @@ pub fn write(path: &Path, arrays: &BTreeMap<String, Tensor>) -> Result<(), Diagn
     // Built in memory and put in place whole: what was there before stays until then.
     let mut bytes = io::Cursor::new(Vec::new());
     write_to(&mut bytes, arrays).map_err(|e| failed("write", path, &e))?;
-    files::replace(path, bytes.get_ref()).map_err(|e| failed("write", path, &e))
+    files::replace(path, [&bytes.get_ref()[..]]).map_err(|e| failed("write", path, &e))
 }
 
 fn write_to(out: impl Write + Seek, arrays: &BTreeMap<String, Tensor>) -> io::Result<()> {

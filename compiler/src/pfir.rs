@@ -1,7 +1,6 @@
 //! Program text in files of its own. Constants of more than [`INLINE_MAX`] elements, which nobody reads, lie in a file
 //! beside it, `NAME.data` for `NAME.pfir`: the bytes of the entries that the text lists, one after the other.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use pfmc_ir::program::TileProgram;
 use pfmc_ir::text::{INLINE_MAX, parse_program, print_program};
 
 use crate::codes::E0304;
-use crate::files::{io_error, map};
+use crate::files::{io_error, map, replace};
 use crate::partition::gather;
 
 /// Where the data of a text are.
@@ -79,26 +78,8 @@ pub fn write(path: &Path, program: &TileProgram) -> Result<(), Diagnostics> {
         (program.data, pieces) = gather(&mut program.graph, &|c| c.len() > INLINE_MAX);
     }
     if !pieces.is_empty() {
-        put(&data_path(path), pieces.iter().map(|p| &p[..]))?;
+        let beside = data_path(path);
+        replace(&beside, pieces.iter().map(|p| &p[..])).map_err(|e| io_error("write", &beside, &e))?;
     }
-    put(path, std::iter::once(print_program(&program).as_bytes()))
-}
-
-/// Writes a file under another name, then gives it its own.
-pub fn put<'a>(path: &Path, parts: impl Iterator<Item = &'a [u8]>) -> Result<(), Diagnostics> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let partial = path.with_file_name(name);
-    let mut parts = parts;
-    let done = std::fs::File::create(&partial).and_then(|f| {
-        let mut out = std::io::BufWriter::new(f);
-        parts.try_for_each(|p| out.write_all(p))?;
-        out.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-        std::fs::rename(&partial, path)
-    });
-    done.map_err(|e| {
-        // Nothing better can be done with a second error here.
-        let _ = std::fs::remove_file(&partial);
-        io_error("write", path, &e).into()
-    })
+    replace(path, [print_program(&program).as_bytes()]).map_err(|e| io_error("write", path, &e).into())
 }

@@ -120,7 +120,7 @@ pub fn run(a: &EstimateArgs, bar: &Bar) -> Result<(), Diagnostics> {
             drawn.into_iter().map(|t| a.request(Subject::Parameters(1e9, a.arch), t)).collect();
         let text = plot::scaling(&requests, bar)?;
         bar.finish();
-        replace(path, text.as_bytes()).map_err(|e| io_error("write", path, &e))?;
+        replace(path, [text.as_bytes()]).map_err(|e| io_error("write", path, &e))?;
         say!("{}", path.display());
         return Ok(());
     }

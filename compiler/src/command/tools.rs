@@ -11,7 +11,7 @@ use pfmc::check::{Stage, check_stage, inputs, pipeline::Uncut};
 use pfmc::evaluate::Source;
 use pfmc::opt::{Settings, Work};
 use pfmc::passes::bind;
-use pfmc::{codes, compare as stages, npz, onnx, passes, pfir, run};
+use pfmc::{codes, compare as stages, files, npz, onnx, passes, pfir, run};
 use pfmc_ir::backend::Progress;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::graph::Graph;
@@ -63,7 +63,7 @@ pub fn check(a: &CheckArgs, quiet: bool, bar: &Bar) -> Result<(), Diagnostics> {
         }
     };
     if let Some(path) = &a.junit {
-        pfir::put(path, std::iter::once(report.junit().as_bytes()))?;
+        put(path, &report.junit())?;
     }
     if let Some(path) = &a.sarif {
         write_json(path, &report.sarif())?;
@@ -88,7 +88,11 @@ pub fn check(a: &CheckArgs, quiet: bool, bar: &Bar) -> Result<(), Diagnostics> {
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), Diagnostics> {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.push('\n');
-    pfir::put(path, std::iter::once(text.as_bytes()))
+    put(path, &text)
+}
+
+fn put(path: &Path, text: &str) -> Result<(), Diagnostics> {
+    files::replace(path, [text.as_bytes()]).map_err(|e| files::io_error("write", path, &e).into())
 }
 
 /// The smallest graph found for which a pass breaks its contract.

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::blocks::{self, Group};
 use crate::contents::Reference;
-use crate::files::io_error;
+use crate::files::{io_error, replace};
 use crate::manifest::{FileRecord, Manifest, ModelRecord, TileEntry};
 use crate::verify::{self, Opened};
 
@@ -324,5 +324,5 @@ pub fn write(
 ) -> Result<(), Diagnostics> {
     let page = page(folder, opened, found, progress)?;
     let path = folder.join(FILE);
-    std::fs::write(&path, page).map_err(|e| io_error("write", &path, &e).into())
+    replace(&path, [page.as_bytes()]).map_err(|e| io_error("write", &path, &e).into())
 }
