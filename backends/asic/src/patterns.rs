@@ -236,20 +236,23 @@ pub fn cells(process: &Process, split: Split, used: &Used, cells: &mut Cells) ->
     Ok(())
 }
 
+/// Length of the longest name of a pattern of a width.
+pub fn name_len(width: usize) -> usize {
+    Pattern { width, value: (1 << width) - 1 }.name().as_bytes().len()
+}
+
 /// Bytes in GDSII of the cells of patterns that `references` of each width use. `distinct` says how many different patterns of a width
 /// so many references have.
 pub fn cells_bytes(split: Split, references: [f64; WIDEST + 1], distinct: impl Fn(f64, usize) -> f64) -> f64 {
-    // The longest name of a width.
-    let name = |width: usize| Pattern { width, value: (1 << width) - 1 }.name().as_bytes().len();
     let mut bytes = 0.0;
     let mut cells = references;
     for width in (1..=WIDEST).rev() {
         let n = distinct(cells[width], width);
-        bytes += n * stream::cell_bytes(name(width)) as f64;
+        bytes += n * stream::cell_bytes(name_len(width)) as f64;
         if width > split.leaf {
             for half in [split.leaf, width - split.leaf] {
                 cells[half] += n;
-                bytes += n * stream::sref_bytes(name(half)) as f64;
+                bytes += n * stream::sref_bytes(name_len(half)) as f64;
             }
         } else {
             bytes += n * (width as u64 * RECTANGLE_BYTES) as f64;

@@ -36,7 +36,7 @@ use crate::die::{self, Lanes, OnDie};
 use crate::encode::{self, ArrayShape, Contents};
 use crate::estimate;
 use crate::oasis::{self, Program};
-use crate::patterns::{self, Pattern, Split, Used, WIDEST};
+use crate::patterns::{self, Split, Used, WIDEST};
 use crate::process::{Nm, Process};
 use crate::rtl::TileRtl;
 use crate::sink::Sink;
@@ -203,9 +203,7 @@ impl<'a> RomPlan<'a> {
     fn pattern_bytes(&self, split: Split, count: impl Fn(&Placed) -> f64) -> f64 {
         let references = self.references(split, count);
         let most = |n: f64, width: usize| n.min((1u64 << width) as f64);
-        // The longest name of a width.
-        let name = |width: usize| Pattern { width, value: (1 << width) - 1 }.name().as_bytes().len();
-        let reference = |width: usize| stream::sref_bytes(name(width)) as f64;
+        let reference = |width: usize| stream::sref_bytes(patterns::name_len(width)) as f64;
         let bytes: f64 = references.iter().enumerate().map(|(width, n)| n * reference(width)).sum();
         bytes + patterns::cells_bytes(split, references, most)
     }
