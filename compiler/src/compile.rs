@@ -447,8 +447,10 @@ pub struct Compiled {
     pub folder: PathBuf,
     /// What it is.
     pub manifest: Manifest,
-    /// The program.
+    /// The program, as it was read back.
     pub program: Verified<TileProgram>,
+    /// What verification of the folder found.
+    pub verified: verify::Report,
 }
 
 /// A folder that is removed unless it is kept.
@@ -695,9 +697,9 @@ pub fn compile(
     // Only files are read back: the model need not be in memory beside them.
     drop((lowered, fixed));
 
-    let found = verify::verify(&partial.path, None, None, progress)?;
+    let verified = verify::verify(&partial.path, None, None, progress)?;
     let opened = verify::open(&partial.path)?;
-    report::write(&partial.path, &opened, &found, progress)?;
+    report::write(&partial.path, &opened, &verified, progress)?;
     let program = opened.program;
 
     if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -722,5 +724,5 @@ pub fn compile(
         // The result is in place; what it replaced is removed by the next run if not now.
         let _ = std::fs::remove_dir_all(&old);
     }
-    Ok(Compiled { folder, manifest, program })
+    Ok(Compiled { folder, manifest, program, verified })
 }

@@ -8,7 +8,7 @@ use pfmc_ir::graph::Graph;
 use pfmc_ir::infer;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::text::print_program;
-use pfmc_ir::tile::{Activations, FixedMatrix, Levels, Scheme};
+use pfmc_ir::tile::{Levels, Scheme};
 use pfmc_ir::verify::{Verified, Verify};
 
 use crate::codes::E0005;
@@ -160,13 +160,7 @@ impl Work {
 
     /// The matrices found, in the program.
     fn matrices(&mut self) {
-        let matrix = |f: &Found| FixedMatrix {
-            k: f.view.k,
-            n: f.view.n,
-            activations: Activations::Row,
-            origin: f.origin.clone(),
-        };
-        self.program.matrices = self.found.iter().map(matrix).collect();
+        self.program.matrices = self.found.iter().map(Found::matrix).collect();
     }
 
     fn cut(&self, plan: &WeightPlan) -> Result<(Verified<TileProgram>, ModelSource), Diagnostics> {

@@ -90,8 +90,7 @@ pub fn partition(
     let mut matrices = Vec::new();
     let mut tiles: Vec<Tile> = Vec::new();
     for (matrix, (f, m)) in found.iter().zip(&plan.matrices).enumerate() {
-        let (k, n, activations) = (f.view.k, f.view.n, m.activations);
-        matrices.push(FixedMatrix { k, n, activations, origin: f.origin.clone() });
+        matrices.push(FixedMatrix { activations: m.activations, ..f.matrix() });
         for block in &m.blocks {
             let scheme = block.scheme;
             let limit = limit(scheme).ok_or_else(|| {

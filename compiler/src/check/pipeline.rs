@@ -9,13 +9,13 @@ use pfmc_ir::exec::Executor;
 use pfmc_ir::graph::Graph;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::text::print_program;
-use pfmc_ir::tile::{Activations, FixedMatrix, TileKind};
+use pfmc_ir::tile::{FixedMatrix, TileKind};
 use serde::Serialize;
 
 use super::bound::{self, Layer, Recorder};
 use super::{Method, Outcome, Stage, Worst, check_stage, inputs};
 use crate::codes::E0315;
-use crate::compile::{self, Lowered, OpenTarget, PROGRAM_FILE, lower_observed, open_target};
+use crate::compile::{self, Lowered, OpenTarget, lower_observed, open_target};
 use crate::files::io_error;
 use crate::partition::partition;
 use crate::passes::fix::Found;
@@ -23,7 +23,6 @@ use crate::passes::{self, Exactness, PassInfo, PassRecord, bind};
 use crate::quantise::calibrate::{self, Exact};
 use crate::samples::{Inputs, Samples};
 use crate::source::ModelSource;
-use crate::verify;
 
 /// The name of the last contract, which is of no pass: the written files.
 pub const LAYOUT: &str = "layout";
@@ -102,15 +101,9 @@ pub struct Uncut {
 impl Uncut {
     /// The matrices found.
     pub fn new(found: &[Found]) -> Uncut {
-        let matrix = |f: &Found| FixedMatrix {
-            k: f.view.k,
-            n: f.view.n,
-            activations: Activations::Row,
-            origin: f.origin.clone(),
-        };
         let views = found.iter().map(|f| f.view.clone()).collect();
         let source = ModelSource::new(&TileProgram::default(), views, Vec::new());
-        Uncut { matrices: found.iter().map(matrix).collect(), source }
+        Uncut { matrices: found.iter().map(Found::matrix).collect(), source }
     }
 
     /// To run a graph with.
@@ -270,24 +263,19 @@ fn layout_contract(
     let temporary =
         tempfile::tempdir().map_err(|e| io_error("create", Path::new("a temporary folder"), &e))?;
     let folder = options.output.clone().unwrap_or_else(|| temporary.path().join("layout"));
-    let options = compile::Options { output: Some(folder.clone()), ..options.clone() };
-    let done = compile::compile(&options, progress, &|_, _| {}).and_then(|c| {
-        let text = std::fs::read_to_string(folder.join(PROGRAM_FILE))
-            .map_err(|e| io_error("read", &folder.join(PROGRAM_FILE), &e))?;
-        Ok((c, text, verify::verify(&folder, None, None, progress)?))
-    });
-    match done {
+    let options = compile::Options { output: Some(folder), ..options.clone() };
+    match compile::compile(&options, progress, &|_, _| {}) {
         Err(problems) if problems.0.iter().any(|d| crate::codes::is_usage(d.code)) => return Err(problems),
         Err(problems) => out.problems = problems,
-        Ok((_, text, report)) => {
-            if text != print_program(&lowered.program) {
+        Ok(compiled) => {
+            if print_program(&compiled.program) != print_program(&lowered.program) {
                 let message = "the program that was written is not the one that was checked";
                 out.problems.push(Diagnostic::error(&E0315, message));
             }
             out.by(Method::ReadBack);
-            out.count("tiles", report.tiles as u64);
-            out.count("elements", report.elements);
-            out.count("files", report.files as u64);
+            out.count("tiles", compiled.verified.tiles as u64);
+            out.count("elements", compiled.verified.elements);
+            out.count("files", compiled.verified.files as u64);
         }
     }
     Ok(out)

@@ -16,7 +16,7 @@ use pfmc_ir::op::{BinaryFn, Op, RegionId, UnaryFn};
 use pfmc_ir::origin::Origin;
 use pfmc_ir::shape::{Dim, OpenType};
 use pfmc_ir::tensor::{Tensor, axis as norm_axis, count};
-use pfmc_ir::tile::MatrixId;
+use pfmc_ir::tile::{Activations, FixedMatrix, MatrixId};
 use pfmc_ir::verify::Verify;
 
 use super::{Exactness, PassInfo, PassRecord, Stats};
@@ -38,6 +38,14 @@ pub struct Found {
     pub view: MatrixView,
     /// Tensor and nodes.
     pub origin: Origin,
+}
+
+impl Found {
+    /// The matrix in a program, with inputs of one scale a row.
+    pub fn matrix(&self) -> FixedMatrix {
+        let (k, n, origin) = (self.view.k, self.view.n, self.origin.clone());
+        FixedMatrix { k, n, activations: Activations::Row, origin }
+    }
 }
 
 /// What the pass is.
