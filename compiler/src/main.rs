@@ -12,7 +12,7 @@ use std::time::Instant;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use command::bar::{Bar, Detail};
 use command::estimate::EstimateArgs;
-use command::{say, tools};
+use command::{SchemeArgs, say, tools};
 use pfmc::compile::{self, Options};
 use pfmc::evaluate::{Given, Judge, Source};
 use pfmc::quantise::options::{ActivationChoice, Budget, Calibration, Quantisation, Rounding};
@@ -25,7 +25,6 @@ use pfmc::{
 use pfmc_ir::backend::{Figure, Wishes};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::program::TileProgram;
-use pfmc_ir::tile::Levels;
 
 /// Schemes that the summary names.
 const SCHEMES: usize = 4;
@@ -70,15 +69,8 @@ struct CompileArgs {
     /// Binds open dimensions, e.g. batch=1,seq=128. May be repeated.
     #[arg(long, value_delimiter = ',', value_parser = parse_binding)]
     bind: Vec<(String, i64)>,
-    /// Bits a weight code, 2 to 8.
-    #[arg(long)]
-    bits: Option<u8>,
-    /// Rows of a column that share a scale; 0 for all rows of a tile.
-    #[arg(long)]
-    group: Option<u32>,
-    /// What codes stand for: themselves, or entries of a codebook of each tile.
-    #[arg(long)]
-    levels: Option<LevelsArg>,
+    #[command(flatten)]
+    scheme: SchemeArgs,
     /// How weights are rounded without --calib.
     #[arg(long, default_value = "search")]
     rounding: Rounding,
@@ -115,21 +107,6 @@ struct CompileArgs {
     calibration: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum LevelsArg {
-    Uniform,
-    Codebook,
-}
-
-impl From<LevelsArg> for Levels {
-    fn from(l: LevelsArg) -> Levels {
-        match l {
-            LevelsArg::Uniform => Levels::Uniform,
-            LevelsArg::Codebook => Levels::Codebook,
-        }
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum ActivationArg {
     Row,
@@ -143,7 +120,7 @@ impl CompileArgs {
         let paths = self.model.is_some() || self.output.is_some();
         let words = self.target.is_some() || self.process.is_some() || !self.bind.is_empty();
         let words = words || self.preset.is_some() || self.calibration.is_some();
-        let weights = self.bits.is_some() || self.group.is_some() || self.levels.is_some();
+        let weights = self.scheme.given();
         let files = self.calib.is_some() || self.plan.is_some() || self.base.is_some();
         let aims = self.budget.is_some() || self.snr_target.is_some();
         paths || words || weights || files || aims || !self.keep.is_empty()
@@ -595,9 +572,6 @@ fn compile_options(a: &CompileArgs) -> Result<Options, Diagnostics> {
         },
         bind: a.bind.clone(),
         quantisation: Quantisation {
-            bits: a.bits,
-            group: a.group,
-            levels: a.levels.map(Levels::from),
             rounding: a.rounding,
             calibration: a.calib.as_deref().map(Calibration::from),
             activations: match a.activations {
@@ -609,6 +583,7 @@ fn compile_options(a: &CompileArgs) -> Result<Options, Diagnostics> {
             snr_target_db: a.snr_target,
             plan: a.plan.clone(),
             keep: a.keep.clone(),
+            ..a.scheme.quantisation()
         },
         base: a.base.clone(),
         output: a.output.clone(),

@@ -14,10 +14,9 @@ use pfmc::targets::BACKENDS;
 use pfmc_ir::backend::Wishes;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::estimate::{Range, number, written};
-use pfmc_ir::tile::Levels;
 
 use super::bar::Bar;
-use super::say;
+use super::{SchemeArgs, say};
 
 /// Options of `pfmc estimate`.
 #[derive(Args)]
@@ -42,15 +41,8 @@ pub struct EstimateArgs {
     /// Binds open dimensions, e.g. batch=1,seq=128. May be repeated.
     #[arg(long, value_delimiter = ',', value_parser = crate::parse_binding)]
     bind: Vec<(String, i64)>,
-    /// Bits a weight code, 2 to 8.
-    #[arg(long)]
-    bits: Option<u8>,
-    /// Rows of a column that share a scale; 0 for all rows of a tile.
-    #[arg(long)]
-    group: Option<u32>,
-    /// What codes stand for.
-    #[arg(long)]
-    levels: Option<crate::LevelsArg>,
+    #[command(flatten)]
+    scheme: SchemeArgs,
     /// Follows a plan (JSON) of bits, groups and levels by matrix.
     #[arg(long, requires = "model")]
     plan: Option<PathBuf>,
@@ -87,13 +79,7 @@ impl EstimateArgs {
             process: self.process.clone(),
             wishes: Wishes { preset: self.preset.clone(), ..Wishes::default() },
             bind: self.bind.clone(),
-            quantisation: Quantisation {
-                bits: self.bits,
-                group: self.group,
-                levels: self.levels.map(Levels::from),
-                plan: self.plan.clone(),
-                ..Quantisation::default()
-            },
+            quantisation: Quantisation { plan: self.plan.clone(), ..self.scheme.quantisation() },
             context: f64::from(self.context),
             closed_form: self.closed_form,
             assumed: BTreeMap::from_iter(self.assume.iter().cloned()),
