@@ -130,8 +130,10 @@ fn programs(tiles: u32, dir: &std::path::Path) {
         let bytes: usize = (0..tiles).map(|_| write()).sum();
         println!("programs in {what}: {:.2} s, {:.1} MB", processor() - start, bytes as f64 / 1e6);
     };
+    let nodes: usize = groups.iter().map(|(_, nodes)| nodes.rows() * nodes.columns()).sum();
+    let capacity = patterns::program_bytes(split, nodes);
     let gdsii = || {
-        let mut cells = Cells::new(bits.rows() * bits.columns() / split.full * 28);
+        let mut cells = Cells::new(capacity);
         let mut used = Used::new();
         patterns::program(&process, split, "t_prog", base.columns(), &groups, &mut used, &mut cells).unwrap();
         cells.into_bytes()

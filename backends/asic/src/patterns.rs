@@ -15,6 +15,16 @@ use crate::stream::{self, Cells, RECTANGLE_BYTES, StreamError};
 pub const WIDEST: usize = 18;
 /// Characters of names after the first.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// The two digits of each number below 62 * 62.
+static PAIRS: [[u8; 2]; 62 * 62] = {
+    let mut pairs = [[0; 2]; 62 * 62];
+    let mut i = 0;
+    while i < pairs.len() {
+        pairs[i] = [DIGITS[i / 62], DIGITS[i % 62]];
+        i += 1;
+    }
+    pairs
+};
 
 /// One pattern: its width and the sites of its columns, bit i set where column i is cut to the bit line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,14 +44,13 @@ impl Pattern {
     /// Name of its cell: 2 or 4 characters, the first one a digit, so that it is no tile's. The even
     /// length is the shortest that GDSII stores.
     pub fn name(self) -> Name {
-        let mut code = self.code();
-        let mut text = [0; 4];
-        let len = if code < 620 { 2 } else { 4 };
-        for place in text[..len].iter_mut().rev() {
-            *place = DIGITS[code as usize % 62];
-            code /= 62;
+        let code = self.code() as usize;
+        if code < 620 {
+            let [a, b] = PAIRS[code];
+            return Name { text: [a, b, 0, 0], len: 2 };
         }
-        Name { text, len }
+        let ([a, b], [c, d]) = (PAIRS[code / PAIRS.len() % PAIRS.len()], PAIRS[code % PAIRS.len()]);
+        Name { text: [a, b, c, d], len: 4 }
     }
 }
 
@@ -221,6 +230,11 @@ pub fn program(
         }
     }
     cells.end()
+}
+
+/// About how many bytes a tile's cells have in GDSII whose arrays have so many nodes: enough where rows have no tails.
+pub fn program_bytes(split: Split, nodes: usize) -> usize {
+    nodes / split.full.max(1) * stream::sref_bytes(name_len(split.full)) as usize + 1024
 }
 
 /// Writes the pattern cells in use, and those they are made of, in GDSII.

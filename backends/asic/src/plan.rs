@@ -336,8 +336,7 @@ impl<'a> RomPlan<'a> {
         let mut oasis = oasis::Cells::new(0);
         oasis.program(&prog, Program::new(self.process, base.columns(), &groups, &mut used[1]))?;
         self.write_tile(base, name, &prog, &mut oasis)?;
-        let references = measures[0] as usize / self.split.full.max(1);
-        let mut gds = Cells::new(references * 28 + 1024);
+        let mut gds = Cells::new(patterns::program_bytes(self.split, measures[0] as usize));
         patterns::program(self.process, self.split, &prog, base.columns(), &groups, &mut used[0], &mut gds)?;
         self.write_tile(base, name, &prog, &mut gds)?;
         Ok(Written { gds: gds.into_bytes(), oasis: oasis.into_bytes(), used, measures })

@@ -118,23 +118,24 @@ impl Cells {
     ///
     /// # Errors
     /// Coordinates past 32 bits.
-    pub fn patterns(&mut self, y: Nm, names: impl Iterator<Item = (Name, Nm)>) -> Result<(), StreamError> {
+    pub fn patterns(
+        &mut self,
+        y: Nm,
+        names: impl ExactSizeIterator<Item = (Name, Nm)>,
+    ) -> Result<(), StreamError> {
         let [y0, y1, y2, y3] = self.at(y)?.to_bytes();
+        self.bytes.reserve(names.len() * sref_bytes(4) as usize);
         for (name, x) in names {
             let [x0, x1, x2, x3] = self.at(x)?.to_bytes();
-            let tail = [0, 12, 0x10, 3, x0, x1, x2, x3, y0, y1, y2, y3, 0, 4, 0x11, 0];
             match *name.as_bytes() {
-                [a, b] => {
-                    self.bytes.extend_from_slice(&[0, 4, 0x0a, 0, 0, 6, 0x12, 6, a, b]);
-                    self.bytes.extend_from_slice(&tail);
-                }
-                [a, b, c, d] => {
-                    let [t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, ta, tb, tc, td, te, tf] = tail;
-                    self.bytes.extend_from_slice(&[
-                        0, 4, 0x0a, 0, 0, 8, 0x12, 6, a, b, c, d, t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, ta,
-                        tb, tc, td, te, tf,
-                    ]);
-                }
+                [a, b] => self.bytes.extend_from_slice(&[
+                    0, 4, 0x0a, 0, 0, 6, 0x12, 6, a, b, 0, 12, 0x10, 3, x0, x1, x2, x3, y0, y1, y2, y3, 0, 4,
+                    0x11, 0,
+                ]),
+                [a, b, c, d] => self.bytes.extend_from_slice(&[
+                    0, 4, 0x0a, 0, 0, 8, 0x12, 6, a, b, c, d, 0, 12, 0x10, 3, x0, x1, x2, x3, y0, y1, y2, y3,
+                    0, 4, 0x11, 0,
+                ]),
                 _ => self.copy(name.as_str(), [x, y])?,
             }
         }
