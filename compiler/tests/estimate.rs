@@ -183,3 +183,26 @@ fn a_process_of_arrays_alone_has_sizes_and_says_what_it_lacks() {
     assert!((e.sheet.nominal("oas_bytes") / oasis - 1.0).abs() < 0.15);
     assert!(e.sheet.get("token_uj").is_none() && e.limits[0].contains("arrays alone"), "{:?}", e.limits);
 }
+
+#[test]
+fn reads_are_those_measured_of_the_process() {
+    for process in ["sky130", "sky130-via1"] {
+        let text = pfmc_asic::timing(process).unwrap();
+        let timing: toml::Table = text.parse().unwrap();
+        let reads = timing["read"].as_array().unwrap();
+        let own = |r: &&toml::Value| {
+            r["bit_lines"].as_integer() == Some(1024) && r["corner"].as_str() == Some("tt_025C_1v80")
+        };
+        let read = reads.iter().find(own).unwrap();
+        let request = Request { process: Some(process.into()), ..imagined("asic", 1e9, Arch::Llama) };
+        let e = made(&request).unwrap();
+        // The energy of a read of the largest macro, put together again.
+        let of = |name: &str| e.sheet.nominal(name);
+        let quiet = of("read_fj") + 1024.0 * of("read_line_fj");
+        let fall = of("fall_fj") + 512.0 * of("fall_cell_fj");
+        for (name, found) in [("quiet_fj", quiet), ("bit_line_fj", fall)] {
+            let measured = read[name].as_float().unwrap();
+            assert!((found / measured - 1.0).abs() < 1e-9, "{process} {name}: {found}, measured {measured}");
+        }
+    }
+}

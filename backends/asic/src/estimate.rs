@@ -20,7 +20,6 @@ use crate::{ESTIMATE, SKY130_TIMING};
 
 /// Where constants come from.
 const FILE: &str = "backends/asic/process/estimate.toml";
-const TIMING: &str = "backends/asic/process/sky130-timing.toml";
 
 /// The estimate of a plan.
 ///
@@ -181,7 +180,7 @@ fn costs(
         let Some(rtl) = tiles.get(stage.class) else { continue };
         path += stage.times * if stage.lookup { rtl.lookup_cycles() } else { rtl.cycles() } as f64;
     }
-    reading(sheet)?;
+    reading(sheet, process)?;
     let source = "docs/rtl.md, cycles: sweeps x (reads + 4 + lanes) for each vector, over all tiles";
     let mut exact = |name: &str, unit: &str, about: &str, value: f64| {
         sheet.given(name, unit, about, Range::exact(value), source);
@@ -206,8 +205,12 @@ fn costs(
 }
 
 /// Energies of reads and the shortest cycle, from the measured macros.
-fn reading(sheet: &mut Sheet) -> Result<(), Diagnostics> {
-    let timing = Timing::parse(SKY130_TIMING)?;
+fn reading(sheet: &mut Sheet, process: &Process) -> Result<(), Diagnostics> {
+    let (text, note) = match crate::timing(&process.name) {
+        Some(text) => (text, ""),
+        None => (SKY130_TIMING, "; of this process none were measured"),
+    };
+    let timing = Timing::parse(text)?;
     let nominal = |r: &&Read| timing.corners.iter().any(|c| c.name == r.corner && c.models == "tt");
     let (mut small, mut large): (Vec<&Read>, Vec<&Read>) = (Vec::new(), Vec::new());
     let most = timing.reads.iter().map(|r| r.shape.bit_lines).max().unwrap_or(0);
@@ -219,7 +222,8 @@ fn reading(sheet: &mut Sheet) -> Result<(), Diagnostics> {
         let (low, high) = all.fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(v), b.max(v)));
         let nominal = both.iter().find(|(s, _)| nominal(s)).map_or(f64::NAN, |(s, l)| f(s, l));
         let source = format!(
-            "{TIMING}: 64 x 64 and 512 x 1024 at every corner, nominal tt; sky130's, whatever the process"
+            "backends/asic/process/{}-timing.toml: 64 x 64 and 512 x 1024 at every corner, nominal tt{note}",
+            timing.process
         );
         sheet.given(name, unit, about, Range { low, nominal, high }, &source);
     };
