@@ -115,6 +115,8 @@ fn links_lead_somewhere_and_the_book_lists_every_page() {
         for link in links(&text) {
             let target = docs.join(&page).parent().unwrap().join(link);
             assert!(target.exists(), "{}: {link}", page.display());
+            let inside = target.canonicalize().unwrap().starts_with(docs.canonicalize().unwrap());
+            assert!(inside, "{}: {link} is outside of the book", page.display());
             seen += 1;
         }
         assert!(
