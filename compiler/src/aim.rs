@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use pfmc_ir::backend::{Forecast, Progress, Settings, Wishes};
+use pfmc_ir::backend::{Forecast, Plan, Progress, Settings, Wishes};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use rayon::prelude::*;
 
@@ -15,6 +15,7 @@ use crate::compile::{Fixed, OpenTarget};
 use crate::partition::partition;
 use crate::quantise::options::{Budget, Quantisation};
 use crate::quantise::plan::WeightPlan;
+use crate::source::ModelSource;
 
 /// What the choice is for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -116,14 +117,20 @@ fn with(from: &OpenTarget, settings: &Settings) -> Result<OpenTarget, Diagnostic
     OpenTarget::new(from.backend, process)
 }
 
-/// What a model should give and take under some settings.
-fn forecast(from: &OpenTarget, fixed: &Fixed, settings: &Settings) -> Result<Option<Forecast>, Diagnostics> {
+/// Cuts and plans a model under some settings and asks something of the plan.
+fn planned<T>(
+    from: &OpenTarget,
+    fixed: &Fixed,
+    settings: &Settings,
+    ask: impl Fn(&dyn Plan, &ModelSource) -> Result<T, Diagnostics>,
+) -> Result<T, Diagnostics> {
     let OpenTarget { target, .. } = with(from, settings)?;
     let caps = target.caps();
     let plan = WeightPlan::uniform(&fixed.found, caps.default_scheme);
     let limit = |scheme| target.tile_limit(scheme);
-    let (program, _) = partition(fixed.graph.clone(), &fixed.found, &plan, &limit, caps.data_tile_bytes)?;
-    target.plan(&program)?.forecast()
+    let (program, source) =
+        partition(fixed.graph.clone(), &fixed.found, &plan, &limit, caps.data_tile_bytes)?;
+    ask(&*target.plan(&program)?, &source)
 }
 
 /// Chooses the settings of a process for a model.
@@ -138,6 +145,11 @@ pub fn choose(
     progress: &dyn Progress,
 ) -> Result<Chosen, Diagnostics> {
     let lists = from.backend.variants(&from.process)?;
+    let hardest = planned(from, fixed, &Settings::new(), |plan, source| plan.hardest(source))?;
+    let forecast = |settings: &Settings| match &hardest {
+        None => Ok(None),
+        Some(hardest) => planned(from, fixed, settings, |plan, _| plan.forecast(hardest)),
+    };
     let mut settings = Settings::new();
     let mut last = None;
     for (i, list) in lists.iter().enumerate() {
@@ -147,7 +159,7 @@ pub fn choose(
             .map(|more| {
                 let mut all = settings.clone();
                 all.extend(more.clone());
-                let found = forecast(from, fixed, &all);
+                let found = forecast(&all);
                 progress.advance(1);
                 Ok(found?.map(|f| (all, f)))
             })

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::diag::Diagnostics;
 use crate::estimate::{Sheet, Workload};
 use crate::program::TileProgram;
-use crate::tile::{Scheme, TileContent, TileId, TileSource};
+use crate::tile::{RealBlock, Scheme, TileContent, TileId, TileSource};
 use crate::verify::Verified;
 
 /// A process file: the facts of one fabrication process, as TOML with units in the key names.
@@ -176,11 +176,19 @@ pub trait Plan {
     /// What the formats cannot hold.
     fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics>;
 
-    /// What it should give and take; `None` where the target has no variants.
+    /// Of the weights that `source` has for the program a small block that is as hard to reach as any; `None` where the
+    /// target has no variants.
+    ///
+    /// # Errors
+    /// Those of the source, and a process under which nothing can be said.
+    fn hardest(&self, _source: &dyn TileSource) -> Result<Option<RealBlock>, Diagnostics> {
+        Ok(None)
+    }
+    /// What it should give and take when no weights are harder to reach than these; `None` where the target has no variants.
     ///
     /// # Errors
     /// A process under which nothing can be said.
-    fn forecast(&self) -> Result<Option<Forecast>, Diagnostics> {
+    fn forecast(&self, _hardest: &RealBlock) -> Result<Option<Forecast>, Diagnostics> {
         Ok(None)
     }
     /// Writes the artefact files into the existing, empty folder `dir`.

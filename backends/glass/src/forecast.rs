@@ -1,27 +1,25 @@
 //! What tiles should reach before they are designed, and what a designer may choose for it.
 //!
-//! A probe, a small tile of normal weights of the process's family, is designed. Its budget carries over to any tile: by its signal
+//! A probe, a small tile of the process's family, is designed for weights of the model: those of whose many blocks it reaches least.
+//! Its budget carries over to any tile: by its signal
 //! against white noise goes as the weights a voxel, and so does what layers disagree about (the gratings that share a
-//! transverse frequency go as the columns, over the layers); power in the gratings is the same share of the hologram's. Weights
-//! of trained models are less even than normal ones: [`UNEVEN_DB`].
+//! transverse frequency go as the columns, over the layers); power in the gratings is the same share of the hologram's.
 
 use std::collections::BTreeMap;
 
 use pfmc_ir::backend::Settings;
 use pfmc_ir::diag::Diagnostics;
-use pfmc_ir::random::{mix, normal};
-use pfmc_ir::tile::RealBlock;
+use pfmc_ir::tile::{RealBlock, TileContent, TileId, TileSource};
+use rayon::prelude::*;
 
 use crate::born::{Born, Workspace};
 use crate::budget::{Budget, Spread, efficiency};
-use crate::design::{design, hash};
-use crate::geometry::{Geometry, Request, smooth};
+use crate::design::{design, hash, signs};
+use crate::geometry::{Geometry, smooth};
 use crate::process::{Modulation, Process};
 
-/// Columns and rows a side of the probe, at most.
-const PROBE: [usize; 2] = [16, 2];
-/// By which the worst tile of a trained model falls short of normal weights: kjv_lm's by 0.6 dB.
-const UNEVEN_DB: f64 = 0.6;
+/// Ports a side of the probe, at most.
+const PORTS: usize = 128;
 /// Fewest columns of a tile.
 const COLUMNS_MIN: usize = 8;
 
@@ -47,16 +45,21 @@ struct Probe {
 }
 
 impl Probe {
-    fn measure(process: &Process) -> Result<Probe, Diagnostics> {
-        let [columns, rows] = [PROBE[0].min(process.columns_max), PROBE[1].min(process.rows_max)];
-        let g = Geometry::new(process, Request::new(columns, rows, rows))?;
-        let (k, ports) = (g.inputs(), g.outputs());
-        let n = ports * process.quadrature.weights_a_grating();
-        let values: Vec<f32> = (0..k * n).map(|i| normal(mix(i as u64)) as f32).collect();
-        let power: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
+    /// Rows and columns of weights that a probe holds, at most.
+    fn most(process: &Process) -> [usize; 2] {
+        let ports = PORTS.min(process.columns_max * process.rows_max);
+        [ports, ports * process.quadrature.weights_a_grating()]
+    }
+
+    fn measure(process: &Process, weights: &RealBlock) -> Result<Probe, Diagnostics> {
+        let weights = &spread_over(weights, Probe::most(process));
+        let (k, ports) = (weights.k, process.quadrature.ports(weights.n));
+        let g = Geometry::choose(process, k, ports)?;
+        let power: f64 = weights.values.iter().map(|v| f64::from(*v).powi(2)).sum();
         let born = Born::new(&g, k, ports);
-        let weights = RealBlock { k, n, values };
-        let d = design(process, &g, &born, &mut Workspace::default(), &weights, [&[], &[]], hash(0, 1));
+        let signs = [signs(1, k), signs(2, ports)];
+        let ports_signs = [&signs[0][..], &signs[1][..]];
+        let d = design(process, &g, &born, &mut Workspace::default(), weights, ports_signs, hash(0, 1));
         let relative = |db: f64| 10f64.powf(-db / 10.0);
         Ok(Probe {
             spread: Spread {
@@ -84,19 +87,50 @@ impl Probe {
     }
 }
 
-/// The budget that the worst of some tiles, by their inputs and output ports, should have.
+/// Rows and columns spread over a block, as many as a probe has inputs and outputs, or all.
+fn spread_over(block: &RealBlock, [inputs, outputs]: [usize; 2]) -> RealBlock {
+    let [k, n] = [block.k.min(inputs), block.n.min(outputs)];
+    let place = |i: usize, of: usize, all: usize| i * all / of.max(1);
+    let at = |i: usize| place(i / n, k, block.k) * block.n + place(i % n, n, block.n);
+    RealBlock { k, n, values: (0..k * n).filter_map(|i| block.values.get(at(i)).copied()).collect() }
+}
+
+/// Of some tiles' weights, in small, those whose probe reaches least at the lowest clip: a strong common component makes a hologram
+/// with few high peaks. None without weights.
+///
+/// # Errors
+/// Those of the source, and a process that has no probe.
+pub fn hardest(
+    process: &Process,
+    tiles: &[TileId],
+    source: &dyn TileSource,
+) -> Result<Option<RealBlock>, Diagnostics> {
+    let least = CLIPS.iter().fold(1.0, |least: f64, c| least.min(*c));
+    let process = Process { clip_sigma: least * process.clip_sigma, ..process.clone() };
+    let most = Probe::most(&process);
+    let tried = |id: &TileId| {
+        let TileContent::Real(block) = source.tile(*id)? else { return Ok(None) };
+        let block = spread_over(&block, most);
+        let levels = Probe::measure(&process, &block)?.spread.levels;
+        Ok((levels > 0.0).then_some((levels, block)))
+    };
+    let all = tiles.par_iter().map(tried).collect::<Result<Vec<_>, Diagnostics>>()?;
+    Ok(all.into_iter().flatten().max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, block)| block))
+}
+
+/// The budget that the worst of some tiles, by their inputs and output ports, should have when no weights are harder to reach than
+/// `weights`.
 ///
 /// # Errors
 /// A process that has no probe.
 pub fn worst(
     process: &Process,
     shapes: &BTreeMap<[usize; 2], &Geometry>,
+    weights: &RealBlock,
 ) -> Result<Option<Budget>, Diagnostics> {
-    let probe = Probe::measure(process)?;
-    let uneven = 10f64.powf(UNEVEN_DB / 10.0);
+    let probe = Probe::measure(process, weights)?;
     let all = shapes.iter().map(|(shape, g)| probe.budget(process, g, *shape));
-    let worst = all.max_by(|a, b| a.total().total_cmp(&b.total()));
-    Ok(worst.map(|b| Budget::of(b.terms().map(|t| t.1 * uneven))))
+    Ok(all.max_by(|a, b| a.total().total_cmp(&b.total())))
 }
 
 /// What may be chosen of a process: first clip and strength, unless they were measured; then the glass a

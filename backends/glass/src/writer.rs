@@ -447,10 +447,15 @@ impl Plan for GlassPlan<'_> {
         estimate::planned(self, work, sheet)
     }
 
-    fn forecast(&self) -> Result<Option<Forecast>, Diagnostics> {
+    fn hardest(&self, source: &dyn TileSource) -> Result<Option<RealBlock>, Diagnostics> {
+        let tiles: Vec<TileId> = self.members.keys().copied().map(TileId).collect();
+        forecast::hardest(self.process, &tiles, source)
+    }
+
+    fn forecast(&self, hardest: &RealBlock) -> Result<Option<Forecast>, Diagnostics> {
         let shapes: BTreeMap<[usize; 2], &Geometry> =
             self.members.values().map(|m| ([m.inputs, self.ports(m)], &m.geometry)).collect();
-        let worst = forecast::worst(self.process, &shapes)?;
+        let worst = forecast::worst(self.process, &shapes, hardest)?;
         let (voxels, time) = (self.written_voxels(), self.write_time());
         Ok(worst.map(|budget| Forecast {
             reached: budget.reached(),
