@@ -14,10 +14,10 @@ use pfmc_ir::loaded::LoadedMatrices;
 use pfmc_ir::numerics;
 use pfmc_ir::origin::Origin;
 use pfmc_ir::program::TileProgram;
+use pfmc_ir::text::parse_program;
 use pfmc_ir::tile::{
     Activations, CodeBlock, FixedMatrix, MatrixId, Scheme, Tile, TileContent, TileId, TileKind, TileSource,
 };
-use pfmc_ir::text::parse_program;
 use pfmc_ir::verify::Verified;
 
 use super::simulate::{Bench, Results, sources};
