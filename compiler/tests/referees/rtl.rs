@@ -311,14 +311,16 @@ fn grouped_layers_of_the_detection_model_give_the_interpreters_sums() {
     let pixels = (0..3 * 64 * 96).map(|_| random.normal()).collect();
     let x = Tensor::new(vec![1, 3, 64, 96], pixels).unwrap();
     let run = Run::new(&model, &BTreeMap::from([("x".to_owned(), x)]));
-    let mut grouped: Vec<&Product> = run.seen.iter().filter(|p| p.groups > 1).collect();
-    println!("{} grouped matrices", grouped.len());
-    // The widest, and the one with the largest patches.
-    let shape = |p: &Product| run.shape(p.matrix);
-    let widest = grouped.iter().map(|p| shape(p).1).max().unwrap();
-    let largest = grouped.iter().map(|p| shape(p).0).max().unwrap();
-    assert!(widest > 256 && largest >= 25, "{widest} columns, {largest} rows");
-    grouped.sort_by_key(|p| (shape(p).1 != widest, shape(p).0 != largest));
-    let tall = grouped.iter().find(|p| shape(p).0 == largest).unwrap();
-    check_groups(&run, &[grouped[0], tall]);
+    // For each number of rows the one with most columns.
+    let mut widest: BTreeMap<u32, &Product> = BTreeMap::new();
+    for product in run.seen.iter().filter(|p| p.groups > 1) {
+        let [(k, n), (_, most)] = [product, widest.get(&run.shape(product.matrix).0).unwrap_or(&product)]
+            .map(|p| run.shape(p.matrix));
+        if n >= most {
+            widest.insert(k, product);
+        }
+    }
+    assert!(widest.keys().eq(&[9, 25]), "{:?}", widest.keys());
+    assert!(widest.values().all(|p| run.shape(p.matrix).1 > 256));
+    check_groups(&run, &widest.into_values().collect::<Vec<_>>());
 }
