@@ -50,14 +50,29 @@ pub fn cells_um2(process: &Process, tile: &TileRtl) -> u64 {
         d.uniform8_um2,
     ];
     let codebook = [d.codebook2_um2, d.codebook3_um2, d.codebook4_um2, d.codebook5_um2, d.codebook6_um2];
-    let (of_bits, products) = match tile.levels() {
-        Levels::Uniform => (&uniform[..], 0),
-        Levels::Codebook => (&codebook[..], 1u64 << tile.bits()),
+    let multiplying =
+        [d.multiplying2_um2, d.multiplying3_um2, d.multiplying4_um2, d.multiplying5_um2, d.multiplying6_um2];
+    let runs = u64::from(tile.runs());
+    // Of a lane that multiplies its own activation is part.
+    let (of_bits, products, more) = match kind(tile) {
+        'u' => (&uniform[..], 0, runs - 1),
+        'c' => (&codebook[..], runs << tile.bits(), runs - 1),
+        _ => (&multiplying[..], 0, 0),
     };
     let lane = of_bits.get(tile.bits().saturating_sub(2) as usize).or(of_bits.last()).copied().unwrap_or(0);
     u64::from(tile.lanes()) * u64::from(lane)
         + products * u64::from(d.product_um2)
+        + more * u64::from(d.activation_um2)
         + u64::from(d.sequencer_um2)
+}
+
+/// Lanes of uniform codes, that choose among products, or that multiply.
+fn kind(tile: &TileRtl) -> char {
+    match tile.levels() {
+        Levels::Uniform => 'u',
+        Levels::Codebook if tile.shared() => 'c',
+        Levels::Codebook => 'm',
+    }
 }
 
 /// The outline of a tile's lanes, in the frame of the tile.
@@ -95,15 +110,17 @@ impl Lanes {
                 [(x0 + x1) / 2, (low + top) / 2].map(|v| v / process.grid_nm.max(1) * process.grid_nm.max(1));
             cell.label(pin.layers[2], at, &pin.name);
         }
-        let kind = if tile.levels() == Levels::Codebook { 'c' } else { 'u' };
-        let shape = base.shape();
-        let name = format!(
+        let (kind, shape) = (kind(tile), base.shape());
+        let mut name = format!(
             "base_lanes_{}x{}_{kind}{}_{}",
             shape.word_lines,
             shape.bit_lines,
             tile.bits(),
             tile.lanes()
         );
+        if kind != 'm' && tile.runs() > 1 {
+            name += &format!("_{}", tile.runs());
+        }
         Lanes { name, area, cell }
     }
 

@@ -15,7 +15,7 @@ use crate::encode;
 use crate::macros::timing::{Read, Timing};
 use crate::plan::{RomPlan, Totals};
 use crate::process::Process;
-use crate::rtl::TileRtl;
+use crate::rtl::{MatrixUse, TileRtl};
 use crate::{ESTIMATE, SKY130_TIMING};
 
 /// Where constants come from.
@@ -137,7 +137,7 @@ fn logic(
         let text = format!("no tile is {} x {} of scheme {}", class.k, class.n, class.scheme);
         return Err(Diagnostic::error(&E0504, text).into());
     };
-    TileRtl::new(process, program, id, mux, false)
+    TileRtl::new(process, program, id, mux, MatrixUse::broadcast(class.n))
 }
 
 /// Cycles, times, energies, heat, masks and the compiler's own costs.

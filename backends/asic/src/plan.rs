@@ -26,7 +26,7 @@ use pfmc_ir::codes::E0001;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::estimate::{Sheet, Workload};
 use pfmc_ir::program::TileProgram;
-use pfmc_ir::tile::{TileId, TileSource};
+use pfmc_ir::tile::{TileId, TileKind, TileSource};
 use rayon::prelude::*;
 
 use crate::base::{self, Base};
@@ -38,7 +38,7 @@ use crate::estimate;
 use crate::oasis::{self, Program};
 use crate::patterns::{self, Split, Used, WIDEST};
 use crate::process::{Nm, Process};
-use crate::rtl::TileRtl;
+use crate::rtl::{MatrixUse, TileRtl};
 use crate::sink::Sink;
 use crate::stream::{self, Cells, StreamError};
 
@@ -691,9 +691,14 @@ fn lanes(
 ) -> Result<BTreeMap<String, Lanes>, Diagnostics> {
     let mut all = BTreeMap::new();
     let Some(mux) = process.mux() else { return Ok(all) };
+    let uses = MatrixUse::all(program);
     for p in placed {
-        let (Contents::Codes { .. }, Some(base)) = (p.contents, bases.get(&p.shape)) else { continue };
-        let lanes = Lanes::new(process, base, &TileRtl::new(process, program, p.tile, mux, false)?);
+        let matrix = match program.tiles.get(p.tile.index()).map(|t| &t.kind) {
+            Some(TileKind::Matrix { matrix, .. }) => matrix.index(),
+            _ => continue,
+        };
+        let (Some(&used), Some(base)) = (uses.get(matrix), bases.get(&p.shape)) else { continue };
+        let lanes = Lanes::new(process, base, &TileRtl::new(process, program, p.tile, mux, used)?);
         p.lanes = Some(lanes.name.clone());
         all.entry(lanes.name.clone()).or_insert(lanes);
     }

@@ -788,8 +788,20 @@ periphery {
         codebook5_um2: u32,
         /// 6 bits.
         codebook6_um2: u32,
-        /// Standard cells of a tile for each entry of its codebook.
+        /// Lanes with multipliers of their own, activation included: codebooks of 2 bits.
+        multiplying2_um2: u32,
+        /// 3 bits.
+        multiplying3_um2: u32,
+        /// 4 bits.
+        multiplying4_um2: u32,
+        /// 5 bits.
+        multiplying5_um2: u32,
+        /// 6 bits.
+        multiplying6_um2: u32,
+        /// Standard cells of a run of lanes for each entry of its codebook.
         product_um2: u32,
+        /// Standard cells of a run's activation, of each run but a tile's first.
+        activation_um2: u32,
         /// Standard cells of a tile's sequencer.
         sequencer_um2: u32,
     }

@@ -7,7 +7,8 @@
 module pfmc_lane #(
     parameter OPL = 1,        // ROM outputs of a lane
     parameter SELW = 1,       // bits that choose one of them
-    parameter CODEBOOK = 1,   // 1: a code selects a shared product. 0: a code is two's complement
+    parameter CODEBOOK = 1,   // 1: a code selects from a codebook. 0: a code is two's complement
+    parameter MULTIPLY = 0,   // codebook: 0: it selects a product. 1: an entry, which the lane multiplies
     parameter CODEW = 4,      // bits that are kept: those of a code, or 1
     parameter PRODW = 15,     // bits of a product or of a shifted activation
     parameter BUSW = 240,     // bits of the shared bus
@@ -18,28 +19,17 @@ module pfmc_lane #(
     input wire [OPL-1:0] q,          // stage 1: what the ROM reads
     input wire [SELW-1:0] select,    // stage 1: which of it
     input wire take,                 // stage 1: a bit is there
-    input wire [BUSW-1:0] bus,       // stage 2: products, or the shifted activation
-    input wire add,                  // stage 2: add to the group sum
-    input wire scale,                // stage 2: the bit is one of a scale
-    input wire scale_last,           // stage 2: it is the last one
+    input wire [BUSW-1:0] bus,       // stage 2: products, entries and the activation, or the shifted activation
+    // Stage 2, of a lane that multiplies stage 3:
+    input wire add,                  // add to the group sum
+    input wire scale,                // the bit is one of a scale
+    input wire scale_last,           // it is the last one
     input wire shift,                // hand the sum to the neighbour
     input wire [SUMW-1:0] sum_in,
     output reg [SUMW-1:0] sum
 );
     reg [CODEW-1:0] code;
     reg signed [GROUPW-1:0] group_sum;
-    wire latest = code[CODEW-1];
-
-    // The chosen product: bit b of all products lies together on the bus, in the order of the codes; or the
-    // activation where the bit is 1.
-    function signed [PRODW-1:0] product;
-        input [BUSW-1:0] on_bus;
-        input [CODEW-1:0] selected;
-        integer b;
-        for (b = 0; b < PRODW; b = b + 1)
-            product[b] = CODEBOOK ? on_bus[b*(1<<CODEW) + selected] : on_bus[b] & selected[0];
-    endfunction
-
     generate
         if (CODEBOOK) begin : gather
             always @(posedge clk)
@@ -47,6 +37,35 @@ module pfmc_lane #(
         end else begin : latest_bit
             always @(posedge clk)
                 if (take) code <= q[select];
+        end
+    endgenerate
+
+    // What is added to the group sum, and the bit of a scale: bit b of all products lies together on the bus, in the
+    // order of the codes.
+    wire signed [PRODW-1:0] product;
+    wire latest;
+    genvar b;
+    generate
+        if (CODEBOOK && MULTIPLY) begin : multiplier
+            wire signed [7:0] factor = bus[7:0];
+            wire signed [7:0] level = bus[8 + 8*code +: 8];
+            reg signed [PRODW-1:0] multiplied;
+            reg bit_of_scale;
+            always @(posedge clk) begin
+                multiplied <= factor * level;
+                bit_of_scale <= code[CODEW-1];
+            end
+            assign product = multiplied;
+            assign latest = bit_of_scale;
+        end else begin : selected
+            for (b = 0; b < PRODW; b = b + 1) begin : bits
+                if (CODEBOOK) begin : chosen
+                    assign product[b] = bus[b*(1<<CODEW) + code];
+                end else begin : gated
+                    assign product[b] = bus[b] & code[0];
+                end
+            end
+            assign latest = code[CODEW-1];
         end
     endgenerate
 
@@ -61,7 +80,7 @@ module pfmc_lane #(
 
     always @(posedge clk) begin
         if (scale_last | shift) group_sum <= 0;
-        else if (add) group_sum <= group_sum + product(bus, code);
+        else if (add) group_sum <= group_sum + product;
         else if (scale) group_sum <= group_sum << 1;
         if (shift) sum <= sum_in;
         else if (scale & latest) sum <= sum + wide_group;

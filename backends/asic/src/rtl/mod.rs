@@ -17,20 +17,26 @@
 //! A scale's bits come least significant first, so that a lane multiplies by adding its group sum where
 //! the bit is 1 and moving it up. A uniform code's bits do the same with the activation.
 //!
+//! # Groups of columns
+//!
+//! Where a matrix is used by [`Op::FixedGrouped`], each group of its columns has activations of its own. A row's
+//! activations of all groups in a tile come together, and every lane takes those of the column that it works on: what is formed of an
+//! activation is formed once for each *run* of neighbouring lanes whose columns all belong to one group, and for each lane whose columns
+//! do not. Sums, reads and cycles are those of any tile.
+//!
 //! # Text
 //!
 //! [`LIBRARY`] is the compute itself, with parameters. [`TileRtl`] gives the parameters of a tile and the module
 //! that joins it with its ROM; [`program`] all modules of a program. None of it sees a weight.
 
 pub mod requantise;
-
-use std::fmt::Write;
+mod strips;
 
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::numerics;
 use pfmc_ir::op::Op;
 use pfmc_ir::program::TileProgram;
-use pfmc_ir::tile::{Levels, MatrixId, Scheme, TileId, TileKind};
+use pfmc_ir::tile::{Levels, Scheme, TileId, TileKind};
 
 use crate::bits::BitMatrix;
 use crate::codes::E0503;
@@ -40,8 +46,9 @@ use crate::macros::circuit::address_bits;
 use crate::process::Process;
 
 /// The modules that all tiles share: name of a file and its text.
-pub const LIBRARY: [(&str, &str); 4] = [
+pub const LIBRARY: [(&str, &str); 5] = [
     ("pfmc_lane.v", include_str!("lane.v")),
+    ("pfmc_activation.v", include_str!("activation.v")),
     ("pfmc_tile.v", include_str!("tile.v")),
     ("pfmc_replay.v", include_str!("replay.v")),
     ("pfmc_requantise.v", include_str!("requantise.v")),
@@ -49,6 +56,42 @@ pub const LIBRARY: [(&str, &str); 4] = [
 
 /// What a ROM macro does, for simulation.
 pub const ROM_MODEL: (&str, &str) = ("pfmc_rom_model.v", include_str!("rom.v"));
+
+/// What a program asks of a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatrixUse {
+    /// Its columns are looked up.
+    pub lookup: bool,
+    /// Neighbouring columns that take the same activations: n of a matrix [k, n] where all columns do. Where uses differ, the
+    /// largest number that divides all of theirs: a use with larger groups gives several groups the same activations.
+    pub group: u32,
+}
+
+impl MatrixUse {
+    /// Products in which all `n` columns take the same activations.
+    pub fn broadcast(n: u32) -> MatrixUse {
+        MatrixUse { lookup: false, group: n.max(1) }
+    }
+
+    /// The uses of all matrices of a program, by [`MatrixId`].
+    pub fn all(program: &TileProgram) -> Vec<MatrixUse> {
+        let mut all: Vec<MatrixUse> = program.matrices.iter().map(|m| MatrixUse::broadcast(m.n)).collect();
+        program.graph.each(&mut |graph| {
+            for (_, node) in graph.nodes() {
+                let Some(of) = node.op.matrix().and_then(|m| all.get_mut(m.index())) else { continue };
+                match node.op {
+                    Op::FixedLookup { .. } => of.lookup = true,
+                    Op::FixedGrouped { n, groups, .. } => {
+                        let each = n.checked_div(groups).and_then(|each| u32::try_from(each).ok());
+                        of.group = gcd(of.group, each.unwrap_or(1)).max(1);
+                    }
+                    _ => {}
+                }
+            }
+        });
+        all
+    }
+}
 
 /// Shape of a tile's compute and of the ROM macro it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +108,11 @@ pub struct TileRtl {
     group_bits: u32,
     sum_bits: u32,
     lookup: bool,
+    /// Groups of columns with activations of their own.
+    groups: u32,
+    /// Columns of a group, and how many of the first lie before the tile.
+    each: u32,
+    offset: u32,
 }
 
 /// Bits of a two's complement number of a magnitude up to `bound`.
@@ -82,8 +130,8 @@ fn lines(parts: Vec<String>, most: usize) -> String {
 }
 
 impl TileRtl {
-    /// The compute of a matrix tile whose ROM has `mux` bit lines to an output, 8 or 16. Its macro is the
-    /// smallest that holds the array. With `lookup` columns can be read.
+    /// The compute of a matrix tile whose ROM has `mux` bit lines to an output, 8 or 16, where its matrix is used so. Its
+    /// macro is the smallest that holds the array.
     ///
     /// # Errors
     /// A tile that no array of the process holds, a data tile, and a macro that cannot be built.
@@ -92,7 +140,7 @@ impl TileRtl {
         program: &TileProgram,
         id: TileId,
         mux: u32,
-        lookup: bool,
+        used: MatrixUse,
     ) -> Result<TileRtl, Diagnostics> {
         let (contents, array) = encode::contents(process, program, id)?;
         let Contents::Codes { k, n, scheme: scheme @ Scheme::Codes { bits, group, levels } } = contents
@@ -103,6 +151,13 @@ impl TileRtl {
         let rom = MacroShape::holding(process, array.word_lines, array.bit_lines, mux);
         rom.check(process)?;
         let group = group.min(k);
+        let first = match program.tiles.get(id.index()).map(|t| &t.kind) {
+            Some(TileKind::Matrix { n, .. }) => n.start,
+            _ => 0,
+        };
+        let each = used.group.max(1);
+        let groups = (first + n - 1) / each - first / each + 1;
+        let (each, offset) = if groups == 1 { (n, 0) } else { (each, first % each) };
         let sum_bits = signed_bits(numerics::accumulator_bound(u64::from(k), scheme));
         // The group sum moves up by up to 7 bits.
         let group_sum = numerics::accumulator_bound(u64::from(group), scheme) / 255;
@@ -117,7 +172,10 @@ impl TileRtl {
             rom,
             group_bits: (signed_bits(group_sum) + 7).min(sum_bits),
             sum_bits,
-            lookup,
+            lookup: used.lookup,
+            groups,
+            each,
+            offset,
         })
     }
 
@@ -144,6 +202,29 @@ impl TileRtl {
     /// The macro.
     pub fn rom(&self) -> MacroShape {
         self.rom
+    }
+
+    /// Groups of columns with activations of their own: activations a row.
+    pub fn groups(&self) -> u32 {
+        self.groups
+    }
+
+    /// The group of a column of the tile.
+    pub fn group_of(&self, column: u32) -> u32 {
+        ((self.offset + column) / self.each).min(self.groups - 1)
+    }
+
+    /// Runs of neighbouring lanes that take the same activations in every sweep.
+    pub fn runs(&self) -> u32 {
+        let sweeps = self.sweeps();
+        let whole = |lane: u32| self.group_of((lane - 1) * sweeps) == self.group_of((lane + 1) * sweeps - 1);
+        (0..self.lanes()).filter(|&lane| lane == 0 || !whole(lane)).count() as u32
+    }
+
+    /// Whether lanes choose among products that are formed once for a run, of a codebook; otherwise each has a multiplier. What
+    /// takes fewer multipliers.
+    pub fn shared(&self) -> bool {
+        self.runs() << self.bits <= self.lanes()
     }
 
     /// Bits of a group sum's register.
@@ -200,7 +281,11 @@ impl TileRtl {
     /// Parameters of `pfmc_tile`, as `.NAME(value)` with commas.
     fn parameters(&self) -> String {
         let codebook = self.levels == Levels::Codebook;
-        let (product, bus) = if codebook { (15, 15 << self.bits) } else { (self.bits + 7, self.bits + 7) };
+        let (product, bus) = match (codebook, self.shared()) {
+            (true, true) => (15, 15 << self.bits),
+            (true, false) => (15, 8 + (8 << self.bits)),
+            (false, _) => (self.bits + 7, self.bits + 7),
+        };
         let outputs = self.rom.bit_lines / self.rom.mux;
         let parameters = [
             ("K", self.k),
@@ -222,6 +307,10 @@ impl TileRtl {
             ("BUSW", bus),
             ("GROUPW", self.group_bits),
             ("SUMW", self.sum_bits),
+            ("GROUPS", self.groups),
+            ("EACH", self.each),
+            ("OFFSET", self.offset),
+            ("SHARED", u32::from(self.shared())),
             ("LOOKUP", u32::from(self.lookup)),
         ];
         lines(parameters.iter().map(|(name, value)| format!(".{name}({value})")).collect(), 5)
@@ -235,10 +324,10 @@ impl TileRtl {
             lines((0..wide).map(|i| format!(".{pin}{i}({wire}[{i}])")).collect(), 6)
         };
         format!(
-            "// Tile {name}: {} x {}, {} {} of {} bits, groups of {}. {} lanes, {} sweeps a vector, {} cycles.\n\
+            "// Tile {name}: {} x {}, {} {} of {} bits, groups of {}. {} lanes, {} sweeps a vector, {} cycles{}.\n\
              module {name} (\n    \
                  input wire clk, input wire rst,\n    \
-                 input wire x_valid, output wire x_ready, input wire [7:0] x_data,\n    \
+                 input wire x_valid, output wire x_ready, input wire [{}:0] x_data,\n    \
                  output wire y_valid, input wire y_ready, output wire [31:0] y_data, output wire [15:0] y_column,\n    \
                  output wire header_valid, output wire [31:0] unit,\n    \
                  input wire c_valid, output wire c_ready, input wire [15:0] c_column,\n    \
@@ -266,6 +355,11 @@ impl TileRtl {
             self.lanes(),
             self.sweeps(),
             self.cycles(),
+            match self.groups {
+                1 => String::new(),
+                groups => format!(", {groups} groups of columns in {} runs of lanes", self.runs()),
+            },
+            8 * self.groups - 1,
             aw - 1,
             outputs - 1,
             joined("A", "rom_a", aw),
@@ -337,28 +431,19 @@ pub struct Modules {
     pub files: Vec<(String, String)>,
 }
 
-/// The RTL of all matrices of a program, with ROMs of `mux` bit lines to an output. Tiles of matrices that are looked
-/// up have look-up; tiles of the same columns of a matrix are joined with a requantiser to a strip.
+/// The RTL of all matrices of a program, with ROMs of `mux` bit lines to an output. Tiles have what the uses of their
+/// matrix ask for; tiles of the same columns of a matrix are joined with a requantiser to a strip.
 ///
 /// # Errors
 /// As [`TileRtl::new`], of all tiles.
 pub fn program(process: &Process, program: &TileProgram, mux: u32) -> Result<Modules, Diagnostics> {
-    let mut looked_up = vec![false; program.matrices.len()];
-    program.graph.each(&mut |graph| {
-        for (_, node) in graph.nodes() {
-            if let (Op::FixedLookup { .. }, Some(matrix)) = (&node.op, node.op.matrix())
-                && let Some(entry) = looked_up.get_mut(matrix.index())
-            {
-                *entry = true;
-            }
-        }
-    });
+    let uses = MatrixUse::all(program);
     let mut problems = Diagnostics::new();
     let mut tiles = Vec::new();
     for (id, tile) in program.tiles() {
         let TileKind::Matrix { matrix, .. } = &tile.kind else { continue };
-        let lookup = looked_up.get(matrix.index()).copied().unwrap_or(false);
-        match TileRtl::new(process, program, id, mux, lookup) {
+        let Some(&used) = uses.get(matrix.index()) else { continue };
+        match TileRtl::new(process, program, id, mux, used) {
             Ok(rtl) => tiles.push((id, tile.name.clone(), rtl)),
             Err(more) => problems.extend(more),
         }
@@ -372,112 +457,8 @@ pub fn program(process: &Process, program: &TileProgram, mux: u32) -> Result<Mod
     files.push(("tiles.v".into(), all(&|rtl, name| rtl.module(name))));
     files.push(("roms_model.v".into(), all(&|rtl, name| rtl.rom_model(name))));
     files.push(("roms.v".into(), all(&|rtl, name| rtl.rom_black_box(name))));
-    files.push(("strips.v".into(), strips(program, &tiles)));
+    files.push(("strips.v".into(), strips::all(program, &tiles)));
     Ok(Modules { tiles, files })
-}
-
-/// Strips of all matrices.
-fn strips(program: &TileProgram, tiles: &[(TileId, String, TileRtl)]) -> String {
-    let mut out = String::new();
-    for (matrix, _) in program.matrices() {
-        let mut of_matrix: Vec<Placed> = tiles
-            .iter()
-            .filter_map(|(id, name, rtl)| match &program.tiles.get(id.index())?.kind {
-                TileKind::Matrix { matrix: m, k, n, .. } if *m == matrix => {
-                    Some(Placed { columns: (n.start, n.end), first_row: k.start, name, rtl })
-                }
-                _ => None,
-            })
-            .collect();
-        of_matrix.sort_by_key(|t| (t.columns, t.first_row));
-        for strip in of_matrix.chunk_by(|a, b| a.columns == b.columns && a.rtl.sweeps() == b.rtl.sweeps()) {
-            strip_module(&mut out, matrix, strip);
-        }
-    }
-    out
-}
-
-/// A tile and where it lies in its matrix.
-struct Placed<'a> {
-    columns: (u32, u32),
-    first_row: u32,
-    name: &'a str,
-    rtl: &'a TileRtl,
-}
-
-/// Writes the module of tiles that share columns, in ascending order of rows.
-fn strip_module(out: &mut String, matrix: MatrixId, strip: &[Placed]) {
-    let Some(first) = strip.first() else { return };
-    let (start, end) = first.columns;
-    let tiles = strip.len();
-    let mut starts = Vec::new();
-    let mut rows = 0;
-    for tile in strip {
-        starts.push(rows);
-        rows += tile.rtl.k;
-    }
-    let mut text = format!(
-        "// Columns {start} to {} of matrix {matrix}: {rows} activations in, int8 out, in the order of y_column.\n\
-         module strip_m{matrix}_n{start} (\n    \
-             input wire clk, input wire rst,\n    \
-             input wire x_valid, output wire x_ready, input wire [7:0] x_data,\n    \
-             input wire set, input wire [7:0] set_index, input wire [23:0] set_data,\n    \
-             output wire q_valid, input wire q_ready, output wire [7:0] q_data,\n    \
-             output wire [{}:0] units\n);\n    \
-             // Which tile the next activation goes to, and which the next sum comes from.\n    \
-             reg [31:0] at;\n    \
-             reg [7:0] turn;\n    \
-             wire [{}:0] take, offer;\n    \
-             wire [{}:0] sums;\n    \
-             wire sum_valid = offer[turn];\n    \
-             wire sum_ready;\n    \
-             assign x_ready = |take;\n    \
-             always @(posedge clk)\n        \
-                 if (rst) at <= 0;\n        \
-                 else if (x_valid && x_ready) at <= at == {} ? 0 : at + 1;\n    \
-             always @(posedge clk)\n        \
-                 if (rst) turn <= 0;\n        \
-                 else if (sum_valid && sum_ready) turn <= turn == {} ? 0 : turn + 1;\n    \
-             pfmc_requantise #(.TILES({tiles})) requantise (\n        \
-                 .clk(clk), .rst(rst), .set(set), .set_index(set_index), .set_data(set_data),\n        \
-                 .y_valid(sum_valid), .y_ready(sum_ready), .y_data(sums[turn*32 +: 32]),\n        \
-                 .q_valid(q_valid), .q_ready(q_ready), .q_data(q_data)\n    );\n",
-        end - 1,
-        32 * tiles - 1,
-        tiles - 1,
-        32 * tiles - 1,
-        rows - 1,
-        tiles - 1,
-    );
-    for (t, (tile, from)) in strip.iter().zip(starts).enumerate() {
-        let (name, k, to) = (tile.name, tile.rtl.k, from + tile.rtl.k);
-        let low = if from == 0 { String::new() } else { format!("at >= {from} && ") };
-        let sweeps = tile.rtl.sweeps();
-        // Writing to a string does not fail.
-        let _ = write!(
-            text,
-            "\n    // Rows {from} to {}.\n    \
-             wire here{t} = {low}at < {to};\n    \
-             wire in_ready{t}, x_valid{t}, x_ready{t};\n    \
-             wire [7:0] x_data{t};\n    \
-             assign take[{t}] = here{t} && in_ready{t};\n    \
-             pfmc_replay #(.K({k}), .SWEEPS({sweeps})) replay{t} (\n        \
-                 .clk(clk), .rst(rst), .in_valid(x_valid && here{t}), .in_ready(in_ready{t}), .in_data(x_data),\n        \
-                 .out_valid(x_valid{t}), .out_ready(x_ready{t}), .out_data(x_data{t})\n    );\n    \
-             {name} tile{t} (\n        \
-                 .clk(clk), .rst(rst), .x_valid(x_valid{t}), .x_ready(x_ready{t}), .x_data(x_data{t}),\n        \
-                 .y_valid(offer[{t}]), .y_ready(sum_ready && turn == {t}), .y_data(sums[{}:{}]), .y_column(),\n        \
-                 .header_valid(), .unit(units[{}:{}]),\n        \
-                 .c_valid(1'b0), .c_ready(), .c_column(16'd0), .l_valid(), .l_scale(), .l_data()\n    );\n",
-            to - 1,
-            32 * t + 31,
-            32 * t,
-            32 * t + 31,
-            32 * t,
-        );
-    }
-    text.push_str("endmodule\n\n");
-    out.push_str(&text);
 }
 
 #[cfg(test)]

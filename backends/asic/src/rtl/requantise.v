@@ -1,29 +1,31 @@
 // From exact sums to the next layer's int8:
-//     q = clamp((sum over the tiles of y[t] multiplier[t] + 2^(shift-1)) >> shift, -127, 127)
-// in 64 bits, exact up to the shift, which rounds halves up. Every column's sums arrive in ascending
-// order of tiles. multiplier and shift are loaded before: index t < TILES is multiplier t, index TILES
-// the shift, 1 to 62.
+//     q = clamp((sum over the tiles of y[t] multiplier[g][t] + 2^(shift-1)) >> shift, -127, 127)
+// in 64 bits, exact up to the shift, which rounds halves up; g is the group of the sums' column. Every column's sums arrive
+// in ascending order of tiles. multiplier and shift are loaded before: index g TILES + t is a multiplier, index
+// GROUPS TILES the shift, 1 to 62.
 module pfmc_requantise #(
-    parameter TILES = 1
+    parameter TILES = 1,
+    parameter GROUPS = 1        // groups of columns whose activations have scales of their own
 ) (
     input wire clk,
     input wire rst,
     input wire set,
-    input wire [7:0] set_index,
+    input wire [15:0] set_index,
     input wire [23:0] set_data,
     input wire y_valid,
     output wire y_ready,
     input wire [31:0] y_data,
+    input wire [15:0] y_group,
     output reg q_valid,
     input wire q_ready,
     output wire [7:0] q_data
 );
-    reg [23:0] multipliers [0:TILES-1];
+    reg [23:0] multipliers [0:GROUPS*TILES-1];
     reg [5:0] shift;
     reg [7:0] tile;
     reg signed [63:0] sum;
 
-    wire signed [24:0] multiplier = {1'b0, multipliers[tile]};
+    wire signed [24:0] multiplier = {1'b0, multipliers[y_group * TILES + tile]};
     wire signed [31:0] y = y_data;
     wire signed [63:0] product = y * multiplier;
     wire signed [63:0] half = 64'd1 << (shift - 6'd1);
@@ -33,7 +35,7 @@ module pfmc_requantise #(
 
     always @(posedge clk) begin
         if (set) begin
-            if (set_index == TILES) shift <= set_data[5:0];
+            if (set_index == GROUPS * TILES) shift <= set_data[5:0];
             else multipliers[set_index] <= set_data;
         end
         if (rst) begin

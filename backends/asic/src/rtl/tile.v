@@ -4,8 +4,13 @@
 // sums of every CPL-th column leave on y in ascending order: columns s, CPL + s, 2 CPL + s, ... in
 // sweep s. A column at or past N is left out.
 //
+// Columns of a group take the same activations: the tile's first EACH - OFFSET columns those of group 0, the next EACH
+// those of group 1, and so on. A row's activations, one for each group, arrive together. Neighbouring lanes that take the
+// same ones in every sweep are a run and share what is formed of them.
+//
 // Stages: 0 the state says which bit is read, and the ROM's address follows at the falling edge of clk,
-// because the ROM wants it stable while clk is high; 1 the ROM reads; 2 the lanes add.
+// because the ROM wants it stable while clk is high; 1 the ROM reads; 2 the lanes add, or
+// multiply, where they have multipliers of their own, and add in stage 3.
 module pfmc_tile #(
     parameter K = 8,            // rows
     parameter N = 8,            // columns
@@ -26,6 +31,10 @@ module pfmc_tile #(
     parameter BUSW = 240,
     parameter GROUPW = 27,
     parameter SUMW = 32,
+    parameter GROUPS = 1,       // groups of columns with activations of their own
+    parameter EACH = 8,         // columns of a group
+    parameter OFFSET = 0,       // columns of group 0 that lie before the tile
+    parameter SHARED = 1,       // codebook: 0 where lanes have multipliers of their own
     parameter LOOKUP = 0        // 1: columns can be read, too
 ) (
     input wire clk,
@@ -33,7 +42,7 @@ module pfmc_tile #(
 
     input wire x_valid,
     output wire x_ready,
-    input wire [7:0] x_data,    // int8 in -127..127
+    input wire [8*GROUPS-1:0] x_data, // int8 in -127..127, group 0 lowest
 
     output wire y_valid,
     input wire y_ready,
@@ -183,11 +192,9 @@ module pfmc_tile #(
     end
 
     // Stage 1: the ROM reads.
-    reg [7:0] x;
     reg s1_header, s1_code, s1_first, s1_last, s1_scale, s1_scale_last, s1_looking;
     reg [SELW-1:0] s1_select;
     always @(posedge clk) begin
-        if (x_ready && x_valid) x <= x_data;
         s1_header <= issue && state == HEADER && !rst;
         s1_code <= issue && state == CODES && !rst;
         s1_first <= digit == 0;
@@ -216,28 +223,48 @@ module pfmc_tile #(
         s2_scale <= s1_scale && !s1_looking;
         s2_scale_last <= s1_scale && s1_scale_last;
     end
-    wire [BUSW-1:0] bus;
+    // Lanes with multipliers add in stage 3.
+    localparam LATE = CODEBOOK && !SHARED;
+    reg s3_add, s3_scale, s3_scale_last;
+    always @(posedge clk) begin
+        s3_add <= s2_add;
+        s3_scale <= s2_scale;
+        s3_scale_last <= s2_scale_last;
+    end
+
+    // The group of a column, counted with those that lie before the tile; lanes may have columns past the last.
+    function integer group_of;
+        input integer counted;
+        group_of = counted / EACH < GROUPS ? counted / EACH : GROUPS - 1;
+    endfunction
+    wire [(8<<BITS)-1:0] codebook;
     generate
-        if (CODEBOOK) begin : products
-            // One product of the activation with each entry of the codebook, formed once a row.
-            for (g = 0; g < (1 << BITS); g = g + 1) begin : entry
-                wire signed [7:0] level = header[32 + 8*g +: 8];
-                wire signed [7:0] factor = x;
-                reg signed [PRODW-1:0] product;
-                always @(posedge clk)
-                    if (s1_code && s1_first && !s1_looking) product <= factor * level;
-                for (i = 0; i < PRODW; i = i + 1) begin : bits
-                    assign bus[i*(1<<BITS) + g] = product[i];
+        if (CODEBOOK) begin : entries
+            assign codebook = header[HEADER_BITS-1:32];
+        end else begin : none
+            assign codebook = 0;
+        end
+    endgenerate
+
+    wire [LANES*BUSW-1:0] buses;
+    generate
+        for (g = 0; g < LANES; g = g + 1) begin : activations
+            // Groups do not descend: all of two lanes' are the same if the first and the last are.
+            if (g > 0 && group_of(OFFSET + (g-1)*CPL) == group_of(OFFSET + g*CPL + CPL-1)) begin : same
+                assign buses[g*BUSW +: BUSW] = buses[(g-1)*BUSW +: BUSW];
+            end else begin : run
+                wire [8*CPL-1:0] of_sweep;
+                for (i = 0; i < CPL; i = i + 1) begin : choice
+                    assign of_sweep[8*i +: 8] = x_data[8*group_of(OFFSET + g*CPL + i) +: 8];
                 end
+                pfmc_activation #(
+                    .CODEBOOK(CODEBOOK), .SHARED(SHARED), .BITS(BITS), .PRODW(PRODW), .BUSW(BUSW)
+                ) activation (
+                    .clk(clk), .load(x_ready && x_valid), .x_data(of_sweep[8*sweep +: 8]),
+                    .code(s1_code && !s1_looking), .first(s1_first), .last(s1_last), .codebook(codebook),
+                    .bus(buses[g*BUSW +: BUSW])
+                );
             end
-        end else begin : shifted
-            // The activation times the weight of the code's bit; the last bit counts negative.
-            reg signed [PRODW-1:0] weighted;
-            wire signed [PRODW-1:0] twice = weighted << 1;
-            always @(posedge clk)
-                if (s1_code && !s1_looking)
-                    weighted <= s1_first ? {{(PRODW-8){x[7]}}, x} : s1_last ? -twice : twice;
-            assign bus = weighted;
         end
     endgenerate
 
@@ -250,11 +277,12 @@ module pfmc_tile #(
     generate
         for (g = 0; g < LANES; g = g + 1) begin : lanes
             pfmc_lane #(
-                .OPL(OPL), .SELW(SELW), .CODEBOOK(CODEBOOK), .CODEW(CODEW), .PRODW(PRODW), .BUSW(BUSW),
-                .GROUPW(GROUPW), .SUMW(SUMW)
+                .OPL(OPL), .SELW(SELW), .CODEBOOK(CODEBOOK), .MULTIPLY(LATE), .CODEW(CODEW), .PRODW(PRODW),
+                .BUSW(BUSW), .GROUPW(GROUPW), .SUMW(SUMW)
             ) lane (
                 .clk(clk), .q(q[g*OPL +: OPL]), .select(s1_select), .take((s1_code || s1_scale) && !s1_looking),
-                .bus(bus), .add(s2_add), .scale(s2_scale), .scale_last(s2_scale_last),
+                .bus(buses[g*BUSW +: BUSW]), .add(LATE ? s3_add : s2_add), .scale(LATE ? s3_scale : s2_scale),
+                .scale_last(LATE ? s3_scale_last : s2_scale_last),
                 .shift(drain_step || !started), .sum_in(chain[(g+1)*SUMW +: SUMW] & {SUMW{started}}),
                 .sum(chain[g*SUMW +: SUMW])
             );

@@ -54,6 +54,13 @@ impl Files {
     fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
+
+    /// The first addresses of a macro with one output at which a bit is read.
+    fn addresses(&self, bit: &str, count: usize) -> Vec<String> {
+        let bits = std::fs::read_to_string(self.path("bits.txt")).unwrap();
+        let bits = bits.split_whitespace().flat_map(|line| line.split("").filter(|b| !b.is_empty()));
+        bits.enumerate().filter(|(_, b)| *b == bit).map(|(at, _)| at.to_string()).take(count).collect()
+    }
 }
 
 /// The foundry's transistor models.
@@ -167,6 +174,24 @@ fn reads_of_a_macro_give_its_bits() {
     }
 }
 
+/// Where a macro is slowest, slow and hot, fastest, and leaks most.
+const CORNERS: [[&str; 3]; 4] =
+    [["ss", "1.62", "-40"], ["ss", "1.62", "125"], ["ff", "1.98", "-40"], ["ff", "1.98", "125"]];
+
+#[test]
+fn reads_of_a_macro_programmed_on_via_give_its_bits_where_it_is_slowest_and_where_it_leaks_most() {
+    let files = Files::new("sky130-via1", 16, 16, 16);
+    // A one and a zero of the array.
+    let [[one], [zero]] = ["1", "0"].map(|bit| files.addresses(bit, 1).try_into().unwrap());
+    let access = [CORNERS[0], CORNERS[3]].map(|corner| {
+        let read = reads(&files, "sim.spice", corner, &[&one, &zero]);
+        assert!(read.starts_with("wrong 0 of 4 "), "{corner:?}: {read}");
+        println!("{corner:?}: {read}");
+        read.split(' ').nth(5).unwrap().parse::<f64>().unwrap()
+    });
+    assert!(access[1] < access[0], "{access:?}");
+}
+
 /// 3 to 11 minutes a corner: `cargo nextest run --release -p pfmc-asic --profile referees --run-ignored only -E 'test(extremes)'`.
 #[test]
 #[ignore = "an hour of simulation"]
@@ -174,9 +199,7 @@ fn reads_of_a_macro_give_its_bits_at_the_extremes() {
     for (process, _) in VARIANTS {
         let files = Files::new(process, 16, 16, 16);
         let addresses = ["0", "17", "255", "34", "240", "15", "136", "119"];
-        for corner in
-            [["ss", "1.62", "-40"], ["ss", "1.62", "125"], ["ff", "1.98", "-40"], ["ff", "1.98", "125"]]
-        {
+        for corner in CORNERS {
             let read = reads(&files, "sim.spice", corner, &addresses);
             assert!(read.starts_with("wrong 0 of 16 "), "{process} {corner:?}: {read}");
         }

@@ -26,7 +26,7 @@ pub struct Bench<'a> {
     pub groups: usize,
     /// Contents of its ROM.
     pub hex: String,
-    /// Activations, `[vector][k]`.
+    /// Activations, `[vector][group of columns][k]`.
     pub x: &'a [i8],
     /// Columns to look up first.
     pub columns: &'a [u16],
@@ -56,13 +56,20 @@ impl Bench<'_> {
     /// Simulates `sources`, which define module `t` and use `t_rom`, in a folder.
     pub fn run(&self, dir: &Path, sources: &[PathBuf], more: &[&str]) -> Results {
         let (k, n) = (self.rtl.k() as usize, self.rtl.n() as usize);
-        let vectors = self.x.len() / k;
+        let inputs = self.rtl.groups() as usize;
+        let vectors = self.x.len() / (k * inputs);
         let hex =
             |values: &mut dyn Iterator<Item = u32>| values.map(|v| format!("{v:x}\n")).collect::<String>();
         std::fs::write(dir.join("t.hex"), &self.hex).unwrap();
         std::fs::write(dir.join("t_rom.v"), self.rtl.rom_model("t")).unwrap();
-        std::fs::write(dir.join("x.hex"), hex(&mut self.x.iter().map(|&x| u32::from(x.cast_unsigned()))))
-            .unwrap();
+        let mut rows = String::new();
+        for (vector, row) in (0..vectors).flat_map(|v| (0..k).map(move |row| (v, row))) {
+            for group in (0..inputs).rev() {
+                rows += &format!("{:02x}", self.x[(vector * inputs + group) * k + row]);
+            }
+            rows.push('\n');
+        }
+        std::fs::write(dir.join("x.hex"), rows).unwrap();
         std::fs::write(dir.join("l.hex"), hex(&mut self.columns.iter().map(|&c| u32::from(c)))).unwrap();
         let bench = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/referees/asic/tile_bench.v");
         let bench = if bench.is_file() {
@@ -75,6 +82,7 @@ impl Bench<'_> {
         for (name, value) in [
             ("K", k),
             ("N", n),
+            ("INPUTS", inputs),
             ("SWEEPS", self.rtl.sweeps() as usize),
             ("VECTORS", vectors),
             ("LOOKUPS", self.columns.len()),
