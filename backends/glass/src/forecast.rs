@@ -56,7 +56,9 @@ impl Probe {
         let power: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
         let born = Born::new(&g, k, ports);
         let weights = RealBlock { k, n, values };
-        let d = design(process, &g, &born, &mut Workspace::default(), &weights, [&[], &[]], hash(0, 1));
+        // Rounds are taken to reach what the levels alone reach.
+        let first_order = Process { propagation_rounds: 0, ..process.clone() };
+        let d = design(&first_order, &g, &born, &mut Workspace::default(), &weights, [&[], &[]], hash(0, 1));
         let relative = |db: f64| 10f64.powf(-db / 10.0);
         Ok(Probe {
             spread: Spread {

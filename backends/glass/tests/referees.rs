@@ -179,6 +179,39 @@ fn maxwells_equations_agree_with_the_recorded_ratio() {
     }
 }
 
+/// A slice whose index change is so strong that multiple scattering sets the error, without rounds against it and with.
+fn strong(name: &str, ports: u32, dn_rms: &str) -> [PathBuf; 2] {
+    ["0", "4"].map(|rounds| {
+        let p = process(&[
+            ("rows_max = 8 ", "rows_max = 1 "),
+            ("snr_target_db = 46.5", "snr_target_db = 42.0"),
+            ("dn_rms = 4.0e-5", &format!("dn_rms = {dn_rms}")),
+            ("dn_max = 1.0e-3", "dn_max = 1.0e-2"),
+            ("propagation_rounds = 0", &format!("propagation_rounds = {rounds}")),
+        ]);
+        tile(&format!("{name}-{rounds}"), &p, ports)
+    })
+}
+
+/// The plain slice falls short of its first-order ratio, the other has it in the same propagation.
+fn made_up_for([plain, rounds]: &[Verdict; 2]) -> bool {
+    !keeps(plain) && rounds.propagated >= (plain.first_order - 1.0).max(rounds.recorded - 1.0).max(40.0)
+}
+
+#[test]
+fn rounds_make_up_for_multiple_scattering_in_maxwells_equations() {
+    let v = strong("strong-full-vector", 8, "1.6e-3").map(|dir| Verdict::of(&solve(&dir, "none", 8)));
+    let [plain, rounds] = &v;
+    assert!(made_up_for(&v), "{} plain, {} after rounds", plain.propagated, rounds.propagated);
+}
+
+#[test]
+fn rounds_make_up_for_multiple_scattering_in_exact_steps() {
+    let v = strong("strong-isolated", 64, "4.0e-4").map(|dir| isolated(&dir, "exact", "none", 64));
+    let [plain, rounds] = &v;
+    assert!(made_up_for(&v), "{} plain, {} after rounds", plain.propagated, rounds.propagated);
+}
+
 #[test]
 fn a_singular_tile_fails() {
     let mut p = slice_process();
