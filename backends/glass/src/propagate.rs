@@ -80,6 +80,15 @@ impl Grid {
         Err(Diagnostic::error(&E0623, problem).note(note))
     }
 
+    /// Bytes that a propagation needs, at most, with one input at a time: screens, steps, fields.
+    pub fn memory_bytes(&self) -> u64 {
+        let bytes = |lengths: [usize; 2], each: usize| {
+            lengths.into_iter().fold(each as u64, |a, n| a.saturating_mul(n as u64))
+        };
+        let [screens, fields] = [bytes(self.tile, 8 * self.layers), bytes(self.field, 20)];
+        screens.saturating_add(fields).saturating_add(bytes([self.field[0], self.tile[1]], 8))
+    }
+
     /// Samples times steps of so many inputs.
     pub fn work(&self, inputs: usize) -> u64 {
         let lengths = [self.field[0], self.field[1], self.steps, self.layers, inputs];

@@ -274,7 +274,12 @@ impl<'a> GlassPlan<'a> {
 
     /// Memory that designing a tile takes.
     pub(crate) fn memory_bytes(&self, m: &Member) -> u64 {
-        Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating())
+        let p = self.process;
+        let propagation = match p.propagation_rounds {
+            0 => 0,
+            _ => Grid::new(&Written::of(p, &m.geometry)).memory_bytes(),
+        };
+        Born::memory_bytes(&m.geometry, p.quadrature.weights_a_grating()) + propagation
     }
 
     /// What the budget of a tile needs, from its levels and weights.
