@@ -103,17 +103,18 @@ fn main() {
     let start = Instant::now();
     let d = design(&process, &g, &born, &mut ws, &weights, [&[], &[]], 7);
     let wall = start.elapsed().as_secs_f64();
-    let history: Vec<String> = d.history_db.iter().map(|v| format!("{v:.1}")).collect();
+    let list = |all: &[f64]| all.iter().map(|v| format!("{v:.2}")).collect::<Vec<_>>().join(", ");
     println!(
         "{{\"weights\": {}, \"voxels\": {}, \"prepare_s\": {prepare:.3}, \"forward_s\": {best:.4}, \"adjoint_s\": {back:.4}, \"ffts_alone_s\": {transforms:.4}, \
          \"design_s\": {wall:.3}, \"weights_a_second\": {:.0}, \"snr_db\": {:.2}, \"snr_complex_db\": {:.2}, \
-         \"written_square\": {:.3}, \"history_db\": [{}]}}",
+         \"written_square\": {:.3}, \"history_db\": [{}], \"propagated_db\": [{}]}}",
         k * n,
         g.voxel_count(),
         (k * n) as f64 / wall,
         d.snr_db,
         d.snr_complex_db,
         d.written_square,
-        history.join(", ")
+        list(&d.history_db),
+        list(&d.propagated_db)
     );
 }

@@ -112,7 +112,7 @@ impl Spread {
 /// Relative error powers of a tile by cause.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Budget {
-    /// Levels: rounding left after the design.
+    /// Levels: rounding left after the design, and multiple scattering where tiles are propagated.
     pub levels: f64,
     /// Voxels' index changes, [`Process::energy_rms`].
     pub energy: f64,
@@ -122,7 +122,7 @@ pub struct Budget {
     pub registration: f64,
     /// Layers' index changes.
     pub gain: f64,
-    /// Multiple scattering.
+    /// Multiple scattering; none of its own where the levels' figure is that of propagated tiles.
     pub born: f64,
     /// Photons counted at the outputs.
     pub photons: f64,
@@ -155,7 +155,7 @@ impl Budget {
             registration: 0.5 * s.layers * kx2 * um(process.layer_registration_nm).powi(2),
             // Less what all weights have in common, which the tile's gain takes.
             gain: (0.5 * s.layers - 1.0 / g.voxels[2] as f64).max(0.0) * process.layer_gain_rms.powi(2),
-            born: s.efficiency.powi(2) / BORN,
+            born: if process.propagation_rounds > 0 { 0.0 } else { s.efficiency.powi(2) / BORN },
             photons,
             converters,
             calibration: left,

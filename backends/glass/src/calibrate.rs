@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::codes::E0622;
 use crate::process::Quadrature;
 use crate::reader::Schedule;
-use crate::recompute::Written;
+use crate::recompute::{Transfer, Written};
 use crate::schedule::sign;
 
 /// File beside the schedule.
@@ -84,16 +84,16 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// The model of written levels over the first `inputs` x `outputs` ports.
+    /// The model of written levels and their transfer matrix over the first `inputs` x `outputs` ports.
     pub(crate) fn new(
         w: &Written,
         levels: &[u8],
+        matrix: &Transfer,
         [inputs, outputs]: [usize; 2],
         wavelength_um: f64,
     ) -> Model {
         let ports = w.columns * w.rows_in;
-        let pick = |axis: Option<usize>| -> Vec<Complex64> {
-            let t = w.moment(levels, axis);
+        let pick = |t: &Transfer| -> Vec<Complex64> {
             (0..outputs * inputs)
                 .map(|n| {
                     let at = n / inputs * ports + n % inputs;
@@ -101,8 +101,8 @@ impl Model {
                 })
                 .collect()
         };
-        let base = pick(None);
-        let moments = [0, 1, 2].map(|a| pick(Some(a)));
+        let base = pick(matrix);
+        let moments = [0, 1, 2].map(|a| pick(&w.moment(levels, a)));
         let k_in: Vec<[f64; 3]> = (0..inputs).map(|p| w.input_k(p)).collect();
         let k_out: Vec<[f64; 3]> = (0..outputs).map(|p| w.output_k(p)).collect();
         let per_radian = std::f64::consts::TAU / wavelength_um;
@@ -278,7 +278,9 @@ impl Schedule<'_> {
         let (entry, written) = self.entry(id)?;
         let used =
             [entry.record.inputs as usize, self.process.quadrature.ports(entry.record.outputs as usize)];
-        Ok(Model::new(written, &self.levels(id)?, used, self.process.wavelength_um))
+        let levels = self.levels(id)?;
+        let matrix = self.matrix_of(written, &levels, used[0]);
+        Ok(Model::new(written, &levels, &matrix, used, self.process.wavelength_um))
     }
 
     /// The transfer matrix of a tile's written levels, `[output port][input]`, without signs and gains.
@@ -465,7 +467,6 @@ mod tests {
     use super::*;
     use crate::born::tests::{noise, process};
     use crate::born::{Born, Workspace};
-    use crate::calibration::Line;
     use crate::geometry::{Geometry, Request};
     use crate::process::Process;
     use pfmc_ir::tile::RealBlock;
@@ -476,26 +477,6 @@ mod tests {
         let born = Born::new(&g, 64, 64);
         let d = crate::design::design(process, &g, &born, &mut Workspace::default(), &w, [&[], &[]], seed);
         (g, w, d.levels)
-    }
-
-    fn written(p: &Process, g: &Geometry) -> Written {
-        let mut delta = [0f32; 16];
-        delta.iter_mut().zip(p.level_table()).for_each(|(d, dn)| *d = (dn - p.bias_dn()) as f32);
-        Written {
-            columns: g.columns,
-            rows_in: 1,
-            rows_out: 1,
-            output_row_step: 1,
-            carrier: g.carrier,
-            voxels: g.voxels,
-            pitch_um: g.voxel_um,
-            wave_number: g.wave_number,
-            form: g.form_factor,
-            blur: Line::default().blur.to_vec(),
-            history: Line::default().history.to_vec(),
-            interleave: 1,
-            delta,
-        }
     }
 
     /// The transfer matrix of a slice at another wavelength and tilt, by direct sums at the vectors that the light has
@@ -545,7 +526,8 @@ mod tests {
     fn hidden_gains_wavelength_and_tilt_are_found() {
         let p = Process { snr_target_db: 42.0, ..process() };
         let (g, w, levels) = slice(&p, 5);
-        let model = Model::new(&written(&p, &g), &levels, [64, 64], p.wavelength_um);
+        let written = Written::of(&p, &g);
+        let model = Model::new(&written, &levels, &written.transfer(&levels), [64, 64], p.wavelength_um);
         // With nothing off the direct sums are the model.
         let plain = simulate(&p, &g, &levels, 0.0, 0.0);
         let power: f64 = plain.iter().map(Complex64::norm_sqr).sum();

@@ -76,4 +76,8 @@ pfmc_ir::codes! {
     "A matrix given to `pfmc calibrate` has another shape than its tile's output ports and inputs, belongs to no tile, is \
      not finite, is so unlike the tile's that no gains of ports explain it, or was measured with light too far from the \
      process's wavelength or direction. Or calibration.json beside a schedule is damaged or belongs to another."
+    E0623 "tile is too large to propagate"
+    "The process asks for tiles designed against multiple scattering (design.propagation_rounds), for which every input of a \
+     tile is propagated through all of it, in each round and when it is read back. Only small tiles can be: lower \
+     tile.columns_max and tile.rows_max, or set propagation_rounds to 0 and keep dn_rms small."
 }

@@ -59,7 +59,9 @@ impl Probe {
         let born = Born::new(&g, k, ports);
         let signs = [signs(1, k), signs(2, ports)];
         let ports_signs = [&signs[0][..], &signs[1][..]];
-        let d = design(process, &g, &born, &mut Workspace::default(), weights, ports_signs, hash(0, 1));
+        // Rounds are taken to reach what the levels alone reach.
+        let first_order = Process { propagation_rounds: 0, ..process.clone() };
+        let d = design(&first_order, &g, &born, &mut Workspace::default(), weights, ports_signs, hash(0, 1));
         let relative = |db: f64| 10f64.powf(-db / 10.0);
         Ok(Probe {
             spread: Spread {

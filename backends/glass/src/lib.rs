@@ -12,6 +12,7 @@
 //! - [`geometry`]: ports, grating vectors and the assertions on them.
 //! - [`born`]: the transfer matrix as a linear operator, its adjoint, the minimum-norm hologram.
 //! - [`design`]: levels: rounding, error diffusion, flips.
+//! - [`propagate`]: the transfer matrix with multiple scattering, of tiles small enough for it.
 //! - [`budget`]: what each imperfection of writing and reading adds to the error; [`faults`]: a draw of them.
 //! - [`forecast`]: what tiles should reach before they are designed, and the settings to choose among.
 //! - [`layout`], [`marks`]: tiles in zones, zones on plates, marks and coupons.
@@ -22,8 +23,8 @@
 //! # What it does not do
 //! Linear layers only: biases, norms, softmax and attention products stay with the host program.
 //! Absorption is not modelled, voxel blur and heat from the voxels before only as a calibration says
-//! what they are. Scattering is single (Born); the process's index change is chosen so that the
-//! levels, not this approximation, set the error. Nothing here has been written in glass yet.
+//! what they are. Scattering is single (Born), but for tiles that the process has propagated; the built-in process's
+//! index change is chosen so that the levels, not this approximation, set the error. Nothing here has been written in glass yet.
 //!
 //! # Determinism
 //! The schedule's bytes depend on the weights, the process and this crate's version, not on the
@@ -56,6 +57,7 @@ pub mod layout;
 pub mod marks;
 pub mod presets;
 pub mod process;
+pub mod propagate;
 pub mod reader;
 pub mod recompute;
 pub mod schedule;

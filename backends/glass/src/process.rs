@@ -152,6 +152,8 @@ pub struct Process {
     pub snr_target_db: f64,
     /// Least signal-to-noise ratio of a tile, dB.
     pub snr_min_db: f64,
+    /// Most rounds of flips against multiple scattering; 0 takes tiles in the first Born approximation.
+    pub propagation_rounds: usize,
     /// Plate extent along x, y and z in millimetres.
     pub plate_mm: [f64; 3],
     /// Unwritten rim in millimetres.
@@ -340,6 +342,7 @@ impl Process {
             flip_steps: f.count("design", "flip_steps", 0, 10_000),
             snr_target_db: f.number("design", "snr_target_db", 0.0, 100.0),
             snr_min_db: f.number("design", "snr_min_db", -100.0, 100.0),
+            propagation_rounds: f.count("design", "propagation_rounds", 0, 100),
             plate_mm: ["x_mm", "y_mm", "z_mm"].map(|k| f.number("plate", k, 1e-2, 2e3)),
             edge_mm: f.number("plate", "edge_mm", 0.0, 1e3),
             clearance_um: f.number("plate", "clearance_um", 0.0, 1e6),

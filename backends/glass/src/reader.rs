@@ -25,6 +25,7 @@ use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619
 use crate::faults::Faults;
 use crate::geometry::{Geometry, VOXELS_MAX};
 use crate::process::{FormFactor, Process, Quadrature, Raster};
+use crate::propagate::Grid;
 use crate::recompute::{Transfer, Written};
 use crate::schedule::{
     Chunk, Coupon, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry,
@@ -163,6 +164,7 @@ struct Facts {
     blur: Vec<f64>,
     history: Vec<f64>,
     interleave: u32,
+    propagated: bool,
 }
 
 /// Checks the header against the process.
@@ -207,6 +209,7 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
         file.iter().zip(want).for_each(|(f, w)| same(what, *f, *w));
     }
     same("interleave", f64::from(h.interleave), f64::from(process.interleave));
+    same("propagated", f64::from(h.propagated), f64::from(process.propagation_rounds > 0));
     for (l, level) in h.levels.iter().enumerate() {
         let want = measured.energy_nj.get(l).copied();
         if level.pulse_energy_nj != want {
@@ -280,6 +283,7 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
         blur: h.blur.clone(),
         history: h.history.clone(),
         interleave: h.interleave,
+        propagated: h.propagated,
     })
 }
 
@@ -538,6 +542,15 @@ impl<'a> Schedule<'a> {
         }
     }
 
+    /// The transfer matrix of written levels, for the first `inputs`: propagated where the header says so.
+    pub(crate) fn matrix_of(&self, written: &Written, levels: &[u8], inputs: usize) -> Transfer {
+        if self.header.propagated {
+            written.propagated(levels, inputs, std::f64::consts::TAU / self.header.wavelength_um)
+        } else {
+            written.transfer(levels)
+        }
+    }
+
     /// The weights and the transfer matrix of written levels, with faults or without.
     fn transfer(
         &self,
@@ -551,10 +564,17 @@ impl<'a> Schedule<'a> {
         if entry.record.gain == 0.0 {
             return Ok((RealBlock { k, n, values }, Transfer { re: Vec::new(), im: Vec::new() }));
         }
-        let t = match faults {
+        let mut t = match faults {
             Some(faults) => written.disturbed(levels, faults),
-            None => written.transfer(levels),
+            None => self.matrix_of(written, levels, k),
         };
+        if faults.is_some() && self.header.propagated {
+            // What faults do to multiple scattering is of higher order.
+            let (whole, first) = (self.matrix_of(written, levels, k), written.transfer(levels));
+            for (t, whole, first) in [(&mut t.re, whole.re, first.re), (&mut t.im, whole.im, first.im)] {
+                t.iter_mut().zip(whole).zip(first).for_each(|((t, whole), first)| *t += whole - first);
+            }
+        }
         let inputs = written.columns * written.rows_in;
         let parts = self.process.quadrature.weights_a_grating();
         for (i, row) in values.chunks_exact_mut(n).enumerate() {
@@ -652,6 +672,9 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         delta: facts.delta,
     };
     placed(r, zone, &written, facts).check()?;
+    if facts.propagated {
+        Grid::new(&written).refuse(r.inputs as usize, "its record")?;
+    }
     Ok(written)
 }
 

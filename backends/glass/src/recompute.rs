@@ -7,7 +7,8 @@ use rustfft::{Fft, FftPlanner, num_complex::Complex32};
 use std::sync::Arc;
 
 use crate::faults::Faults;
-use crate::process::FormFactor;
+use crate::geometry::Geometry;
+use crate::process::{FormFactor, Process};
 
 /// What the file says about a tile, in physical units.
 pub struct Written {
@@ -51,6 +52,28 @@ pub struct Transfer {
 }
 
 impl Written {
+    /// What a schedule of a process says about a tile of a geometry.
+    pub fn of(process: &Process, g: &Geometry) -> Written {
+        let mut delta = [0f32; 16];
+        let bias = process.bias_dn();
+        delta.iter_mut().zip(process.level_table()).for_each(|(d, dn)| *d = (dn - bias) as f32);
+        Written {
+            columns: g.columns,
+            rows_in: g.rows_in,
+            rows_out: g.rows_out,
+            output_row_step: g.output_row_step,
+            carrier: g.carrier,
+            voxels: g.voxels,
+            pitch_um: g.voxel_um,
+            wave_number: g.wave_number,
+            form: g.form_factor,
+            blur: process.calibration.line.blur.to_vec(),
+            history: process.calibration.line.history.to_vec(),
+            interleave: process.interleave,
+            delta,
+        }
+    }
+
     /// Wave vector of an input port, radians a micrometre.
     pub fn input_k(&self, port: usize) -> [f64; 3] {
         self.wave_vector(self.input(port))
@@ -83,7 +106,7 @@ impl Written {
 
     /// Transform of a voxel's shape at a grating vector (radians a micrometre), 1 at zero: a product
     /// of sin(x)/x for a box; for a Gaussian of full width w at half maximum `exp(-(w k)^2 / (16 ln 2))`.
-    fn form_factor(&self, k: [f64; 3]) -> f64 {
+    pub(crate) fn form_factor(&self, k: [f64; 3]) -> f64 {
         let along = |a: usize| match self.form {
             FormFactor::Box => {
                 let half = k[a] * self.pitch_um[a] / 2.0;
@@ -148,15 +171,9 @@ impl Written {
 
     /// As [`Written::transfer`], with each voxel's `dn - bias` times its distance in micrometres along an axis from where
     /// phases are counted from: `i dT/dK`, but for the form factor's own change.
-    pub fn moment(&self, levels: &[u8], axis: Option<usize>) -> Transfer {
+    pub fn moment(&self, levels: &[u8], axis: usize) -> Transfer {
         self.sum(levels, |x, y, z, delta| {
-            let weight = match axis {
-                Some(0) => self.place(0, x),
-                Some(1) => self.place(1, y),
-                Some(_) => self.place(2, z),
-                None => 1.0,
-            };
-            Complex32::new(delta * weight, 0.0)
+            Complex32::new(delta * self.place(axis, [x, y, z][axis.min(2)]), 0.0)
         })
     }
 

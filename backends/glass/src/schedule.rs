@@ -37,7 +37,8 @@
 //! # Meaning
 //! `T = s(K) / V * sum_v (dn(v) - bias) exp(-i K . r_v)` with K and the phase origin as in
 //! [`crate::geometry`], V the tile's voxels, s times the size of the transform of blur and history along x
-//! ([`crate::calibration`]); `Re T = gain * S_in W S_out`, with a sign a port. Input i
+//! ([`crate::calibration`]), or, where the header says `propagated`, the same measured in a field that is propagated through
+//! the tile ([`crate::propagate`]); `Re T = gain * S_in W S_out`, with a sign a port. Input i
 //! is port i, output j is port j; where both quadratures are read, Re T of port j has column 2j of W and Im T
 //! column 2j + 1. The signs are pseudo-random: a common component of the weights
 //! (trained matrices have one) would otherwise focus the hologram into a few voxels that clip.
@@ -188,6 +189,9 @@ pub struct Header {
     /// Voxels along x from one to the next written.
     #[prost(uint32, tag = "23")]
     pub interleave: u32,
+    /// Whether T, with gains and ratios, is that of all orders of scattering and not the sum of single scattering.
+    #[prost(bool, tag = "24")]
+    pub propagated: bool,
 }
 
 /// Patches of a plate, one for each level, that tell what the levels are.

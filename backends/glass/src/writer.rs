@@ -24,6 +24,8 @@ use crate::forecast;
 use crate::geometry::Geometry;
 use crate::layout::{self, Layout};
 use crate::process::Process;
+use crate::propagate::Grid;
+use crate::recompute::Written;
 use crate::schedule::{self, Chunk, END, FILE, Header, Index, Kind, Level, MAGIC, Part, TileEntry, VERSION};
 use crate::spool::{self, Spool};
 use crate::time::{self, Seconds};
@@ -87,6 +89,12 @@ impl<'a> GlassPlan<'a> {
                     }
                 },
             };
+            if process.propagation_rounds > 0 {
+                let name = format!("tile {id} ({})", tile.name);
+                if let Err(e) = Grid::new(&Written::of(process, &geometry)).refuse(inputs, &name) {
+                    diags.push(e.at(&tile.origin));
+                }
+            }
             members.insert(id.0, Member { inputs, outputs, geometry });
         }
         diags.check()?;
@@ -147,6 +155,7 @@ impl<'a> GlassPlan<'a> {
             blur: p.calibration.line.blur.to_vec(),
             history: p.calibration.line.history.to_vec(),
             interleave: p.interleave,
+            propagated: p.propagation_rounds > 0,
         }
     }
 
@@ -237,7 +246,7 @@ impl<'a> GlassPlan<'a> {
             weights_sha256,
             signs,
             budget,
-            design: Design { levels: Vec::new(), history_db: Vec::new(), ..d },
+            design: Design { levels: Vec::new(), history_db: Vec::new(), propagated_db: Vec::new(), ..d },
         };
         spool.put(&realised.record(key));
         Ok(realised)
@@ -265,7 +274,12 @@ impl<'a> GlassPlan<'a> {
 
     /// Memory that designing a tile takes.
     pub(crate) fn memory_bytes(&self, m: &Member) -> u64 {
-        Born::memory_bytes(&m.geometry, self.process.quadrature.weights_a_grating())
+        let p = self.process;
+        let propagation = match p.propagation_rounds {
+            0 => 0,
+            _ => Grid::new(&Written::of(p, &m.geometry)).memory_bytes(),
+        };
+        Born::memory_bytes(&m.geometry, p.quadrature.weights_a_grating()) + propagation
     }
 
     /// What the budget of a tile needs, from its levels and weights.
@@ -324,7 +338,7 @@ impl Realised {
                 Some((Budget::of(*terms), Tolerances { wavelength, tilt_rad, temperature_k, position_um }))
             }
         };
-        let (levels, history_db) = (Vec::new(), Vec::new());
+        let (levels, history_db, propagated_db) = (Vec::new(), Vec::new(), Vec::new());
         Some(Realised {
             parts: r.parts,
             levels_sha256: r.levels_sha256,
@@ -332,7 +346,16 @@ impl Realised {
             weights_sha256: weights_sha256.to_vec(),
             signs: signs.clone(),
             budget,
-            design: Design { levels, gain, snr_db, snr_complex_db, noise_gain, written_square, history_db },
+            design: Design {
+                levels,
+                gain,
+                snr_db,
+                snr_complex_db,
+                noise_gain,
+                written_square,
+                history_db,
+                propagated_db,
+            },
         })
     }
 }

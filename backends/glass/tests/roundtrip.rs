@@ -496,6 +496,43 @@ fn programs_glass_cannot_hold_are_refused_with_their_tensors() {
 }
 
 #[test]
+fn tiles_against_multiple_scattering_are_read_back_with_it() {
+    let strong = [
+        ("rows_max = 8 ", "rows_max = 1 "),
+        ("dn_rms = 4.0e-5", "dn_rms = 8.0e-4"),
+        ("dn_max = 1.0e-3", "dn_max = 1.0e-2"),
+        ("snr_target_db = 46.5", "snr_target_db = 42.0"),
+        ("propagation_rounds = 0", "propagation_rounds = 4"),
+    ];
+    let (target, plain) = (open(&process(&strong)), open(&process(&strong[..4])));
+    let model = Model::new(&[(16, 16)]);
+    let dir = folder("propagated");
+    let emission = model.emit(target.as_ref(), &dir).unwrap_or_else(|e| panic!("{e}"));
+    let snr = check(target.as_ref(), &model, &dir, 0).unwrap_or_else(|e| panic!("{e}"));
+    assert!(snr > 40.0 && (snr - emission.tiles[0].measures["snr_db"]).abs() < 0.01, "{snr}");
+    assert!(emission.figures.iter().all(|f| !f.name.contains("multiple scattering")));
+    // A process without rounds reads the same levels to first order: that is refused, and what it would compute fails.
+    assert_eq!(codes(&check(plain.as_ref(), &model, &dir, 0).unwrap_err()), ["E0615"]);
+    let mut parts = Parts::read(&dir);
+    parts.header.propagated = false;
+    parts.write(&dir);
+    let e = check(plain.as_ref(), &model, &dir, 0).unwrap_err();
+    assert_eq!(codes(&e), ["E0617"], "{e}");
+    // A draw of the writer's noise has it too.
+    model.emit(target.as_ref(), &dir).unwrap_or_else(|e| panic!("{e}"));
+    let back = target.read_back(&model.program, &dir, &NoProgress).unwrap();
+    let TileContent::Real(drawn) = back.disturbed(TileId(0), 1).unwrap().unwrap().content else {
+        panic!("not real")
+    };
+    let db = pfmc_ir::numerics::snr_db(&model.content[&0].values, &drawn.values);
+    assert!(db > 26.0, "{db}");
+    // Tiles that are too large are refused before anything is designed.
+    let large = open(&process(&strong[4..]));
+    let e = large.plan(&Model::new(&[(16, 16), (512, 512)]).program).err().unwrap();
+    assert_eq!(codes(&e), ["E0623"], "{e}");
+}
+
+#[test]
 fn the_plan_has_its_figures_before_anything_is_written() {
     let target = fast();
     let model = Model::new(&[(384, 384), (384, 1024)]);

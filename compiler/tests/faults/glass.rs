@@ -295,6 +295,7 @@ fn header() -> Vec<(&'static str, Change)> {
         ("another level of marks", Box::new(|p| p.header.mark_level = 1)),
         ("smaller marks", Box::new(|p| p.header.mark_nm -= 1000)),
         ("another interleave", Box::new(|p| p.header.interleave += 1)),
+        ("another order of scattering", Box::new(|p| p.header.propagated = true)),
         (
             "the name of another process",
             Box::new(|p| p.header.process = "borosilicate-scanner-200khz".into()),
