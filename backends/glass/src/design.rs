@@ -27,7 +27,7 @@ use rustfft::num_complex::Complex32;
 
 use crate::born::{Born, Part, Workspace};
 use crate::geometry::Geometry;
-use crate::process::{Process, Quadrature};
+use crate::hologram::{Hologram, Quadrature};
 use crate::schedule::{SNR_MAX_DB, sign, sign_bytes};
 
 /// Over-relaxation of the projections; between 1 and 2.
@@ -142,7 +142,7 @@ pub fn signs(stream: u32, ports: usize) -> Vec<u8> {
 /// Designs the tile that holds `weights` behind the signs of its input and output ports. `seed` names
 /// the generator's stream.
 pub fn design(
-    process: &Process,
+    process: &Hologram,
     g: &Geometry,
     born: &Born,
     ws: &mut Workspace,
@@ -153,7 +153,7 @@ pub fn design(
     let rms = pfmc_ir::numerics::root_mean_square(&weights.values);
     if rms == 0.0 || !rms.is_normal() {
         return Design {
-            levels: vec![process.bias_level(); g.voxel_count()],
+            levels: vec![process.base.fill_level(); g.voxel_count()],
             gain: 0.0,
             snr_db: 0.0,
             snr_complex_db: 0.0,
@@ -207,7 +207,7 @@ pub(crate) fn figures(
 /// What a design needs besides its weights.
 struct Task<'a> {
     weights: &'a RealBlock,
-    process: &'a Process,
+    process: &'a Hologram,
     g: &'a Geometry,
     born: &'a Born,
     seed: u32,
@@ -242,7 +242,7 @@ impl Task<'_> {
         let sites = g.voxel_count() / 2;
         let parts = [Part::Real, Part::Imaginary];
         let power: f64 = w.iter().map(|w| sum(w, w, |a, b| [f64::from(a) * f64::from(b)])[0]).sum();
-        let top = process.levels - 1;
+        let top = process.base.levels - 1;
         let step = process.level_step() as f32;
         let zero = || -> Parts<P> { std::array::from_fn(|_| vec![0f32; born.weights()]) };
         let levels_forward = |ws: &mut Workspace, part: Part, state: &[u8], t: &mut [f32]| {
@@ -645,7 +645,7 @@ mod tests {
         RealBlock { k, n, values: (0..k * n).map(|i| parts.iter().map(|p| p[i]).sum()).collect() }
     }
 
-    fn run(process: &Process, c: usize, ri: usize, ro: usize, k: usize, n: usize) -> Design {
+    fn run(process: &Hologram, c: usize, ri: usize, ro: usize, k: usize, n: usize) -> Design {
         let g = Geometry::new(process, Request::new(c, ri, ro)).unwrap();
         let born = Born::new(&g, k, n);
         design(process, &g, &born, &mut Workspace::default(), &weights(k, n, 10), [&[], &[]], 7)
@@ -653,7 +653,7 @@ mod tests {
 
     #[test]
     fn flips_never_lose_and_reach_the_target() {
-        let process = Process { snr_target_db: 60.0, ..process() };
+        let process = Hologram { snr_target_db: 60.0, ..process() };
         let d = run(&process, 32, 2, 2, 64, 64);
         let flips = &d.history_db[1..];
         assert!(flips.windows(2).skip(1).all(|w| w[1] >= w[0]), "{:?}", d.history_db);
@@ -667,11 +667,11 @@ mod tests {
     fn two_levels_do_in_a_well_conditioned_tile_of_as_many_voxels() {
         let file =
             crate::presets::processes().into_iter().find(|p| p.name == "borosilicate-two-levels").unwrap();
-        let process = Process::parse(&file.name, &file.toml).unwrap();
+        let process = Hologram::parse(&file.name, &file.toml).unwrap();
         let d = run(&process, 32, 2, 2, 64, 64);
         assert!(d.snr_db > 35.0 && d.levels.iter().all(|&l| l < 2), "{:?}", d.history_db);
         assert!(d.levels.len() < 37 * 64 * 64);
-        let wide = Process { width_per_column_um: 4.0, length_per_column_um: 14.84, ..process };
+        let wide = Hologram { width_per_column_um: 4.0, length_per_column_um: 14.84, ..process };
         let d = run(&wide, 32, 2, 2, 64, 64);
         assert!(d.snr_db < 34.5 && d.levels.len() > 35 * 64 * 64, "{:?}", d.history_db);
     }
@@ -687,7 +687,7 @@ mod tests {
         let (input, output) = (signs(1, 64), signs(2, 64));
         let reached = |ports| design(&process, &g, &born, &mut Workspace::default(), &w, ports, 7).snr_db;
         let (plain, signed) = (reached([&[], &[]]), reached([&input, &output]));
-        assert!(signed > plain + 6.0 && signed > process.snr_min_db, "{plain} {signed}");
+        assert!(signed > plain + 6.0 && signed > process.base.snr_min_db, "{plain} {signed}");
     }
 
     #[test]
@@ -698,7 +698,7 @@ mod tests {
         let g = Geometry::new(&process, Request::new(16, 1, 1)).unwrap();
         let zero = RealBlock { k: 16, n: 16, values: vec![0.0; 256] };
         let d = design(&process, &g, &Born::new(&g, 16, 16), &mut Workspace::default(), &zero, [&[], &[]], 7);
-        assert!(d.gain == 0.0 && d.levels.iter().all(|&l| l == process.bias_level()));
+        assert!(d.gain == 0.0 && d.levels.iter().all(|&l| l == process.base.fill_level()));
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::born::{Born, Workspace};
 use crate::budget::{Budget, Spread, efficiency};
 use crate::design::{design, hash};
 use crate::geometry::{Geometry, Request, smooth};
-use crate::process::{Modulation, Process};
+use crate::hologram::Hologram;
+use crate::process::Modulation;
 
 /// Columns and rows a side of the probe, at most.
 const PROBE: [usize; 2] = [16, 2];
@@ -47,7 +48,7 @@ struct Probe {
 }
 
 impl Probe {
-    fn measure(process: &Process) -> Result<Probe, Diagnostics> {
+    fn measure(process: &Hologram) -> Result<Probe, Diagnostics> {
         let [columns, rows] = [PROBE[0].min(process.columns_max), PROBE[1].min(process.rows_max)];
         let g = Geometry::new(process, Request::new(columns, rows, rows))?;
         let (k, ports) = (g.inputs(), g.outputs());
@@ -72,7 +73,7 @@ impl Probe {
         })
     }
 
-    fn budget(&self, process: &Process, g: &Geometry, [inputs, ports]: [usize; 2]) -> Budget {
+    fn budget(&self, process: &Hologram, g: &Geometry, [inputs, ports]: [usize; 2]) -> Budget {
         let dense = (inputs * ports) as f64 / g.voxel_count() as f64 / self.weights_a_voxel;
         let spread = Spread {
             layers: self.spread.layers * dense,
@@ -89,7 +90,7 @@ impl Probe {
 /// # Errors
 /// A process that has no probe.
 pub fn worst(
-    process: &Process,
+    process: &Hologram,
     shapes: &BTreeMap<[usize; 2], &Geometry>,
 ) -> Result<Option<Budget>, Diagnostics> {
     let probe = Probe::measure(process)?;
@@ -101,10 +102,10 @@ pub fn worst(
 
 /// What may be chosen of a process: first clip and strength, unless they were measured; then the glass a
 /// weight takes, and fewer levels where each costs a pass.
-pub fn variants(process: &Process) -> Vec<Vec<Settings>> {
+pub fn variants(process: &Hologram) -> Vec<Vec<Settings>> {
     let mut lists = Vec::new();
     let number = |v: f64| format!("{:?}", (v * 1e9).round() / 1e9);
-    if process.calibration.dn.is_empty() {
+    if process.base.calibration.dn.is_empty() {
         let mut list = Vec::new();
         for clip in CLIPS {
             for strength in STRENGTHS {
@@ -117,12 +118,12 @@ pub fn variants(process: &Process) -> Vec<Vec<Settings>> {
         }
         lists.push(list);
     }
-    let mut counts = vec![process.levels];
-    if process.modulation == Modulation::Pass && process.calibration.dn.is_empty() {
-        counts.extend(LEVELS.into_iter().filter(|l| *l < process.levels));
+    let mut counts = vec![process.base.levels];
+    if process.base.modulation == Modulation::Pass && process.base.calibration.dn.is_empty() {
+        counts.extend(LEVELS.into_iter().filter(|l| *l < process.base.levels));
     }
     // A length is rounded to an even number of layers.
-    let depth = process.plate_mm[2] * 1e3 - process.clearance_um - process.voxel_um[2];
+    let depth = process.base.plate_mm[2] * 1e3 - process.base.clearance_um - process.base.voxel_um[2];
     let mut list = Vec::new();
     for width in WIDTHS {
         for length in LENGTHS {

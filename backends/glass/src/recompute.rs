@@ -7,7 +7,7 @@ use rustfft::{Fft, FftPlanner, num_complex::Complex32};
 use std::sync::Arc;
 
 use crate::faults::Faults;
-use crate::process::FormFactor;
+use crate::hologram::FormFactor;
 
 /// What the file says about a tile, in physical units.
 pub struct Written {

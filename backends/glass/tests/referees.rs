@@ -1,5 +1,5 @@
 //! Propagation by others' tools judges written tiles: diffractio slices that are periodic in x, exact-kz steps and
-//! hcipy's angular spectrum isolated tiles lit with finite beams; run with
+//! hcipy's angular spectrum isolated tiles lit with finite beams; pypolar's Jones calculus judges masks. Run with
 //! `cargo nextest run -p pfmc-glass --profile referees` after `.ci/setup-referees`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -8,7 +8,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Model, folder, open, process};
+use common::{Model, folder, mask, open, process};
 use pfmc_ir::backend::ProcessText;
 
 fn workspace() -> PathBuf {
@@ -43,6 +43,19 @@ fn isolated(dir: &Path, propagator: &str, fault: &str, inputs: u32) -> Verdict {
 }
 
 fn referee(environment: &str, script: &str, dir: &Path, args: &[&str]) -> Verdict {
+    let [recorded, first_order, propagated] =
+        figures(environment, script, dir, args, ["recorded_db", "first_order_db", "propagated_db"]);
+    Verdict { recorded, first_order, propagated }
+}
+
+/// Figures of a script by name.
+fn figures<const N: usize>(
+    environment: &str,
+    script: &str,
+    dir: &Path,
+    args: &[&str],
+    names: [&str; N],
+) -> [f64; N] {
     let root =
         std::env::var_os("PFMC_REFEREES").map_or_else(|| workspace().join("target/referees"), PathBuf::from);
     let python = root.join(environment).join("bin/python");
@@ -61,11 +74,7 @@ fn referee(environment: &str, script: &str, dir: &Path, args: &[&str]) -> Verdic
         let at = text.find(&format!("\"{key}\": ")).unwrap() + key.len() + 4;
         text[at..].split([',', '}']).next().unwrap().trim().parse().unwrap()
     };
-    Verdict {
-        recorded: get("recorded_db"),
-        first_order: get("first_order_db"),
-        propagated: get("propagated_db"),
-    }
+    names.map(get)
 }
 
 /// A slice: one row of ports, and flips until the target is reached.
@@ -157,4 +166,18 @@ fn a_singular_tile_fails() {
     }
     let v = judge(&tile("referee-singular", &p, 64), "none", 4);
     assert!(!passes(&v), "kappa below 1 passes at {} dB", v.propagated);
+}
+
+#[test]
+fn jones_calculus_makes_the_weights_of_a_mask() {
+    let dir = tile("mask", &mask(&[]), 64);
+    let judge =
+        |fault| figures("masks", "jones.py", &dir, &["0", fault], ["recorded_db", "got_db", "product_error"]);
+    let [recorded, got, product] = judge("none");
+    assert!((got - recorded).abs() < 0.01 && recorded > 25.0, "{got} {recorded}");
+    assert!(product < 1e-9, "two passes: {product}");
+    for fault in ["cos-2-theta", "quarter-wave", "x-mirrored", "inputs-as-outputs", "layer-missing"] {
+        let [_, got, _] = judge(fault);
+        assert!(got < recorded - 3.0, "{fault} passes at {got} dB");
+    }
 }
