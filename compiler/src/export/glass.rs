@@ -202,7 +202,7 @@ fn pixels(schedule: &Schedule<'_>, id: TileId, mask: &Pixels) -> Result<Scene, D
     let [wide, high] = [nx, ny].map(|n| n.min(PIXELS));
     let side = schedule.header().pitch_nm.first().map_or(1, |nm| i64::from(*nm));
     let (width, height) = (wide as i64 * side, high as i64 * side);
-    let letters = (width / 30).max(side / 2);
+    let letters = (width / 60).max(side / 2);
     let mut scene = Scene { area: [0, 0, width, height + 2 * letters], ..Scene::default() };
     scene.shapes.push((scene.area, [0xff, 0xff, 0xff]));
     for y in 0..high {
