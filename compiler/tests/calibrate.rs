@@ -9,7 +9,7 @@ use std::fs;
 use common::{expect, fixture};
 use pfmc::{npz, verify};
 use pfmc_glass::calibrate::Complex64;
-use pfmc_glass::process::Process;
+use pfmc_glass::lowering::Lowering;
 use pfmc_glass::reader::Schedule;
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::tensor::Tensor;
@@ -34,7 +34,7 @@ fn measured_matrices_calibrate_a_folder_and_foreign_ones_do_not() {
     );
 
     let opened = verify::open(&d.join("out")).unwrap();
-    let process = Process::parse(&opened.process.name, &opened.process.toml).unwrap();
+    let process = Lowering::parse(&opened.process.name, &opened.process.toml).unwrap();
     let schedule = Schedule::open(&process, &opened.program, &d.join("out"), &NoProgress).unwrap();
     let ids: Vec<TileId> = (0..opened.program.tiles.len() as u32)
         .map(TileId)

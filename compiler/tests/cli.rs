@@ -121,6 +121,50 @@ fn glass_is_drawn_and_its_voxels_are_written_and_other_wishes_are_refused() {
 }
 
 #[test]
+fn masks_go_through_the_commands_of_holograms() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let model = fixture("llama.onnx");
+    let model = model.to_str().unwrap();
+    let mask = [model, "--target", "glass", "--process", "fused-silica-mask"];
+    let compile = |more: &[&str], code, words: &[&str]| {
+        expect(d, &[&mask[..], more].concat(), code, words);
+    };
+    compile(&["-o", "mask"], 0, &["verified", "of it azimuth"]);
+    expect(d, &["verify", "mask", "--model", model], 0, &[]);
+    expect(d, &["report", "mask"], 0, &["report.html"]);
+    expect(
+        d,
+        &["estimate", model, "--target", "glass", "--process", "fused-silica-mask"],
+        0,
+        &["tiles: masks"],
+    );
+    let names = ["plate0.png", "pixels.png", "weights.png"];
+    expect(d, &["export", "mask", "--format", "png", "-o", "out"], 0, &names);
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(d.join("mask/manifest.json")).unwrap()).unwrap();
+    let held = manifest["tiles"].as_array().unwrap().iter().find(|t| t.get("region").is_some()).unwrap();
+    let tile = held["name"].as_str().unwrap();
+    for format in ["tiff", "zarr", "ovf", "pgm"] {
+        expect(d, &["export", "mask", "--format", format, "--tile", tile, "-o", "one"], 0, &["one"]);
+    }
+    let ovf = fs::read(d.join("one").join(format!("{tile}.ovf"))).unwrap();
+    assert!(String::from_utf8_lossy(&ovf[..600]).contains("valueunits: degree"));
+    expect(d, &["export", "mask", "--format", "gwl", "--tile", tile, "-o", "no"], 2, &["E0005", "is a mask"]);
+    // What holograms alone have.
+    compile(&["-o", "no", "--preset", "fast"], 2, &["E0004", "design.cg_steps"]);
+    compile(&["-o", "no", "--snr-target", "20"], 2, &["E0004"]);
+    fs::write(d.join("writer.toml"), "[calibration.focus]\ndepth_ratio = 1.5\n").unwrap();
+    compile(&["-o", "no", "--calibration", "writer.toml"], 1, &["E0601", "masks have none"]);
+    let toml = fs::read_to_string(d.join("mask/process.toml")).unwrap();
+    assert!(toml.contains("x_um = 10.0"));
+    fs::write(d.join("thick.toml"), toml.replace("x_um = 10.0", "x_um = 5.0")).unwrap();
+    let thick = [model, "--target", "glass", "--process", "thick.toml", "-o", "no"];
+    expect(d, &thick, 1, &["E0623", "voxel.x_um", "7.89 um"]);
+    assert!(!d.join("no").exists());
+}
+
+#[test]
 fn inspect_lists_layers_and_open_dimensions() {
     let dir = tempfile::tempdir().unwrap();
     let model = fixture("kjv_lm.onnx");

@@ -45,7 +45,7 @@ fn found(sections: &[Section]) -> usize {
 
 #[test]
 fn every_seeded_fault_is_found_by_the_check_that_should_find_it() {
-    let mut sections = vec![passes::section(), asic::section("sg13g2"), glass::section()];
+    let mut sections = vec![passes::section(), asic::section("sg13g2"), glass::section(), glass::masks()];
     sections.extend(files::sections());
     let faults = found(&sections);
     assert!(faults >= LEAST, "{faults}");
@@ -72,16 +72,19 @@ fn what_is_written_again_unchanged_is_accepted() {
     let bench = Bench::glass();
     section.judge("nothing changed", "E0617", bench.sealed(&[], true));
     assert!(section.rows.is_empty() && section.wrong[0].ends_with("accepted"), "{:?}", section.wrong);
-    bench.accepted(&[("schedule.pfmg", parts::Parts::of(&bench.files["schedule.pfmg"]).bytes())]);
+    for bench in [bench, Bench::mask()] {
+        bench.accepted(&[("schedule.pfmg", parts::Parts::of(&bench.files["schedule.pfmg"]).bytes())]);
+    }
 }
 
 /// Order of the documentation.
-const TITLES: [&str; 9] = [
+const TITLES: [&str; 10] = [
     "Passes",
     "Masks, sg13g2",
     "Masks, sky130",
     "Masks, sky130-via1",
     "Glass",
+    "Glass, masks",
     "Digests left as they were",
     "Files of two runs",
     "manifest.json",

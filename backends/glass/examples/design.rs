@@ -13,7 +13,7 @@ use std::time::Instant;
 use pfmc_glass::born::{Born, Part, Workspace};
 use pfmc_glass::design::design;
 use pfmc_glass::geometry::{Geometry, Request};
-use pfmc_glass::process::Process;
+use pfmc_glass::hologram::Hologram;
 use pfmc_glass::{Glass, presets};
 use pfmc_ir::backend::{Backend as _, Wishes};
 use pfmc_ir::tile::RealBlock;
@@ -35,7 +35,7 @@ fn main() {
             file.toml = presets::set(&file.toml, table, key, value).expect("a key of the process");
         }
     }
-    let process = Process::parse("bench", &file.toml).unwrap_or_else(|e| panic!("{e}"));
+    let process = Hologram::parse("bench", &file.toml).unwrap_or_else(|e| panic!("{e}"));
     let g =
         Geometry::new(&process, Request::new(columns, rows_in, rows_out)).unwrap_or_else(|e| panic!("{e}"));
     let (k, n) = (g.inputs(), g.outputs() * process.quadrature.weights_a_grating());

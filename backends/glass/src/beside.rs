@@ -94,7 +94,7 @@ pub fn check(h: &Header, zones: &[&Zone], coupons: &[Coupon], process: &Process)
             marks.push((zone.plate, zone.zone, rect));
         }
     }
-    let levels = usize::from(process.bias_level()) + 1;
+    let levels = usize::from(process.fill_level()) + 1;
     let mut plates: Vec<u32> = zones.iter().map(|z| z.plate).collect();
     plates.dedup();
     if !coupons.iter().map(|c| c.plate).eq(plates.iter().copied()) {

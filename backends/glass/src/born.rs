@@ -625,11 +625,11 @@ impl Kernel {
 pub(crate) mod tests {
     use super::*;
     use crate::geometry::Request;
-    use crate::process::Process;
+    use crate::hologram::Hologram;
     use nalgebra::Vector3;
 
-    pub(crate) fn process() -> Process {
-        Process::parse("t", include_str!("../process/borosilicate-phase.toml")).unwrap()
+    pub(crate) fn process() -> Hologram {
+        Hologram::parse("t", include_str!("../process/borosilicate-phase.toml")).unwrap()
     }
 
     /// Deterministic values in [-1, 1).

@@ -11,12 +11,12 @@
 use std::collections::BTreeMap;
 
 use nalgebra::Vector3;
-use pfmc_ir::backend::Reached;
 use rayon::prelude::*;
 use rustfft::{FftPlanner, num_complex::Complex32};
 
 use crate::geometry::Geometry;
-use crate::process::{Process, Quadrature};
+use crate::hologram::{Hologram, Quadrature};
+use crate::lowering::{Accuracy, Term};
 
 /// Layers of which one is taken to measure [`Spread`].
 const SAMPLE: usize = 4;
@@ -24,11 +24,11 @@ const SAMPLE: usize = 4;
 /// (76, 43.5, 37 and 28 dB) gives 12 to 15.
 const BORN: f64 = 14.0;
 /// Peak over root mean square of what a converter takes in full range.
-const CREST: f64 = 4.0;
+pub(crate) const CREST: f64 = 4.0;
 /// Planck's constant times the speed of light, J um.
 pub(crate) const PHOTON_J_UM: f64 = 1.986_445_86e-19;
 /// Loss that a tolerance allows, dB.
-const ALLOWED_DB: f64 = 1.0;
+pub(crate) const ALLOWED_DB: f64 = 1.0;
 
 /// What the design of a tile says that its budget needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -114,7 +114,7 @@ impl Spread {
 pub struct Budget {
     /// Levels: rounding left after the design, and multiple scattering where tiles are propagated.
     pub levels: f64,
-    /// Voxels' index changes, [`Process::energy_rms`].
+    /// Voxels' index changes, [`Hologram::energy_rms`].
     pub energy: f64,
     /// Voxels' places along x.
     pub jitter: f64,
@@ -135,15 +135,15 @@ pub struct Budget {
 
 impl Budget {
     /// The budget of a tile with `outputs` output ports.
-    pub fn new(process: &Process, g: &Geometry, outputs: usize, s: &Spread) -> Budget {
+    pub fn new(process: &Hologram, g: &Geometry, outputs: usize, s: &Spread) -> Budget {
         let kx2 = mean_square_kx(g);
         let white = s.noise_gain * s.written_square;
         let um = |nm: f64| nm * 1e-3;
-        let measured = &process.calibration;
+        let measured = &process.base.calibration;
         // A gain that changes slowly with depth mixes neighbours in depth frequency, which are weights too; what is odd about the
         // tile's middle mixes the quadratures, of which the one that is not read holds next to nothing. The phase turns
         // what is not read into what is.
-        let [whole, even] = measured.gain_square(process.clearance_um, g);
+        let [whole, even] = measured.gain_square(process.base.clearance_um, g);
         let left = s.noise_gain * measured.level_square(process)
             + if process.quadrature == Quadrature::Single { even } else { whole }
             + s.unread.max(1.0) * measured.line.phase_square(g);
@@ -162,12 +162,6 @@ impl Budget {
         }
     }
 
-    /// A budget of the terms of [`Budget::terms`] in order.
-    pub(crate) fn of(terms: [f64; 9]) -> Budget {
-        let [levels, energy, jitter, registration, gain, born, photons, converters, calibration] = terms;
-        Budget { levels, energy, jitter, registration, gain, born, photons, converters, calibration }
-    }
-
     /// Terms by name.
     pub fn terms(&self) -> [(&'static str, f64); 9] {
         [
@@ -183,11 +177,12 @@ impl Budget {
         ]
     }
 
-    /// The ratio, and the largest of the terms.
-    pub fn reached(&self) -> Reached {
-        let terms = self.terms();
-        let largest = terms.iter().fold(terms[0], |a, t| if t.1 > a.1 { *t } else { a });
-        Reached { db: Budget::db(self.total()), limit: largest.0.to_owned(), limit_db: Budget::db(largest.1) }
+    /// As every method's tiles have it.
+    pub(crate) fn accuracy(&self, tolerances: Option<&Tolerances>) -> Accuracy {
+        Accuracy {
+            terms: self.terms().iter().map(|(name, value)| Term::new(name, *value, "")).collect(),
+            tolerances: tolerances.map_or(Vec::new(), Tolerances::terms),
+        }
     }
 
     /// Sum of all terms.
@@ -202,19 +197,19 @@ impl Budget {
 }
 
 /// Share of the light of one input that reaches all outputs of a tile of a gain, whose weights' squares sum to `power`.
-pub fn efficiency(process: &Process, length_um: f64, gain: f64, power: f64, inputs: usize) -> f64 {
-    let coupling =
-        std::f64::consts::TAU * length_um / (process.wavelength_um * process.theta0_deg.to_radians().cos());
+pub fn efficiency(process: &Hologram, length_um: f64, gain: f64, power: f64, inputs: usize) -> f64 {
+    let coupling = std::f64::consts::TAU * length_um
+        / (process.base.wavelength_um * process.theta0_deg.to_radians().cos());
     (coupling * gain).powi(2) * power / inputs as f64
 }
 
 /// Relative error powers of one reading by photons, shot noise of homodyne over `outputs` ports, and by converters.
-pub fn reading(process: &Process, efficiency: f64, outputs: usize) -> [f64; 2] {
-    let photon_j = PHOTON_J_UM / process.wavelength_um;
-    let light_j = process.power_mw * 1e-3 * process.integration_us * 1e-6;
-    let counted = 4.0 * process.detector_efficiency * efficiency * light_j / photon_j / outputs as f64;
+pub fn reading(process: &Hologram, efficiency: f64, outputs: usize) -> [f64; 2] {
+    let photon_j = PHOTON_J_UM / process.base.wavelength_um;
+    let light_j = process.base.power_mw * 1e-3 * process.base.integration_us * 1e-6;
+    let counted = 4.0 * process.base.detector_efficiency * efficiency * light_j / photon_j / outputs as f64;
     let converter = |bits: u32| CREST * CREST / 3.0 / 4f64.powi(bits as i32);
-    [1.0 / counted, converter(process.dac_bits) + converter(process.adc_bits)]
+    [1.0 / counted, converter(process.base.dac_bits) + converter(process.base.adc_bits)]
 }
 
 /// Deviations that cost 1 dB of the total, ports not calibrated again.
@@ -231,18 +226,28 @@ pub struct Tolerances {
 }
 
 impl Tolerances {
+    /// Tolerances by name, in units that suit them.
+    fn terms(&self) -> Vec<Term> {
+        vec![
+            Term::new("wavelength", self.wavelength * 1e6, "ppm"),
+            Term::new("tilt", self.tilt_rad * 1e6, "urad"),
+            Term::new("temperature", self.temperature_k, "K"),
+            Term::new("place along x", self.position_um * 1e3, "nm"),
+        ]
+    }
+
     /// The tolerances of a tile of the given total error power.
-    pub fn new(process: &Process, g: &Geometry, s: &Spread, total: f64) -> Tolerances {
+    pub fn new(process: &Hologram, g: &Geometry, s: &Spread, total: f64) -> Tolerances {
         let room = total * (10f64.powf(ALLOWED_DB / 10.0) - 1.0);
         let size = g.size_um();
         let scale = scale_sensitivity(g);
-        let tilt = (std::f64::consts::TAU / process.wavelength_um * size.x).powi(2) / 24.0;
+        let tilt = (std::f64::consts::TAU / process.base.wavelength_um * size.x).powi(2) / 24.0;
         let wavelength = (room / scale).sqrt();
         let place = mean_square_kx(g) * s.unread;
         Tolerances {
             wavelength,
             tilt_rad: (room / tilt).sqrt(),
-            temperature_k: wavelength / process.expansion_per_k,
+            temperature_k: wavelength / process.base.expansion_per_k,
             position_um: (room / place).sqrt(),
         }
     }
@@ -281,7 +286,7 @@ mod tests {
 
     /// A designed tile and all that faults need.
     struct Tile {
-        process: Process,
+        process: Hologram,
         g: Geometry,
         w: RealBlock,
         d: Design,
@@ -295,7 +300,7 @@ mod tests {
     }
 
     fn tile() -> Tile {
-        let process = Process { snr_target_db: 46.0, ..process() };
+        let process = Hologram { snr_target_db: 46.0, ..process() };
         let g = Geometry::new(&process, Request::new(16, 3, 2)).unwrap();
         let (k, n) = (g.inputs(), g.outputs());
         let w = RealBlock { k, n, values: normal(k * n, 9).iter().map(|v| *v as f32).collect() };
@@ -403,7 +408,7 @@ mod tests {
         let [nx, ny, nz] = t.g.voxels;
         let clean = ratio(&t, &t.dn, None, Warp::default());
         assert!((clean - t.d.snr_db).abs() < 0.1, "{clean} {}", t.d.snr_db);
-        let process = Process {
+        let process = Hologram {
             energy_rms: 0.05,
             voxel_jitter_nm: 20.0,
             layer_registration_nm: 10.0,
@@ -444,10 +449,11 @@ mod tests {
         // A calibration's gain that is least at half the depth, an estimate from above; and levels off their steps.
         let table = |depth_um: f64, gain: f64| crate::calibration::Depth { depth_um, energy: 1.0, gain };
         let length = t.g.size_um().z;
-        let top = process.clearance_um;
+        let top = process.base.clearance_um;
         let depth = vec![table(top, 1.0), table(top + 0.5 * length, 0.9), table(top + length, 1.0)];
         let measured = crate::calibration::Calibration { depth, ..Default::default() };
-        let sagging = Process { calibration: measured, ..process.clone() };
+        let mut sagging = process.clone();
+        sagging.base.calibration = measured;
         let fall = |v: usize| (((v / (nx * ny)) as f64 + 0.5) / nz as f64 * 2.0 - 1.0).abs();
         let fault = with(&|v| 0.9 + 0.1 * fall(v), &|_| 0.0);
         let predicted = Budget::new(&sagging, &t.g, t.w.n, &spread).calibration;
@@ -462,7 +468,8 @@ mod tests {
         let mut dn: Vec<f64> = off.iter().enumerate().map(|(l, d)| (l as f64 + d) * unit).collect();
         dn.push(process.bias_dn());
         let measured = crate::calibration::Calibration { dn, ..Default::default() };
-        let uneven = Process { calibration: measured, ..process.clone() };
+        let mut uneven = process.clone();
+        uneven.base.calibration = measured;
         let level = |v: usize| f64::from(t.d.levels[v]).max(1.0);
         let fault = with(&|v| 1.0 + off[usize::from(t.d.levels[v])] / level(v), &|_| 0.0);
         agree("uneven levels", fault, Budget::new(&uneven, &t.g, t.w.n, &spread).calibration);
@@ -473,9 +480,9 @@ mod tests {
         let room = total * (10f64.powf(0.1) - 1.0);
         let warped = |warp: Warp| added(clean, ratio(&t, &t.dn, None, warp));
         agree("wavelength", warped(Warp { scale: limit.wavelength, ..Warp::default() }), room);
-        let per_um = std::f64::consts::TAU / process.wavelength_um;
+        let per_um = std::f64::consts::TAU / process.base.wavelength_um;
         agree("tilt", warped(Warp { tilt: per_um * limit.tilt_rad, ..Warp::default() }), room);
-        let expanded = limit.temperature_k * process.expansion_per_k;
+        let expanded = limit.temperature_k * process.base.expansion_per_k;
         agree("temperature", warped(Warp { scale: expanded, ..Warp::default() }), room);
         agree("position", warped(Warp { shift: limit.position_um, ..Warp::default() }), room);
     }
@@ -493,12 +500,12 @@ mod tests {
         };
         let b = Budget::new(&t.process, &t.g, 32, &spread);
         // Counts of one output: shot noise of a homodyne reading is a quarter photon a quadrature.
-        let joule = t.process.power_mw * 1e-3 * t.process.integration_us * 1e-6 * 2e-3 / 32.0;
-        let photons = joule / (6.626_070_15e-34 * 299_792_458.0 / (t.process.wavelength_um * 1e-6));
-        assert!((b.photons * 4.0 * t.process.detector_efficiency * photons - 1.0).abs() < 1e-6);
+        let joule = t.process.base.power_mw * 1e-3 * t.process.base.integration_us * 1e-6 * 2e-3 / 32.0;
+        let photons = joule / (6.626_070_15e-34 * 299_792_458.0 / (t.process.base.wavelength_um * 1e-6));
+        assert!((b.photons * 4.0 * t.process.base.detector_efficiency * photons - 1.0).abs() < 1e-6);
         // A uniform quantiser of 2^b steps over +-4 root mean squares, simulated.
         let x = normal(20_000, 5);
-        let step = 2.0 * CREST / 2f64.powi(t.process.dac_bits as i32);
+        let step = 2.0 * CREST / 2f64.powi(t.process.base.dac_bits as i32);
         let error: f64 = x.iter().map(|v| ((v / step).round() * step - v).powi(2)).sum::<f64>()
             / x.iter().map(|v| v * v).sum::<f64>();
         agree("converters", 2.0 * error, b.converters);

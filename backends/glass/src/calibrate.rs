@@ -18,7 +18,7 @@ pub use rustfft::num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::E0622;
-use crate::process::Quadrature;
+use crate::hologram::Quadrature;
 use crate::reader::Schedule;
 use crate::recompute::{Transfer, Written};
 use crate::schedule::sign;
@@ -275,12 +275,11 @@ pub(crate) fn read_db(t: &[Complex64], w: &[Complex64], single: bool) -> f64 {
 
 impl Schedule<'_> {
     fn model(&self, id: TileId) -> Result<Model, Diagnostics> {
-        let (entry, written) = self.entry(id)?;
-        let used =
-            [entry.record.inputs as usize, self.process.quadrature.ports(entry.record.outputs as usize)];
+        let (record, written, process) = self.hologram(id)?;
+        let used = [record.inputs as usize, process.quadrature.ports(record.outputs as usize)];
         let levels = self.levels(id)?;
         let matrix = self.matrix_of(written, &levels, used[0]);
-        Ok(Model::new(written, &levels, &matrix, used, self.process.wavelength_um))
+        Ok(Model::new(written, &levels, &matrix, used, process.base.wavelength_um))
     }
 
     /// The transfer matrix of a tile's written levels, `[output port][input]`, without signs and gains.
@@ -296,8 +295,8 @@ impl Schedule<'_> {
     /// # Errors
     /// A tile that is not held in glass.
     pub fn ports(&self, id: TileId) -> Result<[usize; 2], Diagnostics> {
-        let record = &self.entry(id)?.0.record;
-        Ok([self.process.quadrature.ports(record.outputs as usize), record.inputs as usize])
+        let (record, _, process) = self.hologram(id)?;
+        Ok([process.quadrature.ports(record.outputs as usize), record.inputs as usize])
     }
 
     /// Fits a measured transfer matrix, `[output port][input]`, and compares it with the weights.
@@ -310,8 +309,7 @@ impl Schedule<'_> {
         measured: &[Complex64],
         reference: &TileContent,
     ) -> Result<TileCalibration, Diagnostics> {
-        let (entry, _) = self.entry(id)?;
-        let r = &entry.record;
+        let (r, _, process) = self.hologram(id)?;
         let origin = self.origin(id);
         let refuse = |what: String| {
             Diagnostics::from(
@@ -347,7 +345,7 @@ impl Schedule<'_> {
                 tilt_rad * 1e6
             )));
         }
-        let parts = self.process.quadrature.weights_a_grating();
+        let parts = process.quadrature.weights_a_grating();
         let columns = r.outputs as usize;
         let w: Vec<Complex64> = (0..outputs * inputs)
             .map(|n| {
@@ -362,7 +360,7 @@ impl Schedule<'_> {
                 Complex64::new(at(0), at(1))
             })
             .collect();
-        let single = self.process.quadrature == Quadrature::Single;
+        let single = process.quadrature == Quadrature::Single;
         let even: Vec<Complex64> = measured
             .iter()
             .enumerate()
@@ -410,8 +408,7 @@ impl Schedule<'_> {
         }
         for t in &file.tiles {
             let id = TileId(t.tile);
-            let known =
-                self.entry(id).ok().map(|(e, _)| (e.record.name.clone(), hex(&e.record.levels_sha256)));
+            let known = self.entry(id).ok().map(|e| (e.record.name.clone(), hex(&e.record.levels_sha256)));
             if known != Some((t.name.clone(), t.levels_sha256.clone())) {
                 return Err(bad(format!("tile {} ({}) is not the schedule's", t.tile, t.name)));
             }
@@ -432,7 +429,7 @@ impl Schedule<'_> {
     /// What the light's deviations add to the transfer matrix of a tile, `[output port][input]`; nothing where none are known.
     pub(crate) fn deviation(&self, id: TileId) -> Result<Option<Vec<Complex64>>, Diagnostics> {
         let Some(by) = self.light.get(&id.0) else { return Ok(None) };
-        if self.entry(id)?.0.record.gain == 0.0 {
+        if self.entry(id)?.record.gain == 0.0 {
             return Ok(None);
         }
         let model = self.model(id)?;
@@ -468,10 +465,10 @@ mod tests {
     use crate::born::tests::{noise, process};
     use crate::born::{Born, Workspace};
     use crate::geometry::{Geometry, Request};
-    use crate::process::Process;
+    use crate::hologram::Hologram;
     use pfmc_ir::tile::RealBlock;
 
-    fn slice(process: &Process, seed: u32) -> (Geometry, RealBlock, Vec<u8>) {
+    fn slice(process: &Hologram, seed: u32) -> (Geometry, RealBlock, Vec<u8>) {
         let g = Geometry::new(process, Request::new(64, 1, 1)).unwrap();
         let w = RealBlock { k: 64, n: 64, values: noise(64 * 64, seed) };
         let born = Born::new(&g, 64, 64);
@@ -481,12 +478,12 @@ mod tests {
 
     /// The transfer matrix of a slice at another wavelength and tilt, by direct sums at the vectors that the light has
     /// then, not to first order.
-    fn simulate(p: &Process, g: &Geometry, levels: &[u8], wavelength: f64, tilt: f64) -> Vec<Complex64> {
+    fn simulate(p: &Hologram, g: &Geometry, levels: &[u8], wavelength: f64, tilt: f64) -> Vec<Complex64> {
         let [nx, ny, nz] = g.voxels;
         let table = p.level_table();
         let scale = 1.0 / (1.0 + wavelength);
         let k = g.wave_number * scale;
-        let shift = std::f64::consts::TAU / p.wavelength_um * scale * tilt;
+        let shift = std::f64::consts::TAU / p.base.wavelength_um * scale * tilt;
         let kz = |kx: f64| (k * k - kx * kx).sqrt();
         let kin: Vec<f64> = (0..64).map(|i| g.input_k(i).x * scale + shift).collect();
         let kout: Vec<f64> = (0..64).map(|o| g.output_k(o).x * scale).collect();
@@ -524,10 +521,10 @@ mod tests {
 
     #[test]
     fn hidden_gains_wavelength_and_tilt_are_found() {
-        let p = Process { snr_target_db: 42.0, ..process() };
+        let p = Hologram { snr_target_db: 42.0, ..process() };
         let (g, w, levels) = slice(&p, 5);
         let written = Written::of(&p, &g);
-        let model = Model::new(&written, &levels, &written.transfer(&levels), [64, 64], p.wavelength_um);
+        let model = Model::new(&written, &levels, &written.transfer(&levels), [64, 64], p.base.wavelength_um);
         // With nothing off the direct sums are the model.
         let plain = simulate(&p, &g, &levels, 0.0, 0.0);
         let power: f64 = plain.iter().map(Complex64::norm_sqr).sum();

@@ -35,7 +35,8 @@ use pfmc_ir::diag::Diagnostics;
 
 use crate::codes::E0621;
 use crate::geometry::Geometry;
-use crate::process::{Fields, FormFactor, Process};
+use crate::hologram::{FormFactor, Hologram};
+use crate::process::Fields;
 
 /// Largest deviation of a level from equal steps, in steps.
 pub const STEP_TOLERANCE: f64 = 0.1;
@@ -177,13 +178,13 @@ impl Calibration {
     }
 
     /// Gives a process what was measured, and checks that it can have it.
-    pub(crate) fn apply(mut self, p: &mut Process, f: &mut Fields) {
-        self.line.interleave = p.interleave;
+    pub(crate) fn apply(mut self, p: &mut Hologram, f: &mut Fields) {
+        self.line.interleave = p.base.interleave;
         if let Some(form) = self.form_factor {
             p.form_factor = form;
         }
         if !self.dn.is_empty() {
-            let count = usize::from(p.levels);
+            let count = usize::from(p.base.levels);
             if self.dn.len() != count + 1 {
                 f.problem("levels.dn", &format!("has {} levels, not {count} and the fill's", self.dn.len()));
                 return;
@@ -206,14 +207,14 @@ impl Calibration {
             }
             p.dn_rms = 0.5 * top / p.clip_sigma;
         }
-        let k = std::f64::consts::TAU * p.index / p.wavelength_um * p.theta0_deg.to_radians().sin();
+        let k = std::f64::consts::TAU * p.base.index / p.base.wavelength_um * p.theta0_deg.to_radians().sin();
         let kept = 1.0 + 2.0 * self.line.blur.iter().sum::<f64>() + self.line.history.iter().sum::<f64>();
         if kept < 0.2 {
             f.problem("line", "takes more from a patch than a fifth of its index change leaves");
-        } else if self.line.amplitude(p.voxel_um[0], 2.0 * k) < 0.2 {
+        } else if self.line.amplitude(p.base.voxel_um[0], 2.0 * k) < 0.2 {
             f.problem("line", "leaves less than a fifth of the gratings at the ports' angles");
         }
-        p.calibration = self;
+        p.base.calibration = self;
     }
 
     /// Equal steps to the top, and the middle for the fill.
@@ -254,8 +255,8 @@ impl Calibration {
 
     /// Mean square deviation of the measured levels from those of the design, in units of `dn_rms` squared, levels used as
     /// often as a normal distribution cut at `clip_sigma` has them.
-    pub fn level_square(&self, p: &Process) -> f64 {
-        let count = usize::from(p.levels);
+    pub fn level_square(&self, p: &Hologram) -> f64 {
+        let count = usize::from(p.base.levels);
         let Some(top) = count.checked_sub(1).and_then(|i| self.dn.get(i)) else { return 0.0 };
         let (mut sum, mut uses) = (0.0, 0.0);
         for (level, (dn, even)) in self.dn.iter().zip(Self::even(*top, count)).take(count).enumerate() {
@@ -290,8 +291,8 @@ mod tests {
 
     const PROCESS: &str = include_str!("../process/borosilicate-phase.toml");
 
-    fn open(calibration: &str) -> Result<Process, String> {
-        Process::parse("t", &format!("{PROCESS}\n{calibration}")).map_err(|e| {
+    fn open(calibration: &str) -> Result<Hologram, String> {
+        Hologram::parse("t", &format!("{PROCESS}\n{calibration}")).map_err(|e| {
             assert!(e.0.iter().all(|d| d.code == &E0621 || d.code == &E0601), "{e}");
             e.to_string()
         })
@@ -301,7 +302,7 @@ mod tests {
     fn a_calibration_changes_the_process_it_is_of() {
         let plain = open("").unwrap();
         assert_eq!(
-            plain.calibration,
+            plain.base.calibration,
             Calibration { line: Line { interleave: 1, ..Line::default() }, ..Default::default() }
         );
         let p = open(
@@ -317,18 +318,21 @@ mod tests {
         assert!(
             (p.dn_rms - 1.4e-4 / 4.5).abs() < 1e-12 && p.form_factor == FormFactor::Gaussian([0.5, 0.6, 6.0])
         );
-        assert_eq!(p.depth_ratio(), 1.56);
-        let at = p.calibration.at(2000.0);
+        assert_eq!(p.base.depth_ratio(), 1.56);
+        let at = p.base.calibration.at(2000.0);
         assert!((at.energy - 1.3).abs() < 1e-12 && (at.gain - 0.97).abs() < 1e-12);
-        assert!(p.calibration.reaches(40.0, 2000.0).is_ok() && p.calibration.reaches(40.0, 3001.0).is_err());
+        assert!(
+            p.base.calibration.reaches(40.0, 2000.0).is_ok()
+                && p.base.calibration.reaches(40.0, 3001.0).is_err()
+        );
         // One level of eight is off by 1e-6: 0.321 sigma below the middle, it has 0.2457 of exp(-x^2 / 2) at 0.321, 0.964,
         // 1.607 and 2.25 on both sides.
-        let square = p.calibration.level_square(&p);
+        let square = p.base.calibration.level_square(&p);
         assert!((square * p.dn_rms.powi(2) / 0.2457e-12 - 1.0).abs() < 1e-3, "{square}");
         // At 1000 um of depth and more the gain falls by 0.02 a millimetre: variance (0.02 L)^2 / 12 of the mean.
         let g = Geometry::new(&p, Request::new(32, 1, 1)).unwrap();
         let l = g.size_um().z * 1e-3;
-        let [square, even] = p.calibration.gain_square(1200.0, &g);
+        let [square, even] = p.base.calibration.gain_square(1200.0, &g);
         assert!(even < 1e-12);
         let mean = 0.99 - 0.02 * (0.2 + 0.5 * l);
         assert!((square / ((0.02 * l / mean).powi(2) / 12.0) - 1.0).abs() < 0.01, "{square}");

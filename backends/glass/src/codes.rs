@@ -7,8 +7,8 @@ pfmc_ir::codes! {
      reported at once. Keys carry their units; compare with the built-in file that `pfmc targets` names."
     E0602 "tile cannot be placed in glass"
     "The tile's shape or number format has no realisation with this process: only real-valued \
-     matrices of at most columns_max * rows_max inputs and outputs can become a hologram. Cut the \
-     matrix into smaller tiles or use a process with more columns or rows."
+     matrices of at most columns_max * rows_max inputs and outputs can become a hologram, of at most \
+     inputs_max and outputs_max a mask. Cut the matrix into smaller tiles or use a process with larger ones."
     E0603 "ports are not off-axis"
     "The grating of every weight must be far from spatial frequency zero, and no grating may be the \
      mirror image of another, or one voxel pattern would have to serve two weights. Some grating \
@@ -76,7 +76,11 @@ pfmc_ir::codes! {
     "A matrix given to `pfmc calibrate` has another shape than its tile's output ports and inputs, belongs to no tile, is \
      not finite, is so unlike the tile's that no gains of ports explain it, or was measured with light too far from the \
      process's wavelength or direction. Or calibration.json beside a schedule is damaged or belongs to another."
-    E0623 "tile is too large to propagate"
+    E0623 "pixel is not thin"
+    "Light spreads by diffraction over the length of a mask's pixel. Where a pixel is narrower than lambda / sqrt(2 n dn) its \
+     light leaves through its neighbours' glass, and a weight is no longer one azimuth. Use larger pixels (voxel x_um, y_um), \
+     or glass of more birefringence in fewer or thinner layers."
+    E0624 "tile is too large to propagate"
     "The process asks for tiles designed against multiple scattering (design.propagation_rounds), for which every input of a \
      tile is propagated through all of it, in each round and when it is read back. Only small tiles can be: lower \
      tile.columns_max and tile.rows_max, or set propagation_rounds to 0 and keep dn_rms small."

@@ -17,7 +17,7 @@
 //!    level step and `|a_v|` the length of its effect. Of each small cell of voxels the one with the largest gradient
 //!    moves, if that is above a bar. Since T is linear in the voxels, the error as a function of the share of these
 //!    moves is a parabola known after one evaluation; its minimum steers the bar.
-//! 4. Where the process asks for it ([`Process::propagation_rounds`]), the tile is propagated ([`crate::propagate`]): what its T
+//! 4. Where the process asks for it ([`Hologram::propagation_rounds`]), the tile is propagated ([`crate::propagate`]): what its T
 //!    has beyond first order hardly changes with the few voxels that must move to make up for it, so that it is held while flips
 //!    go on with `e = T_1 + (T - T_1) - a W`; then the tile is propagated again. Rounds end when the propagated ratio is
 //!    that of the levels alone. All figures are of the propagated T then.
@@ -31,7 +31,7 @@ use rustfft::num_complex::Complex32;
 
 use crate::born::{Born, Part, Workspace};
 use crate::geometry::Geometry;
-use crate::process::{Process, Quadrature};
+use crate::hologram::{Hologram, Quadrature};
 use crate::recompute::Written;
 use crate::schedule::{SNR_MAX_DB, sign, sign_bytes};
 
@@ -156,7 +156,7 @@ pub fn signs(stream: u32, ports: usize) -> Vec<u8> {
 /// Designs the tile that holds `weights` behind the signs of its input and output ports. `seed` names
 /// the generator's stream.
 pub fn design(
-    process: &Process,
+    process: &Hologram,
     g: &Geometry,
     born: &Born,
     ws: &mut Workspace,
@@ -171,7 +171,7 @@ pub fn design(
 #[allow(clippy::too_many_arguments, reason = "one more than the function that it serves")]
 fn design_taking(
     taken: f32,
-    process: &Process,
+    process: &Hologram,
     g: &Geometry,
     born: &Born,
     ws: &mut Workspace,
@@ -182,7 +182,7 @@ fn design_taking(
     let rms = pfmc_ir::numerics::root_mean_square(&weights.values);
     if rms == 0.0 || !rms.is_normal() {
         return Design {
-            levels: vec![process.bias_level(); g.voxel_count()],
+            levels: vec![process.base.fill_level(); g.voxel_count()],
             gain: 0.0,
             snr_db: 0.0,
             snr_complex_db: 0.0,
@@ -237,7 +237,7 @@ pub(crate) fn figures(
 /// What a design needs besides its weights.
 struct Task<'a> {
     weights: &'a RealBlock,
-    process: &'a Process,
+    process: &'a Hologram,
     g: &'a Geometry,
     born: &'a Born,
     seed: u32,
@@ -292,7 +292,7 @@ impl Task<'_> {
         let sites = g.voxel_count() / 2;
         let parts = [Part::Real, Part::Imaginary];
         let power = square(&w);
-        let top = process.levels - 1;
+        let top = process.base.levels - 1;
         let step = process.level_step() as f32;
         let zero = || -> Parts<P> { std::array::from_fn(|_| vec![0f32; born.weights()]) };
         // Hologram in units of its own root mean square.
@@ -445,7 +445,7 @@ impl Task<'_> {
 
     /// One part of T of some levels, to first order.
     fn forward(&self, ws: &mut Workspace, part: Part, state: &[u8], t: &mut [f32]) {
-        let (top, step) = (self.process.levels - 1, self.process.level_step() as f32);
+        let (top, step) = (self.process.base.levels - 1, self.process.level_step() as f32);
         let nx = self.born.sites()[0];
         self.born.forward(
             ws,
@@ -481,7 +481,7 @@ impl Task<'_> {
     /// Real and imaginary part of the propagated T of some levels, in line order and units of the hologram's root mean square.
     fn propagated(&self, state: &[u8]) -> [Vec<f32>; 2] {
         let written = Written::of(self.process, self.g);
-        let vacuum = std::f64::consts::TAU / self.process.wavelength_um;
+        let vacuum = std::f64::consts::TAU / self.process.base.wavelength_um;
         let t = written.propagated(&unfold(state, self.born.sites()), self.weights.k, vacuum);
         let unit = ((self.g.voxel_count() as f64).sqrt() / self.process.dn_rms) as f32;
         let inputs = self.g.inputs();
@@ -509,7 +509,7 @@ impl Task<'_> {
     fn flip<const P: usize>(&self, ws: &mut Workspace, w: &Parts<P>, c: &mut Choice<P>, first: usize) {
         let Task { process, born, seed, .. } = *self;
         let [nx, ny, _] = born.sites();
-        let top = process.levels - 1;
+        let top = process.base.levels - 1;
         let step = process.level_step() as f32;
         let power = square(w);
         let zero = || -> Parts<P> { std::array::from_fn(|_| vec![0f32; born.weights()]) };
@@ -779,7 +779,7 @@ mod tests {
         RealBlock { k, n, values: (0..k * n).map(|i| parts.iter().map(|p| p[i]).sum()).collect() }
     }
 
-    fn run(process: &Process, c: usize, ri: usize, ro: usize, k: usize, n: usize) -> Design {
+    fn run(process: &Hologram, c: usize, ri: usize, ro: usize, k: usize, n: usize) -> Design {
         let g = Geometry::new(process, Request::new(c, ri, ro)).unwrap();
         let born = Born::new(&g, k, n);
         design(process, &g, &born, &mut Workspace::default(), &weights(k, n, 10), [&[], &[]], 7)
@@ -787,7 +787,7 @@ mod tests {
 
     #[test]
     fn flips_never_lose_and_reach_the_target() {
-        let process = Process { snr_target_db: 60.0, ..process() };
+        let process = Hologram { snr_target_db: 60.0, ..process() };
         let d = run(&process, 32, 2, 2, 64, 64);
         let flips = &d.history_db[1..];
         assert!(flips.windows(2).skip(1).all(|w| w[1] >= w[0]), "{:?}", d.history_db);
@@ -800,11 +800,11 @@ mod tests {
     #[test]
     fn rounds_make_up_for_multiple_scattering_and_the_wrong_sign_adds_to_it() {
         // As strong as 2e-4 in a tile four times as long.
-        let plain = Process { dn_rms: 8e-4, dn_max: 1e-2, snr_target_db: 42.0, ..process() };
-        let rounds = Process { propagation_rounds: 4, ..plain.clone() };
+        let plain = Hologram { dn_rms: 8e-4, dn_max: 1e-2, snr_target_db: 42.0, ..process() };
+        let rounds = Hologram { propagation_rounds: 4, ..plain.clone() };
         let g = Geometry::new(&plain, Request::new(16, 1, 1)).unwrap();
         let born = Born::new(&g, 16, 16);
-        let taking = |taken: f32, process: &Process| {
+        let taking = |taken: f32, process: &Hologram| {
             let ws = &mut Workspace::default();
             design_taking(taken, process, &g, &born, ws, &weights(16, 16, 10), [&[], &[]], 7)
         };
@@ -825,11 +825,11 @@ mod tests {
     fn two_levels_do_in_a_well_conditioned_tile_of_as_many_voxels() {
         let file =
             crate::presets::processes().into_iter().find(|p| p.name == "borosilicate-two-levels").unwrap();
-        let process = Process::parse(&file.name, &file.toml).unwrap();
+        let process = Hologram::parse(&file.name, &file.toml).unwrap();
         let d = run(&process, 32, 2, 2, 64, 64);
         assert!(d.snr_db > 35.0 && d.levels.iter().all(|&l| l < 2), "{:?}", d.history_db);
         assert!(d.levels.len() < 37 * 64 * 64);
-        let wide = Process { width_per_column_um: 4.0, length_per_column_um: 14.84, ..process };
+        let wide = Hologram { width_per_column_um: 4.0, length_per_column_um: 14.84, ..process };
         let d = run(&wide, 32, 2, 2, 64, 64);
         assert!(d.snr_db < 34.5 && d.levels.len() > 35 * 64 * 64, "{:?}", d.history_db);
     }
@@ -845,7 +845,7 @@ mod tests {
         let (input, output) = (signs(1, 64), signs(2, 64));
         let reached = |ports| design(&process, &g, &born, &mut Workspace::default(), &w, ports, 7).snr_db;
         let (plain, signed) = (reached([&[], &[]]), reached([&input, &output]));
-        assert!(signed > plain + 6.0 && signed > process.snr_min_db, "{plain} {signed}");
+        assert!(signed > plain + 6.0 && signed > process.base.snr_min_db, "{plain} {signed}");
     }
 
     #[test]
@@ -856,7 +856,7 @@ mod tests {
         let g = Geometry::new(&process, Request::new(16, 1, 1)).unwrap();
         let zero = RealBlock { k: 16, n: 16, values: vec![0.0; 256] };
         let d = design(&process, &g, &Born::new(&g, 16, 16), &mut Workspace::default(), &zero, [&[], &[]], 7);
-        assert!(d.gain == 0.0 && d.levels.iter().all(|&l| l == process.bias_level()));
+        assert!(d.gain == 0.0 && d.levels.iter().all(|&l| l == process.base.fill_level()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use pfmc_ir::estimate::{Range, Sheet, TileClass, Workload, number};
 
 use crate::ESTIMATE;
 use crate::budget::PHOTON_J_UM;
-use crate::process::Process;
+use crate::lowering::Lowering;
 use crate::size;
 use crate::writer::GlassPlan;
 
@@ -37,11 +37,12 @@ fn add_tiles(sums: &mut Sums, plan: &GlassPlan<'_>, times: f64) {
     sums.tiles += times * plan.members.len() as f64;
     sums.tile_voxels += times * plan.tile_voxels() as f64;
     sums.bytes += times * size::schedule_bytes(plan);
+    let pitch = plan.process().voxel_um;
     for m in plan.members.values() {
         sums.ports[0] += times * m.inputs as f64;
         sums.ports[1] += times * plan.ports(m) as f64;
         sums.memory = sums.memory.max(plan.memory_bytes(m) as f64);
-        sums.length_um = sums.length_um.max(m.geometry.size_um().z);
+        sums.length_um = sums.length_um.max(m.space.voxels[2] as f64 * pitch[2]);
     }
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn planned(plan: &GlassPlan<'_>, work: &Workload, mut sheet: Sheet) -
         ..Sums::default()
     };
     add_tiles(&mut sums, plan, 1.0);
-    fill(&mut sheet, plan.process, work, &sums, "the plan: every tile placed");
+    fill(&mut sheet, plan.lowering, work, &sums, "the plan: every tile placed");
     Ok(sheet)
 }
 
@@ -64,15 +65,15 @@ pub(crate) fn planned(plan: &GlassPlan<'_>, work: &Workload, mut sheet: Sheet) -
 /// # Errors
 /// A shape that this process cannot realise.
 pub(crate) fn closed_form(
-    process: &Process,
+    lowering: &Lowering,
     work: &Workload,
     mut sheet: Sheet,
 ) -> Result<Sheet, Diagnostics> {
-    let mut sums = Sums::default();
+    let (mut sums, process) = (Sums::default(), lowering.base());
     for class in &work.tiles {
         let one = Workload { tiles: vec![*class], ..Workload::default() };
         let (program, counts) = one.sample(|_| PLACED, None)?;
-        let plan = GlassPlan::new(process, &program)?;
+        let plan = GlassPlan::new(lowering, &program)?;
         let times = counts.first().copied().unwrap_or(0.0);
         add_tiles(&mut sums, &plan, times);
         // A zone that is not full is not like the others.
@@ -99,7 +100,7 @@ pub(crate) fn closed_form(
     sums.plates = sums.plates.ceil();
     fill(
         &mut sheet,
-        process,
+        lowering,
         work,
         &sums,
         "in closed form: some full zones of each shape planned, times how many there are",
@@ -108,10 +109,14 @@ pub(crate) fn closed_form(
 }
 
 /// Adds everything to a sheet.
-fn fill(sheet: &mut Sheet, process: &Process, work: &Workload, s: &Sums, source: &str) {
+fn fill(sheet: &mut Sheet, lowering: &Lowering, work: &Workload, s: &Sums, source: &str) {
     sheet.constants(FILE, ESTIMATE);
-    facts(sheet, process);
-    sheet.counted("tiles", "", "tiles: holograms", s.tiles, source);
+    facts(sheet, lowering);
+    let tiles = match lowering {
+        Lowering::Hologram(_) => "tiles: holograms",
+        Lowering::Mask(_) => "tiles: masks",
+    };
+    sheet.counted("tiles", "", tiles, s.tiles, source);
     sheet.counted("plates", "", "plates", s.plates, source);
     sheet.counted("zones", "", "zones", s.zones, source);
     sheet.counted("tile_voxels", "", "voxels of tiles", s.tile_voxels, source);
@@ -135,14 +140,15 @@ fn fill(sheet: &mut Sheet, process: &Process, work: &Workload, s: &Sums, source:
     sheet.counted("inputs", "", "modulators: an input of each tile", s.ports[0], source);
     sheet.counted("outputs", "", "receivers: an output of each tile", s.ports[1], source);
     compiling(sheet, s);
-    work_of(sheet, process, work, s);
-    times_and_energies(sheet);
+    work_of(sheet, lowering, work, s);
+    times_and_energies(sheet, lowering);
     limits(sheet);
     sheet.plot(&["token_uj", "latency_us", "plate_litres", "write_days"]);
 }
 
 /// What the process file says.
-fn facts(sheet: &mut Sheet, p: &Process) {
+fn facts(sheet: &mut Sheet, lowering: &Lowering) {
+    let p = lowering.base();
     let mut fact = |name: &str, unit: &str, about: &str, value: f64, key: &str| {
         sheet.given(name, unit, about, Range::exact(value), &format!("process {}: {key}", p.name));
     };
@@ -153,38 +159,38 @@ fn facts(sheet: &mut Sheet, p: &Process) {
     fact("integration_us", "us", "integration of an output", p.integration_us, "light.integration_us");
     fact("dac_steps", "", "steps of an input's converter", 2f64.powi(p.dac_bits as i32), "light.dac_bits");
     fact("adc_steps", "", "steps of an output's converter", 2f64.powi(p.adc_bits as i32), "light.adc_bits");
-    fact(
-        "readings_output",
-        "",
-        "quadratures that are read",
-        p.quadrature.weights_a_grating() as f64,
-        "optics.quadrature",
-    );
+    let quadratures = match lowering {
+        Lowering::Hologram(h) => h.quadrature.weights_a_grating() as f64,
+        Lowering::Mask(_) => 1.0,
+    };
+    fact("readings_output", "", "quadratures that are read", quadratures, "optics.quadrature, optics.method");
+    let passes = match lowering {
+        Lowering::Hologram(_) => 1.0,
+        Lowering::Mask(_) => 2.0,
+    };
+    fact("passes", "", "passes of a vector: two where light has no sign", passes, "optics.method");
     fact("detected_share", "", "electrons a photon", p.detector_efficiency, "light.detector_efficiency");
-    fact("dn_rms", "", "index change of a hologram, root mean square", p.dn_rms, "levels.dn_rms");
-    let cosine = p.theta0_deg.to_radians().cos();
-    fact(
-        "wavelength_cos_um",
-        "um",
-        "wavelength times the cosine of theta0",
-        p.wavelength_um * cosine,
-        "[optics]",
-    );
     fact("photon_j", "J", "energy of a photon", PHOTON_J_UM / p.wavelength_um, "optics.wavelength_um");
-    let steps = p.cg_steps + 2 * p.clip_steps;
-    fact(
-        "design_steps",
-        "",
-        "steps of the designer",
-        steps as f64,
-        "design.cg_steps, and twice design.clip_steps",
-    );
+    match lowering {
+        Lowering::Hologram(h) => {
+            let about = "index change of a hologram, root mean square";
+            fact("dn_rms", "", about, h.dn_rms, "levels.dn_rms");
+            let (about, cosine) = ("wavelength times the cosine of theta0", h.theta0_deg.to_radians().cos());
+            fact("wavelength_cos_um", "um", about, p.wavelength_um * cosine, "[optics]");
+            let key = "design.cg_steps, and twice design.clip_steps";
+            let steps = h.cg_steps + 2 * h.clip_steps;
+            fact("design_steps", "", "steps of the designer", steps as f64, key);
+        }
+        Lowering::Mask(_) => {
+            fact("design_steps", "", "steps of the designer: one look-up", 1.0, "optics.method")
+        }
+    }
 }
 
 /// What a token uses.
-fn work_of(sheet: &mut Sheet, process: &Process, work: &Workload, s: &Sums) {
+fn work_of(sheet: &mut Sheet, lowering: &Lowering, work: &Workload, s: &Sums) {
     let sum = |f: &dyn Fn(&TileClass) -> f64| work.tiles.iter().map(f).sum::<f64>();
-    let ports = |t: &TileClass| process.quadrature.ports(t.n as usize) as f64;
+    let ports = |t: &TileClass| lowering.ports(t.n as usize) as f64;
     let readings = sum(&|t| t.products + t.lookups);
     // A look-up lights one output's direction and reads all inputs.
     let inputs = sum(&|t| t.products * f64::from(t.k) + t.lookups);
@@ -208,14 +214,20 @@ fn work_of(sheet: &mut Sheet, process: &Process, work: &Workload, s: &Sums) {
     sheet.counted("cycles_token", "", "readings of a token that wait for each other", path, source);
 }
 
-fn times_and_energies(sheet: &mut Sheet) {
-    sheet.step("reading_ns", "ns", "time of a reading", "integration_us * 1000 + conversion_ns");
+fn times_and_energies(sheet: &mut Sheet, lowering: &Lowering) {
+    let time = "passes * (integration_us * 1000 + conversion_ns)";
+    sheet.step("reading_ns", "ns", "time of a reading", time);
     sheet.times("reading_ns", "busiest_token");
-    let laser = "(readings_token * power_mw * 1e-3 + outputs_token * local_light_uw * 1e-6) * integration_us / laser_share";
+    let laser = match lowering {
+        Lowering::Hologram(_) => {
+            "(readings_token * power_mw * 1e-3 + outputs_token * local_light_uw * 1e-6) * integration_us / laser_share"
+        }
+        Lowering::Mask(_) => "passes * readings_token * power_mw * 1e-3 * integration_us / laser_share",
+    };
     sheet.figure("laser_uj", "uJ", "energy of a token: laser and local oscillator", laser);
-    let detection = "outputs_token * readings_output * receiver_pj * 1e-6";
+    let detection = "passes * outputs_token * readings_output * receiver_pj * 1e-6";
     sheet.figure("detection_uj", "uJ", "energy of a token: receivers", detection);
-    let converters = "(inputs_token * (modulator_pj + dac_steps * converter_step_fj * 1e-3) + outputs_token * readings_output * adc_steps * converter_step_fj * 1e-3) * 1e-6";
+    let converters = "passes * (inputs_token * (modulator_pj + dac_steps * converter_step_fj * 1e-3) + outputs_token * readings_output * adc_steps * converter_step_fj * 1e-3) * 1e-6";
     sheet.figure("converters_uj", "uJ", "energy of a token: converters and modulators", converters);
     sheet.host_energy();
     sheet.step("fixed_uj", "uJ", "energy of a token at the tiles", "laser_uj + detection_uj + converters_uj");
@@ -228,23 +240,36 @@ fn times_and_energies(sheet: &mut Sheet) {
     );
     sheet.figure("stream_w", "W", "power at the tiles, one stream", "fixed_uj * 1e-6 * stream_tokens_s");
     sheet.figure("busy_w", "W", "power at the tiles, every tile busy", "fixed_uj * 1e-6 * busy_tokens_s");
-    let heat = "readings_token * power_mw * 1e-3 * integration_us * 1e-6 * busy_tokens_s * absorbed_share";
+    let heat =
+        "passes * readings_token * power_mw * 1e-3 * integration_us * 1e-6 * busy_tokens_s * absorbed_share";
     sheet.step("absorbed_w", "W", "light that the plates absorb, every tile busy", heat);
     let density = "absorbed_w / (plates * plate_face_mm2)";
     sheet.figure("heat_w_mm2", "W/mm2", "thermal density of a plate's face, every tile busy", density);
     let cooled = "busy_tokens_s * cooling_w_mm2 / heat_w_mm2";
     sheet.figure("cooled_tokens_s", "1/s", "tokens a second that cooling of the plates allows", cooled);
-    let diffracted =
-        "2 * form_square * (3.141592653589793 * dn_rms * tile_um / wavelength_cos_um) ^ 2 / tile_inputs";
-    sheet.step("diffracted_share", "", "share of an input's light that reaches all outputs", diffracted);
-    let photons = "diffracted_share * power_mw * 1e-3 * integration_us * 1e-6 / photon_j / tile_outputs";
-    sheet.step("photons_output", "", "photons of signal at an output in a reading", photons);
-    sheet.figure(
-        "photon_db",
-        "dB",
-        "signal over shot noise of a reading of the longest tile",
-        "10 * log10(4 * detected_share * photons_output)",
-    );
+    let (about, db) = match lowering {
+        Lowering::Hologram(_) => {
+            let diffracted = "2 * form_square * (3.141592653589793 * dn_rms * tile_um / wavelength_cos_um) ^ 2 / tile_inputs";
+            sheet.step(
+                "diffracted_share",
+                "",
+                "share of an input's light that reaches all outputs",
+                diffracted,
+            );
+            let photons =
+                "diffracted_share * power_mw * 1e-3 * integration_us * 1e-6 / photon_j / tile_outputs";
+            sheet.step("photons_output", "", "photons of signal at an output in a reading", photons);
+            let about = "signal over shot noise of a reading of the longest tile";
+            (about, "10 * log10(4 * detected_share * photons_output)")
+        }
+        Lowering::Mask(_) => {
+            let photons = "power_mw * 1e-3 * integration_us * 1e-6 / photon_j / (tile_inputs * tile_outputs)";
+            sheet.step("photons_pixel", "", "photons at a pixel of an input at full drive", photons);
+            let about = "signal over shot noise of both passes, inputs normal with a full range of 4 rms";
+            (about, "10 * log10(detected_share * photons_pixel * pixel_square / 3.191538243211461)")
+        }
+    };
+    sheet.figure("photon_db", "dB", about, db);
 }
 
 fn compiling(sheet: &mut Sheet, s: &Sums) {

@@ -5,7 +5,7 @@
 
 use pfmc_ir::random::{mix, normal};
 
-use crate::process::Process;
+use crate::hologram::Hologram;
 
 /// A draw of a writer's faults, nominal and normal. Which is drawn follows from the seed alone.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +26,7 @@ pub struct Faults {
 
 impl Faults {
     /// The noise of a process file.
-    pub fn nominal(process: &Process, seed: u64) -> Faults {
+    pub fn nominal(process: &Hologram, seed: u64) -> Faults {
         Faults {
             seed,
             energy_rms: process.energy_rms,

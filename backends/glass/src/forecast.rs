@@ -16,7 +16,8 @@ use crate::born::{Born, Workspace};
 use crate::budget::{Budget, Spread, efficiency};
 use crate::design::{design, hash, signs};
 use crate::geometry::{Geometry, smooth};
-use crate::process::{Modulation, Process};
+use crate::hologram::Hologram;
+use crate::process::Modulation;
 
 /// Ports a side of the probe, at most.
 const PORTS: usize = 128;
@@ -46,12 +47,12 @@ struct Probe {
 
 impl Probe {
     /// Rows and columns of weights that a probe holds, at most.
-    fn most(process: &Process) -> [usize; 2] {
+    fn most(process: &Hologram) -> [usize; 2] {
         let ports = PORTS.min(process.columns_max * process.rows_max);
         [ports, ports * process.quadrature.weights_a_grating()]
     }
 
-    fn measure(process: &Process, weights: &RealBlock) -> Result<Probe, Diagnostics> {
+    fn measure(process: &Hologram, weights: &RealBlock) -> Result<Probe, Diagnostics> {
         let weights = &spread_over(weights, Probe::most(process));
         let (k, ports) = (weights.k, process.quadrature.ports(weights.n));
         let g = Geometry::choose(process, k, ports)?;
@@ -60,7 +61,7 @@ impl Probe {
         let signs = [signs(1, k), signs(2, ports)];
         let ports_signs = [&signs[0][..], &signs[1][..]];
         // Rounds are taken to reach what the levels alone reach.
-        let first_order = Process { propagation_rounds: 0, ..process.clone() };
+        let first_order = Hologram { propagation_rounds: 0, ..process.clone() };
         let d = design(&first_order, &g, &born, &mut Workspace::default(), weights, ports_signs, hash(0, 1));
         let relative = |db: f64| 10f64.powf(-db / 10.0);
         Ok(Probe {
@@ -77,7 +78,7 @@ impl Probe {
         })
     }
 
-    fn budget(&self, process: &Process, g: &Geometry, [inputs, ports]: [usize; 2]) -> Budget {
+    fn budget(&self, process: &Hologram, g: &Geometry, [inputs, ports]: [usize; 2]) -> Budget {
         let dense = (inputs * ports) as f64 / g.voxel_count() as f64 / self.weights_a_voxel;
         let spread = Spread {
             layers: self.spread.layers * dense,
@@ -103,12 +104,12 @@ fn spread_over(block: &RealBlock, [inputs, outputs]: [usize; 2]) -> RealBlock {
 /// # Errors
 /// Those of the source, and a process that has no probe.
 pub fn hardest(
-    process: &Process,
+    process: &Hologram,
     tiles: &[TileId],
     source: &dyn TileSource,
 ) -> Result<Option<RealBlock>, Diagnostics> {
     let least = CLIPS.iter().fold(1.0, |least: f64, c| least.min(*c));
-    let process = Process { clip_sigma: least * process.clip_sigma, ..process.clone() };
+    let process = Hologram { clip_sigma: least * process.clip_sigma, ..process.clone() };
     let most = Probe::most(&process);
     let tried = |id: &TileId| {
         let TileContent::Real(block) = source.tile(*id)? else { return Ok(None) };
@@ -126,7 +127,7 @@ pub fn hardest(
 /// # Errors
 /// A process that has no probe.
 pub fn worst(
-    process: &Process,
+    process: &Hologram,
     shapes: &BTreeMap<[usize; 2], &Geometry>,
     weights: &RealBlock,
 ) -> Result<Option<Budget>, Diagnostics> {
@@ -137,10 +138,10 @@ pub fn worst(
 
 /// What may be chosen of a process: first clip and strength, unless they were measured; then the glass a
 /// weight takes, and fewer levels where each costs a pass.
-pub fn variants(process: &Process) -> Vec<Vec<Settings>> {
+pub fn variants(process: &Hologram) -> Vec<Vec<Settings>> {
     let mut lists = Vec::new();
     let number = |v: f64| format!("{:?}", (v * 1e9).round() / 1e9);
-    if process.calibration.dn.is_empty() {
+    if process.base.calibration.dn.is_empty() {
         let mut list = Vec::new();
         for clip in CLIPS {
             for strength in STRENGTHS {
@@ -153,12 +154,12 @@ pub fn variants(process: &Process) -> Vec<Vec<Settings>> {
         }
         lists.push(list);
     }
-    let mut counts = vec![process.levels];
-    if process.modulation == Modulation::Pass && process.calibration.dn.is_empty() {
-        counts.extend(LEVELS.into_iter().filter(|l| *l < process.levels));
+    let mut counts = vec![process.base.levels];
+    if process.base.modulation == Modulation::Pass && process.base.calibration.dn.is_empty() {
+        counts.extend(LEVELS.into_iter().filter(|l| *l < process.base.levels));
     }
     // A length is rounded to an even number of layers.
-    let depth = process.plate_mm[2] * 1e3 - process.clearance_um - process.voxel_um[2];
+    let depth = process.base.plate_mm[2] * 1e3 - process.base.clearance_um - process.base.voxel_um[2];
     let mut list = Vec::new();
     for width in WIDTHS {
         for length in LENGTHS {

@@ -17,7 +17,7 @@ use pfmc_ir::diag::{Diagnostic, Diagnostics};
 
 use crate::calibration::Line;
 use crate::codes::{E0602, E0603, E0604, E0605, E0606};
-use crate::process::{FormFactor, Process};
+use crate::hologram::{FormFactor, Hologram};
 
 /// What is asked of a geometry. [`Request::new`] asks for the family's rules.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,7 +75,7 @@ impl Geometry {
     /// # Errors
     /// Each condition that does not hold: a propagating direction for every port, an off-axis
     /// carrier, disjoint gratings and mirror gratings, distinct row differences, conditioning.
-    pub fn new(process: &Process, request: Request) -> Result<Geometry, Diagnostics> {
+    pub fn new(process: &Hologram, request: Request) -> Result<Geometry, Diagnostics> {
         let Request { columns, rows_in, rows_out, output_row_step, length_um } = request;
         if columns == 0 || rows_in == 0 || rows_out == 0 || columns > 4096 || rows_in > 64 || rows_out > 64 {
             return Err(Diagnostic::error(
@@ -88,17 +88,17 @@ impl Geometry {
         }
         let c = columns as f64;
         let even = |um: f64, pitch: f64| ((um / pitch / 2.0).round().max(1.0) as usize).min(1 << 16) * 2;
-        let nx = even(process.width_per_column_um * c, process.voxel_um[0]);
+        let nx = even(process.width_per_column_um * c, process.base.voxel_um[0]);
         let rows = (rows_in * rows_out) as f64;
-        let ny = even(process.height_per_row_pair_um * rows, process.voxel_um[1]);
+        let ny = even(process.height_per_row_pair_um * rows, process.base.voxel_um[1]);
         let length = length_um.unwrap_or(process.length_per_column_um * c);
-        let nz = even(length, process.voxel_um[2]);
+        let nz = even(length, process.base.voxel_um[2]);
         if (nx * ny) as u64 * nz as u64 > VOXELS_MAX {
             let message = format!("a tile of {nx} x {ny} x {nz} voxels is too large to compute");
             return Err(Diagnostic::error(&E0602, message).into());
         }
         let wave_number = process.wave_number();
-        let dx = std::f64::consts::TAU / (nx as f64 * process.voxel_um[0]);
+        let dx = std::f64::consts::TAU / (nx as f64 * process.base.voxel_um[0]);
         let carrier =
             (wave_number * process.theta0_deg.to_radians().sin() / dx - 1e-9).ceil().max(0.0) as usize;
         let g = Geometry {
@@ -107,9 +107,9 @@ impl Geometry {
             rows_out,
             output_row_step,
             voxels: [nx, ny, nz],
-            voxel_um: process.voxel_um,
+            voxel_um: process.base.voxel_um,
             form_factor: process.form_factor,
-            line: process.calibration.line,
+            line: process.base.calibration.line,
             carrier,
             wave_number,
         };
@@ -122,7 +122,7 @@ impl Geometry {
     ///
     /// # Errors
     /// When the process has no geometry that holds the tile.
-    pub fn choose(process: &Process, inputs: usize, outputs: usize) -> Result<Geometry, Diagnostics> {
+    pub fn choose(process: &Hologram, inputs: usize, outputs: usize) -> Result<Geometry, Diagnostics> {
         let mut found: Vec<(f64, f64, Geometry)> = Vec::new();
         let mut problems = Diagnostics::new();
         for columns in (8..=process.columns_max).step_by(8).filter(|&c| smooth(c)) {
@@ -132,7 +132,7 @@ impl Geometry {
             }
             match Geometry::new(process, Request::new(columns, rows_in, rows_out)) {
                 Ok(g) => {
-                    let gap = g.gap_um(process.gap_min_um);
+                    let gap = g.gap_um(process.base.gap_min_um);
                     let size = g.size_um();
                     let glass = (size.x + gap[0]) * (size.y + gap[1]) * size.z;
                     found.push((g.voxel_count() as f64, glass, g));
@@ -370,8 +370,8 @@ pub fn form_factor(shape: FormFactor, pitch: [f64; 3], k: [f64; 3]) -> f64 {
 mod tests {
     use super::*;
 
-    fn process() -> Process {
-        Process::parse("t", include_str!("../process/borosilicate-phase.toml")).unwrap()
+    fn process() -> Hologram {
+        Hologram::parse("t", include_str!("../process/borosilicate-phase.toml")).unwrap()
     }
 
     fn codes(e: &Diagnostics) -> Vec<&str> {
@@ -400,12 +400,13 @@ mod tests {
         assert_eq!(codes(&Geometry::new(&p, consecutive).unwrap_err()), ["E0604"]);
         let short = Request { length_um: Some(600.0), ..Request::new(64, 1, 1) };
         assert_eq!(codes(&Geometry::new(&p, short).unwrap_err()), ["E0605"]);
-        let on_axis = Process { theta0_deg: 1.0, kappa_min: 0.0, ..p.clone() };
+        let on_axis = Hologram { theta0_deg: 1.0, kappa_min: 0.0, ..p.clone() };
         assert_eq!(codes(&Geometry::new(&on_axis, Request::new(64, 1, 1)).unwrap_err()), ["E0603"]);
-        let steep = Process { theta0_deg: 70.0, ..p.clone() };
+        let steep = Hologram { theta0_deg: 70.0, ..p.clone() };
         let e = Geometry::new(&steep, Request::new(64, 1, 1)).unwrap_err();
         assert!(codes(&e).contains(&"E0603") || codes(&e).contains(&"E0606"), "{e}");
-        let thick = Process { voxel_um: [0.5, 1.0, 13.2], ..p };
+        let mut thick = p;
+        thick.base.voxel_um = [0.5, 1.0, 13.2];
         assert_eq!(codes(&Geometry::new(&thick, Request::new(64, 1, 1)).unwrap_err()), ["E0605"]);
     }
 

@@ -1,7 +1,7 @@
 //! Places tiles in zones and zones on plates.
 //!
 //! Tiles of equal depth go side by side in shelves of a zone, with gaps that let each be lit alone;
-//! the zone's rectangle, margins included, is written completely, so that the mean index is the
+//! the zone's rectangle, margins included, is written completely where tiles are holograms, so that the mean index is the
 //! same wherever light of a port passes. A zone is bounded in write time, and zones keep a moat
 //! between them. Each plate has a coupon at its lower corner, and each zone marks in its moat ([`crate::marks`]).
 
@@ -11,7 +11,7 @@ use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
 
 use crate::codes::E0607;
-use crate::geometry::Geometry;
+use crate::lowering::Space;
 use crate::marks::{self, Coupon};
 use crate::process::{Process, Raster};
 use crate::time::{self, Seconds, Shelf};
@@ -20,8 +20,8 @@ use crate::time::{self, Seconds, Shelf};
 pub struct Item<'a> {
     /// Its number, kept in [`Zone::tiles`].
     pub id: u32,
-    /// Its geometry.
-    pub geometry: &'a Geometry,
+    /// What it takes.
+    pub space: &'a Space,
     /// Where it comes from, for messages.
     pub origin: &'a Origin,
 }
@@ -43,7 +43,7 @@ pub struct Zone {
     pub groups: Vec<Vec<u32>>,
     /// Centres of the marks.
     pub marks_nm: [[i64; 2]; marks::MARKS],
-    /// Voxels of the whole rectangle and the marks.
+    /// Voxels that are written, marks included.
     pub voxels: u64,
     /// Write time.
     pub time: Seconds,
@@ -83,9 +83,9 @@ struct Room {
 }
 
 impl Room {
-    fn widen(&mut self, process: &Process, g: &Geometry) {
-        let gap = steps(g.gap_um(process.gap_min_um), process);
-        let margin = steps(g.margin_um(process.gap_min_um), process);
+    fn widen(&mut self, process: &Process, g: &Space) {
+        let gap = steps(g.gap_um, process);
+        let margin = steps(g.margin_um, process);
         for a in 0..2 {
             self.gap[a] = self.gap[a].max(gap[a]);
             self.margin[a] = self.margin[a].max(margin[a]);
@@ -94,9 +94,10 @@ impl Room {
 }
 
 impl Open {
-    fn new(process: &Process, g: &Geometry, room: Room, aspect: f64) -> Open {
+    fn new(process: &Process, g: &Space, room: Room, aspect: f64) -> Open {
         let margin = room.margin;
-        let rate = time::voxels_a_second(process) / f64::from(process.passes());
+        let spots = f64::from(process.spots[0] * process.spots[1]);
+        let rate = time::spots_a_second(process) / spots / f64::from(process.passes());
         let volume = process.zone_limit_s * rate / g.voxels[2] as f64;
         let side = (aspect * volume * process.voxel_um[1] / process.voxel_um[0]).sqrt();
         let usable = (process.plate_mm[0] - 2.0 * process.edge_mm) * 1e3 / process.voxel_um[0];
@@ -114,7 +115,7 @@ impl Open {
     }
 
     /// Write time, with a tile of some rows more if one is given.
-    fn time(&self, process: &Process, more: Option<&Geometry>) -> Seconds {
+    fn time(&self, process: &Process, more: Option<&Space>) -> Seconds {
         let mut extent = self.extent;
         let mut shelves: Vec<(i64, Vec<f64>)> =
             self.shelves.iter().map(|(y, tiles)| (*y, tiles.iter().map(|t| t.1 as f64).collect())).collect();
@@ -138,7 +139,7 @@ impl Open {
     }
 
     /// Where a tile would go, and the extent of the zone with it, margins included.
-    fn fit(&self, g: &Geometry) -> ([i64; 2], [i64; 2], bool) {
+    fn fit(&self, g: &Space) -> ([i64; 2], [i64; 2], bool) {
         let Room { gap, margin } = self.room;
         let size = [g.voxels[0] as i64, g.voxels[1] as i64];
         let wraps = !self.tiles.is_empty() && self.cursor[0] + size[0] > self.width;
@@ -147,7 +148,7 @@ impl Open {
         (at, extent, wraps)
     }
 
-    fn add(&mut self, id: u32, g: &Geometry) {
+    fn add(&mut self, id: u32, g: &Space) {
         let (at, extent, wraps) = self.fit(g);
         if wraps {
             self.cursor[1] = at[1];
@@ -169,10 +170,16 @@ fn steps(um: [f64; 2], process: &Process) -> [i64; 2] {
     [0, 1].map(|a| (um[a] / process.voxel_um[a]).ceil() as i64)
 }
 
-/// Voxels of a zone of the given extent in raster steps, and of its marks.
-fn voxels(process: &Process, extent: [i64; 2], layers: usize) -> u64 {
+/// Voxels of a zone that are written, and of its marks; those of its tiles alone where glass around them is not written.
+fn voxels(process: &Process, zone: &Open, items: &[Item]) -> u64 {
     let mark = [0, 1].map(|a| (process.mark_um / process.voxel_um[a]).ceil() as u64);
-    let all = (extent[0] as u64).saturating_mul(extent[1] as u64).saturating_mul(layers as u64);
+    let all = if process.fill_written {
+        let [x, y] = zone.extent.map(|v| v as u64);
+        x.saturating_mul(y).saturating_mul(zone.layers as u64)
+    } else {
+        let held: BTreeSet<u32> = zone.tiles.iter().map(|t| t.0).collect();
+        items.iter().filter(|i| held.contains(&i.id)).map(|i| i.space.voxel_count()).sum()
+    };
     all.saturating_add(marks::MARKS as u64 * mark[0] * mark[1])
 }
 
@@ -207,23 +214,20 @@ fn place_as(process: &Process, items: &[Item], aspect: f64) -> Result<Layout, Di
     usable[1] -= low;
     let mut order: Vec<&Item> = items.iter().collect();
     order.sort_by_key(|i| {
-        let [nx, ny, nz] = i.geometry.voxels;
+        let [nx, ny, nz] = i.space.voxels;
         (std::cmp::Reverse([nz, ny, nx]), i.id)
     });
     let mut rooms: BTreeMap<usize, Room> = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for g in items.iter().map(|i| i.geometry) {
-        if seen.insert((g.voxels, g.columns, g.rows_in, g.rows_out)) {
-            rooms.entry(g.voxels[2]).or_default().widen(process, g);
-        }
+    for g in items.iter().map(|i| i.space) {
+        rooms.entry(g.voxels[2]).or_default().widen(process, g);
     }
     let mut open: Option<Open> = None;
     let mut closed: Vec<Open> = Vec::new();
     for item in order {
-        let g = item.geometry;
+        let g = item.space;
         let room = rooms.get(&g.voxels[2]).copied().unwrap_or_default();
         let alone = Open::new(process, g, room, aspect).fit(g).1;
-        let bottom = process.clearance_um + g.size_um().z;
+        let bottom = process.clearance_um + g.voxels[2] as f64 * process.voxel_um[2];
         if (0..2).any(|a| alone[a].saturating_mul(pitch[a]) > usable[a]) || bottom > process.plate_mm[2] * 1e3
         {
             let um = |a: usize| alone[a] as f64 * process.voxel_um[a];
@@ -243,7 +247,8 @@ fn place_as(process: &Process, items: &[Item], aspect: f64) -> Result<Layout, Di
             diags.extend(Diagnostics(e.0.into_iter().map(|d| d.at(item.origin)).collect()));
             continue;
         }
-        let field = g.size_um().x + 2.0 * room.margin[0] as f64 * process.voxel_um[0];
+        let field =
+            g.voxels[0] as f64 * process.voxel_um[0] + 2.0 * room.margin[0] as f64 * process.voxel_um[0];
         if process.raster == Raster::Field && field > process.field_um {
             let message = format!(
                 "tile {} with what is around it is {field:.0} um wide, a scanner's field {} um",
@@ -299,7 +304,7 @@ fn place_as(process: &Process, items: &[Item], aspect: f64) -> Result<Layout, Di
             tiles,
             groups,
             marks_nm: marks::places(rect, (process.mark_offset_um * 1e3).round() as i64),
-            voxels: voxels(process, zone.extent, zone.layers),
+            voxels: voxels(process, &zone, items),
             time: zone.time(process, None),
         });
         cursor[0] += size[0] + moat;
@@ -313,13 +318,13 @@ fn place_as(process: &Process, items: &[Item], aspect: f64) -> Result<Layout, Di
 mod tests {
     use super::*;
     use crate::born::tests::process;
-    use crate::geometry::Request;
+    use crate::geometry::{Geometry, Request};
 
     #[test]
     fn tiles_keep_their_gaps_stay_in_their_zone_and_zones_keep_the_moat() {
         let mut process = process();
-        process.zone_limit_s = 20.0;
-        process.plate_mm = [12.0, 8.0, 2.0];
+        process.base.zone_limit_s = 20.0;
+        process.base.plate_mm = [12.0, 8.0, 2.0];
         let sizes =
             [(64, 2, 2), (128, 3, 2), (48, 8, 8), (64, 2, 2), (64, 2, 2), (8, 1, 1), (48, 8, 8), (48, 8, 8)];
         let geometries: Vec<Geometry> = (0..40)
@@ -327,12 +332,17 @@ mod tests {
             .map(|(c, i, o)| Geometry::new(&process, Request::new(c, i, o)).unwrap())
             .collect();
         let origin = Origin::default();
-        let items: Vec<Item> = geometries
+        let least = process.base.gap_min_um;
+        let spaces: Vec<Space> = geometries
+            .iter()
+            .map(|g| Space { voxels: g.voxels, gap_um: g.gap_um(least), margin_um: g.margin_um(least) })
+            .collect();
+        let items: Vec<Item> = spaces
             .iter()
             .enumerate()
-            .map(|(i, geometry)| Item { id: i as u32, geometry, origin: &origin })
+            .map(|(i, space)| Item { id: i as u32, space, origin: &origin })
             .collect();
-        let layout = place(&process, &items).unwrap();
+        let layout = place(&process.base, &items).unwrap();
         assert!(layout.plates > 1 && layout.zones.len() > 4, "{layout:?}");
         let mut seen = [0; 40];
         for zone in &layout.zones {
@@ -373,7 +383,7 @@ mod tests {
                 assert!(apart);
             }
         }
-        process.plate_mm = [4.5, 4.5, 1.0];
-        assert!(place(&process, &items).unwrap_err().to_string().contains("E0607"));
+        process.base.plate_mm = [4.5, 4.5, 1.0];
+        assert!(place(&process.base, &items).unwrap_err().to_string().contains("E0607"));
     }
 }

@@ -1,12 +1,13 @@
-//! The glass target of pfmc: each weight tile becomes a computed volume hologram, written voxel by
-//! voxel with a femtosecond laser.
+//! The glass target of pfmc: each weight tile becomes a computed volume hologram, or a mask of half-wave pixels
+//! ([`mask`]), written voxel by voxel with a femtosecond laser.
 //!
-//! Inputs and outputs of a tile are plane waves. Weight (i, j) is the grating whose vector is the
+//! Of a hologram inputs and outputs of a tile are plane waves. Weight (i, j) is the grating whose vector is the
 //! difference of the wave vectors of output j and input i; in the first Born approximation the
 //! transfer matrix is the Fourier transform of the index change at those vectors. Outputs are read
 //! by homodyne, one quadrature or both, so weights are signed.
 //!
-//! - [`process`]: the process file.
+//! - [`lowering`]: how weights become voxels: the interface that holograms and masks have in common.
+//! - [`process`]: the process file; [`hologram`], [`mask`]: what each method adds to it, and designs.
 //! - [`calibration`]: what was measured of a writer; [`calibrate`]: what measured transfer matrices say of the light.
 //! - [`presets`]: changes of it from the command line.
 //! - [`geometry`]: ports, grating vectors and the assertions on them.
@@ -53,8 +54,11 @@ pub mod estimate;
 pub mod faults;
 pub mod forecast;
 pub mod geometry;
+pub mod hologram;
 pub mod layout;
+pub mod lowering;
 pub mod marks;
+pub mod mask;
 pub mod presets;
 pub mod process;
 pub mod propagate;
@@ -66,7 +70,7 @@ mod spool;
 pub mod time;
 pub mod writer;
 
-use process::Process;
+use lowering::Lowering;
 
 /// Constants of estimates: light, converters, the compiler's own time.
 pub const ESTIMATE: &str = include_str!("../process/estimate.toml");
@@ -81,7 +85,7 @@ impl Backend for Glass {
     }
 
     fn about(&self) -> &'static str {
-        "volume holograms in glass: a voxel write schedule for a femtosecond laser"
+        "volume holograms in glass, or masks of half-wave pixels: a voxel write schedule for a femtosecond laser"
     }
 
     fn processes(&self) -> Vec<ProcessText> {
@@ -93,7 +97,7 @@ impl Backend for Glass {
     }
 
     fn variants(&self, process: &ProcessText) -> Result<Vec<Vec<Settings>>, Diagnostics> {
-        Ok(forecast::variants(&Process::parse(&process.name, &process.toml)?))
+        Ok(Lowering::parse(&process.name, &process.toml)?.variants())
     }
 
     fn codes(&self) -> &'static [&'static Code] {
@@ -101,21 +105,17 @@ impl Backend for Glass {
     }
 
     fn open(&self, process: &ProcessText) -> Result<Box<dyn Target>, Diagnostics> {
-        let process = Process::parse(&process.name, &process.toml)?;
+        let lowering = Lowering::parse(&process.name, &process.toml)?;
         // A process whose largest tile breaks an assertion is refused here, not at the first model.
-        geometry::Geometry::choose(
-            &process,
-            process.columns_max * process.rows_max,
-            process.columns_max * process.rows_max,
-        )?;
-        Ok(Box::new(GlassTarget { process }))
+        lowering.check()?;
+        Ok(Box::new(GlassTarget { lowering }))
     }
 }
 
 /// The backend with a process.
 #[derive(Debug, Clone)]
 pub struct GlassTarget {
-    process: Process,
+    lowering: Lowering,
 }
 
 impl Target for GlassTarget {
@@ -124,22 +124,18 @@ impl Target for GlassTarget {
     }
 
     fn tile_limit(&self, scheme: Scheme) -> Option<TileLimit> {
-        let most = (self.process.columns_max * self.process.rows_max) as u32;
-        let multiple = self.process.columns_max as u32;
-        let parts = self.process.quadrature.weights_a_grating() as u32;
-        let (n, n_multiple) = (most * parts, multiple * parts);
         match scheme {
-            Scheme::Real => Some(TileLimit { k: most, n, k_multiple: multiple, n_multiple }),
+            Scheme::Real => Some(self.lowering.tile_limit()),
             Scheme::Codes { .. } => None,
         }
     }
 
     fn plan<'a>(&'a self, program: &'a Verified<TileProgram>) -> Result<Box<dyn Plan + 'a>, Diagnostics> {
-        Ok(Box::new(writer::GlassPlan::new(&self.process, program)?))
+        Ok(Box::new(writer::GlassPlan::new(&self.lowering, program)?))
     }
 
     fn estimate(&self, work: &Workload, sheet: Sheet) -> Result<Sheet, Diagnostics> {
-        estimate::closed_form(&self.process, work, sheet)
+        estimate::closed_form(&self.lowering, work, sheet)
     }
 
     fn read_back<'a>(
@@ -148,7 +144,7 @@ impl Target for GlassTarget {
         dir: &Path,
         progress: &dyn Progress,
     ) -> Result<Box<dyn ReadBack + 'a>, Diagnostics> {
-        let schedule = reader::Schedule::open(&self.process, program, dir, progress)?;
+        let schedule = reader::Schedule::open(&self.lowering, program, dir, progress)?;
         Ok(Box::new(schedule.with_calibration(dir)?))
     }
 }

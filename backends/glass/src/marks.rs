@@ -37,7 +37,7 @@ impl Coupon {
     /// # Errors
     /// When the plate is smaller.
     pub fn new(process: &Process) -> Result<Coupon, Diagnostics> {
-        let levels = usize::from(process.bias_level()) + 1;
+        let levels = usize::from(process.fill_level()) + 1;
         let nm = |um: f64| (um * 1e3).round() as i64;
         let pitch = process.voxel_um.map(nm);
         let voxels = [0, 1].map(|a| (process.patch_um / process.voxel_um[a]).ceil() as i64);

@@ -29,6 +29,9 @@ pub const PRESETS: [Preset; 2] = [
 /// The built-in process: borosilicate glass and a fast writer.
 const BUILT_IN: &str = include_str!("../process/borosilicate-phase.toml");
 
+/// Masks of half-wave pixels in fused silica.
+const MASK: &str = include_str!("../process/fused-silica-mask.toml");
+
 /// Other writers, as what differs from the built-in process.
 const WRITERS: [(&str, &str); 3] = [
     ("borosilicate-stage-100mm-s", include_str!("../process/writers/stage-100mm-s.toml")),
@@ -43,6 +46,7 @@ pub fn processes() -> Vec<ProcessText> {
         name: name.to_owned(),
         toml: with_changes(BUILT_IN, changes),
     }));
+    all.push(ProcessText { name: "fused-silica-mask".to_owned(), toml: MASK.to_owned() });
     all
 }
 
@@ -123,19 +127,19 @@ pub fn set(text: &str, table: &str, key: &str, value: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Process;
+    use crate::hologram::Hologram;
 
     #[test]
     fn every_writer_is_a_valid_process_of_the_same_glass() {
         let all = processes();
-        let base = Process::parse("t", &all[0].toml).unwrap();
-        for p in &all[1..] {
-            let p = Process::parse(&p.name, &p.toml).unwrap_or_else(|e| panic!("{e}"));
+        let base = Hologram::parse("t", &all[0].toml).unwrap().base;
+        for p in &all[1..=WRITERS.len()] {
+            let p = Hologram::parse(&p.name, &p.toml).unwrap_or_else(|e| panic!("{e}")).base;
             assert!(p.voxel_um == base.voxel_um && p.index == base.index);
             assert!(p.rate_hz < base.rate_hz || p.levels < base.levels);
         }
         let unknown = with_changes(BUILT_IN, "[write]\nrate_khz = 3");
-        assert!(Process::parse("t", &unknown).is_err());
+        assert!(Hologram::parse("t", &unknown).is_err());
     }
 
     #[test]
@@ -146,7 +150,7 @@ mod tests {
         };
         let text = "[calibration.focus]\ndepth_ratio = 1.5\n";
         let with = give(text, &process).unwrap();
-        assert_eq!(Process::parse("t", &with.toml).unwrap().depth_ratio(), 1.5);
+        assert_eq!(Hologram::parse("t", &with.toml).unwrap().base.depth_ratio(), 1.5);
         assert!(give(text, &with).unwrap_err().contains("already"));
         assert!(give("[write]\nrate_hz = 1", &process).unwrap_err().contains("write"));
         assert!(give("[calibration", &process).is_err());
@@ -156,15 +160,15 @@ mod tests {
     fn presets_set_their_keys_and_nothing_else() {
         let toml = include_str!("../process/borosilicate-phase.toml").to_owned();
         let process = ProcessText { name: "t".into(), toml };
-        let built_in = Process::parse("t", &process.toml).unwrap();
+        let built_in = Hologram::parse("t", &process.toml).unwrap();
         let preset = |name: &str| {
             let wishes = Wishes { preset: Some(name.into()), ..Wishes::default() };
-            adapt(process.clone(), &wishes).map(|p| Process::parse("t", &p.toml).unwrap())
+            adapt(process.clone(), &wishes).map(|p| Hologram::parse("t", &p.toml).unwrap())
         };
         assert_eq!(preset("best").unwrap(), built_in);
         let fast = preset("fast").unwrap();
         assert_eq!((fast.cg_steps, fast.clip_steps, fast.flip_steps), (8, 2, 60));
-        assert_eq!(fast.levels, built_in.levels);
+        assert_eq!(fast.base.levels, built_in.base.levels);
         assert!(preset("slow").unwrap_err().contains("best"));
         assert_eq!(
             set("[a]\nx = 1 # one\n[b]\nx = 2\n", "b", "x", "3").unwrap(),

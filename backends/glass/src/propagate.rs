@@ -18,7 +18,7 @@ use pfmc_ir::diag::Diagnostic;
 use rayon::prelude::*;
 use rustfft::{FftPlanner, num_complex::Complex32, num_complex::Complex64};
 
-use crate::codes::E0623;
+use crate::codes::E0624;
 use crate::geometry::smooth;
 use crate::recompute::{Transfer, Written};
 
@@ -66,7 +66,7 @@ impl Grid {
     /// Refuses a tile, here by its name, of so many inputs that it takes more than [`WORK_MAX`].
     ///
     /// # Errors
-    /// E0623.
+    /// E0624.
     pub fn refuse(&self, inputs: usize, tile: &str) -> Result<(), Diagnostic> {
         let work = self.work(inputs);
         if work <= WORK_MAX {
@@ -77,7 +77,7 @@ impl Grid {
             "{tile}: {work:.1e} samples and steps to propagate its {inputs} inputs, at most {most:.1e}"
         );
         let note = "lower tile.columns_max and tile.rows_max, or set design.propagation_rounds = 0";
-        Err(Diagnostic::error(&E0623, problem).note(note))
+        Err(Diagnostic::error(&E0624, problem).note(note))
     }
 
     /// Bytes that a propagation needs, at most, with one input at a time: screens, steps, fields.
@@ -338,11 +338,11 @@ mod tests {
     use super::*;
     use crate::born::tests::process;
     use crate::geometry::{Geometry, Request};
-    use crate::process::Process;
+    use crate::hologram::Hologram;
 
     /// T to first order and with all orders of noise written into a tile.
     fn both(dn_rms: f64, [columns, rows_in, rows_out]: [usize; 3]) -> [Vec<f64>; 2] {
-        let p = Process { dn_rms, ..process() };
+        let p = Hologram { dn_rms, ..process() };
         let g = Geometry::new(&p, Request::new(columns, rows_in, rows_out)).unwrap();
         let w = Written::of(&p, &g);
         let levels: Vec<u8> =
@@ -352,7 +352,7 @@ mod tests {
         };
         [
             all(w.transfer(&levels)),
-            all(w.propagated(&levels, g.inputs(), std::f64::consts::TAU / p.wavelength_um)),
+            all(w.propagated(&levels, g.inputs(), std::f64::consts::TAU / p.base.wavelength_um)),
         ]
     }
 

@@ -21,24 +21,57 @@ use sha2::{Digest, Sha256};
 use crate::beside;
 use crate::budget;
 use crate::calibration::Line;
-use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619, E0620};
+use crate::codes::{E0611, E0612, E0613, E0614, E0615, E0616, E0617, E0618, E0619, E0620, E0622};
 use crate::faults::Faults;
 use crate::geometry::{Geometry, VOXELS_MAX};
-use crate::process::{FormFactor, Process, Quadrature, Raster};
+use crate::hologram::{FormFactor, Hologram, PORT_MAP};
+use crate::lowering::Lowering;
+use crate::mask::recompute::{Faults as MaskFaults, Pixels};
+use crate::mask::{self, Mask};
+use crate::process::Raster;
 use crate::propagate::Grid;
 use crate::recompute::{Transfer, Written};
 use crate::schedule::{
-    Chunk, Coupon, END, FILE, Frame, Header, Index, Kind, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile, TileEntry,
-    VERSION, Zone, count_levels, level_measures, sign, sign_bytes,
+    Chunk, Coupon, END, FILE, Frame, Header, Index, Kind, Level, MAGIC, SNR_MAX_DB, TRAILER_LEN, Tile,
+    TileEntry, VERSION, Zone, count_levels, level_measures, sign, sign_bytes,
 };
 
 /// Decibels a recomputed signal-to-noise ratio may differ from the recorded one.
 const TOLERANCE_DB: f64 = 0.1;
 
-/// A tile's record and where its layers are.
+/// A tile's record, where its layers are, and what they make.
 pub(crate) struct Entry {
     pub(crate) record: Tile,
     layers: Vec<u64>,
+    optics: Optics,
+}
+
+/// What the file says about a tile, in physical units, by method.
+pub enum Optics {
+    /// A volume hologram.
+    Hologram(Written),
+    /// A mask of pixels.
+    Mask(Pixels),
+}
+
+impl Optics {
+    /// Voxels along x, y, depth.
+    pub fn voxels(&self) -> [usize; 3] {
+        match self {
+            Optics::Hologram(w) => w.voxels,
+            Optics::Mask(p) => p.voxels,
+        }
+    }
+
+    /// Distance along x and y that light needs beside a tile: to the next tile, and to the end of the zone, micrometres.
+    fn room_um(&self, least: f64) -> [[f64; 2]; 2] {
+        match self {
+            Optics::Hologram(w) => {
+                [w.input_walk_off_um(), w.walk_off_um()].map(|side| side.map(|um| um.max(least)))
+            }
+            Optics::Mask(_) => [[least; 2]; 2],
+        }
+    }
 }
 
 /// A decoded schedule.
@@ -48,8 +81,8 @@ pub struct Schedule<'a> {
     header: Header,
     zones: Vec<Zone>,
     coupons: Vec<Coupon>,
-    written: BTreeMap<u32, (Entry, Written)>,
-    pub(crate) process: Process,
+    written: BTreeMap<u32, Entry>,
+    pub(crate) lowering: Lowering,
     /// Relative wavelength and tilt of the light of tiles, as calibrated.
     pub(crate) light: BTreeMap<u32, [f64; 2]>,
 }
@@ -147,117 +180,174 @@ fn index(map: &[u8]) -> Result<Index, Diagnostics> {
 }
 
 /// Facts of the file that every tile shares.
-struct Facts {
-    pitch_um: [f64; 3],
-    wave_number: f64,
-    form: FormFactor,
-    delta: [f32; 16],
-    kappa_min: f64,
-    bias_level: u8,
-    columns_max: u32,
-    rows_max: u32,
-    quadrature: Quadrature,
+struct Facts<'a> {
+    pitch_nm: [i64; 3],
+    fill_level: u8,
     plate_nm: [i64; 3],
     gap_min_um: f64,
     raster: Raster,
     layers: usize,
+    method: Method<'a>,
+}
+
+/// Facts of a method.
+enum Method<'a> {
+    Hologram(HologramFacts<'a>),
+    Mask(MaskFacts<'a>),
+}
+
+/// Facts that all holograms share.
+struct HologramFacts<'a> {
+    process: &'a Hologram,
+    pitch_um: [f64; 3],
+    wave_number: f64,
+    form: FormFactor,
+    delta: [f32; 16],
     blur: Vec<f64>,
     history: Vec<f64>,
     interleave: u32,
     propagated: bool,
 }
 
-/// Checks the header against the process.
-fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
-    let mut d = Diagnostics::new();
-    let mut same = |what: &str, file: f64, want: f64| {
+/// Facts that all masks share.
+struct MaskFacts<'a> {
+    process: &'a Mask,
+    /// Azimuth and retardance of a layer, radians.
+    levels: Vec<[f64; 2]>,
+}
+
+/// Differences of a header from its process.
+struct Differences<'a> {
+    process: &'a str,
+    found: Diagnostics,
+}
+
+impl Differences<'_> {
+    fn same(&mut self, what: &str, file: f64, want: f64) {
         let near = (file - want).abs() <= 1e-9 * want.abs();
         if !near {
-            d.push(Diagnostic::error(
+            self.found.push(Diagnostic::error(
                 &E0615,
-                format!("{FILE}: {what} is {file}, process {} has {want}", process.name),
+                format!("{FILE}: {what} is {file}, process {} has {want}", self.process),
             ));
         }
-    };
-    same("wavelength_um", h.wavelength_um, process.wavelength_um);
-    same("index", h.index, process.index);
-    same("bias_dn", h.bias_dn, process.bias_dn());
-    same("kappa_min", h.kappa_min, process.kappa_min);
-    let plate_nm = process.plate_mm.map(|mm| (mm * 1e6).round() as i64);
-    same("number of plate extents", h.plate_nm.len() as f64, 3.0);
-    for (p, want) in h.plate_nm.iter().zip(plate_nm) {
-        same("plate extent in nm", *p as f64, want as f64);
     }
-    let levels = process.level_table();
-    same("number of levels", h.levels.len() as f64, levels.len() as f64);
-    for (i, (l, want)) in h.levels.iter().zip(&levels).enumerate() {
-        same(&format!("index change of level {i}"), l.dn, *want);
-    }
-    same("number of pitches", h.pitch_nm.len() as f64, 3.0);
-    for (p, want) in h.pitch_nm.iter().zip(process.voxel_um) {
-        same("pitch in um", f64::from(*p) * 1e-3, want);
-    }
-    same("depth by stage travel", h.depth_ratio, process.depth_ratio());
-    same("side of a mark in nm", f64::from(h.mark_nm), (process.mark_um * 1e3).round());
-    same("level of the marks", f64::from(h.mark_level), f64::from(process.levels - 1));
-    let measured = &process.calibration;
-    for (what, file, want) in [
-        ("shares of blur", &h.blur, &measured.line.blur),
-        ("shares of history", &h.history, &measured.line.history),
-    ] {
-        same(&format!("number of {what}"), file.len() as f64, want.len() as f64);
-        file.iter().zip(want).for_each(|(f, w)| same(what, *f, *w));
-    }
-    same("interleave", f64::from(h.interleave), f64::from(process.interleave));
-    same("propagated", f64::from(h.propagated), f64::from(process.propagation_rounds > 0));
-    for (l, level) in h.levels.iter().enumerate() {
-        let want = measured.energy_nj.get(l).copied();
-        if level.pulse_energy_nj != want {
-            let energy = |e: Option<f64>| e.unwrap_or(f64::NAN);
-            same(&format!("pulse energy of level {l}"), energy(level.pulse_energy_nj), energy(want));
+
+    /// As `same`, of what may be left out.
+    fn same_option(&mut self, what: &str, file: Option<f64>, want: Option<f64>) {
+        if file != want {
+            self.same(what, file.unwrap_or(f64::NAN), want.unwrap_or(f64::NAN));
         }
     }
+
+    fn list(&mut self, what: &str, file: &[f64], want: &[f64]) {
+        self.same(&format!("number of {what}"), file.len() as f64, want.len() as f64);
+        file.iter().zip(want).for_each(|(f, w)| self.same(what, *f, *w));
+    }
+
+    fn word(&mut self, what: &str, file: &str, want: &str) {
+        if file != want {
+            let message = format!("{FILE}: {what} is {file:?}, expected {want:?}");
+            self.found.push(Diagnostic::error(&E0615, message));
+        }
+    }
+}
+
+/// Checks the header against the process.
+fn facts<'a>(h: &Header, lowering: &'a Lowering) -> Result<Facts<'a>, Diagnostics> {
+    let process = lowering.base();
+    let mut d = Differences { process: &process.name, found: Diagnostics::new() };
+    d.word("method", &h.method, lowering.method());
+    d.same("wavelength_um", h.wavelength_um, process.wavelength_um);
+    d.same("index", h.index, process.index);
+    let plate_nm = process.plate_mm.map(|mm| (mm * 1e6).round() as i64);
+    let list = |nm: &[i64]| nm.iter().map(|v| *v as f64).collect::<Vec<f64>>();
+    d.list("plate extents in nm", &list(&h.plate_nm), &list(&plate_nm));
+    let levels = lowering.levels();
+    d.same("number of levels", h.levels.len() as f64, levels.len() as f64);
+    for (i, (l, want)) in h.levels.iter().zip(&levels).enumerate() {
+        d.same(&format!("index change of level {i}"), l.dn, want.dn);
+        d.same_option(&format!("azimuth of level {i}"), l.azimuth_deg, want.azimuth_deg);
+    }
+    d.same("bits of a level", f64::from(h.level_bits), f64::from(lowering.level_bits()));
+    d.list(
+        "spots of a voxel",
+        &h.spots.iter().map(|s| f64::from(*s)).collect::<Vec<_>>(),
+        &process.spots.map(f64::from),
+    );
+    let pitch_nm = process.voxel_um.map(|um| (um * 1e3).round() as i64);
+    d.list("pitches in nm", &h.pitch_nm.iter().map(|p| f64::from(*p)).collect::<Vec<_>>(), &list(&pitch_nm));
+    d.same("depth by stage travel", h.depth_ratio, process.depth_ratio());
+    d.same("side of a mark in nm", f64::from(h.mark_nm), (process.mark_um * 1e3).round());
+    d.same("level of the marks", f64::from(h.mark_level), f64::from(process.levels - 1));
+    let measured = &process.calibration;
+    d.same("interleave", f64::from(h.interleave), f64::from(process.interleave));
+    for (l, level) in h.levels.iter().enumerate() {
+        let want = measured.energy_nj.get(l).copied();
+        d.same_option(&format!("pulse energy of level {l}"), level.pulse_energy_nj, want);
+    }
     let factors = if measured.depth.is_empty() { 0 } else { h.stage_z_nm.len() };
-    same("number of energies by layer", h.layer_energy.len() as f64, factors as f64);
+    d.same("number of energies by layer", h.layer_energy.len() as f64, factors as f64);
     for (l, file) in h.layer_energy.iter().enumerate() {
-        same(&format!("energy of layer {l}"), *file, measured.at(process.layer_depth_um(l)).energy);
+        d.same(&format!("energy of layer {l}"), *file, measured.at(process.layer_depth_um(l)).energy);
     }
     for (layer, z) in h.stage_z_nm.iter().enumerate() {
         let want = process.stage_z_nm(layer);
         if *z != want {
-            same(&format!("stage travel to layer {layer} in nm"), *z as f64, want as f64);
+            d.same(&format!("stage travel to layer {layer} in nm"), *z as f64, want as f64);
         }
     }
-    let form = match (h.gaussian_fwhm_um.as_slice(), process.form_factor) {
-        ([], FormFactor::Box) => FormFactor::Box,
-        (&[x, y, z], FormFactor::Gaussian(want)) => {
-            for (a, b) in [x, y, z].into_iter().zip(want) {
-                same("voxel width", a, b);
-            }
-            FormFactor::Gaussian([x, y, z])
-        }
-        _ => {
-            d.push(Diagnostic::error(
-                &E0615,
-                format!("{FILE}: voxel shape differs from process {}", process.name),
-            ));
-            FormFactor::Box
-        }
-    };
     for (what, got, want) in [
         ("process", &h.process, process.name.as_str()),
-        ("quadrature", &h.quadrature, process.quadrature.name()),
         ("raster", &h.raster, process.raster.name()),
         ("order", &h.order, process.raster.order()),
         ("convention of stage travel", &h.stage_convention, process.focus.name()),
         ("z convention", &h.z_convention, "depth in glass"),
-        ("port map", &h.port_map, "port p is column p mod C of row p div C"),
     ] {
-        if got != want {
-            d.push(Diagnostic::error(&E0615, format!("{FILE}: {what} is {got:?}, expected {want:?}")));
-        }
+        d.word(what, got, want);
     }
-    d.check()?;
+    let method = match lowering {
+        Lowering::Hologram(process) => Method::Hologram(hologram_facts(h, process, &mut d)),
+        Lowering::Mask(process) => Method::Mask(mask_facts(h, process, &mut d)),
+    };
+    d.found.check()?;
+    Ok(Facts {
+        pitch_nm,
+        fill_level: process.fill_level(),
+        plate_nm,
+        gap_min_um: process.gap_min_um,
+        raster: process.raster,
+        layers: h.stage_z_nm.len(),
+        method,
+    })
+}
+
+/// Checks what a header says of holograms.
+fn hologram_facts<'a>(h: &Header, process: &'a Hologram, d: &mut Differences) -> HologramFacts<'a> {
+    d.same("bias_dn", h.bias_dn, process.bias_dn());
+    d.same("kappa_min", h.kappa_min, process.kappa_min);
+    d.same("propagated", f64::from(h.propagated), f64::from(process.propagation_rounds > 0));
+    let line = &process.base.calibration.line;
+    d.list("shares of blur", &h.blur, &line.blur);
+    d.list("shares of history", &h.history, &line.history);
+    d.word("quadrature", &h.quadrature, process.quadrature.name());
+    d.word("port map", &h.port_map, PORT_MAP);
+    let form = match (h.gaussian_fwhm_um.as_slice(), process.form_factor) {
+        ([], FormFactor::Box) => FormFactor::Box,
+        (&[x, y, z], FormFactor::Gaussian(want)) => {
+            for (a, b) in [x, y, z].into_iter().zip(want) {
+                d.same("voxel width", a, b);
+            }
+            FormFactor::Gaussian([x, y, z])
+        }
+        _ => {
+            d.found.push(Diagnostic::error(
+                &E0615,
+                format!("{FILE}: voxel shape differs from process {}", process.base.name),
+            ));
+            FormFactor::Box
+        }
+    };
     let mut delta = [0f32; 16];
     for (to, l) in delta.iter_mut().zip(&h.levels) {
         *to = (l.dn - h.bias_dn) as f32;
@@ -266,25 +356,39 @@ fn facts(h: &Header, process: &Process) -> Result<Facts, Diagnostics> {
     for (to, p) in pitch_um.iter_mut().zip(&h.pitch_nm) {
         *to = f64::from(*p) * 1e-3;
     }
-    Ok(Facts {
+    HologramFacts {
+        process,
         pitch_um,
         wave_number: std::f64::consts::TAU * (h.index + h.bias_dn) / h.wavelength_um,
         form,
         delta,
-        kappa_min: process.kappa_min,
-        bias_level: process.bias_level(),
-        columns_max: u32::try_from(process.columns_max).unwrap_or(u32::MAX),
-        rows_max: u32::try_from(process.rows_max).unwrap_or(u32::MAX),
-        quadrature: process.quadrature,
-        plate_nm,
-        gap_min_um: process.gap_min_um,
-        raster: process.raster,
-        layers: h.stage_z_nm.len(),
         blur: h.blur.clone(),
         history: h.history.clone(),
         interleave: h.interleave,
         propagated: h.propagated,
-    })
+    }
+}
+
+/// Checks what a header says of masks.
+fn mask_facts<'a>(h: &Header, process: &'a Mask, d: &mut Differences) -> MaskFacts<'a> {
+    d.word("pixel map", &h.port_map, mask::PIXEL_MAP);
+    d.word("quadrature", &h.quadrature, "");
+    d.same("bias_dn", h.bias_dn, 0.0);
+    d.same("kappa_min", h.kappa_min, 0.0);
+    d.same("propagated", f64::from(h.propagated), 0.0);
+    for (what, list) in [
+        ("voxel widths", &h.gaussian_fwhm_um),
+        ("shares of blur", &h.blur),
+        ("shares of history", &h.history),
+    ] {
+        d.list(what, list, &[]);
+    }
+    let pitch_um = h.pitch_nm.get(2).map_or(0.0, |nm| f64::from(*nm) * 1e-3);
+    let level = |l: &Level| {
+        let retardance = std::f64::consts::TAU * l.dn * pitch_um / h.wavelength_um;
+        [l.azimuth_deg.unwrap_or_default().to_radians(), retardance]
+    };
+    MaskFacts { process, levels: h.levels.iter().map(level).collect() }
 }
 
 impl<'a> Schedule<'a> {
@@ -294,7 +398,7 @@ impl<'a> Schedule<'a> {
     /// A missing, truncated or foreign file, and a header or tile table that cannot be used. A
     /// damaged record of one tile is reported here with that tile.
     pub fn open(
-        process: &Process,
+        lowering: &Lowering,
         program: &'a Verified<TileProgram>,
         dir: &Path,
         progress: &dyn Progress,
@@ -304,7 +408,7 @@ impl<'a> Schedule<'a> {
         let map = map(&file).map_err(|e| Diagnostic::error(&E0001, format!("{FILE}: {e}")))?;
         let index = index(&map)?;
         let header: Header = record(&map, index.header, Kind::Header)?;
-        let facts = facts(&header, process)?;
+        let facts = facts(&header, lowering)?;
         let mut diags = Diagnostics::new();
         let mut zones: BTreeMap<u32, Zone> = BTreeMap::new();
         let mut zone_records = Vec::new();
@@ -372,9 +476,9 @@ impl<'a> Schedule<'a> {
                 )));
                 continue;
             }
-            match geometry(&record, &entry, &facts, zones.get(&record.zone)) {
-                Ok(w) => {
-                    written.insert(id.0, (Entry { record, layers: entry.layers }, w));
+            match optics(&record, &entry, &facts, zones.get(&record.zone)) {
+                Ok(optics) => {
+                    written.insert(id.0, Entry { record, layers: entry.layers, optics });
                 }
                 Err(e) => diags.extend(of_tile(e)),
             }
@@ -390,12 +494,12 @@ impl<'a> Schedule<'a> {
                 diags.extend(zone_content(zone, &written, &facts));
             }
             let zones: Vec<&Zone> = zone_records.iter().map(|z| &z.1).collect();
-            diags.extend(beside::check(&header, &zones, &coupons, process));
+            diags.extend(beside::check(&header, &zones, &coupons, lowering.base()));
         }
         diags.check()?;
         let places: Vec<(u64, u32)> =
             index.coupons.iter().zip(&coupons).map(|(at, c)| (*at, c.plate)).collect();
-        order(&map, index.header, &zone_records, &places, facts.raster, &written, &records)?;
+        order(&map, index.header, &zone_records, &places, &facts, &written, &records)?;
         Ok(Schedule {
             program,
             map,
@@ -403,7 +507,7 @@ impl<'a> Schedule<'a> {
             zones: zone_records.into_iter().map(|z| z.1).collect(),
             coupons,
             written,
-            process: process.clone(),
+            lowering: lowering.clone(),
             light: BTreeMap::new(),
         })
     }
@@ -412,7 +516,7 @@ impl<'a> Schedule<'a> {
         self.program.tiles.get(id.index()).map(|t| t.origin.clone()).unwrap_or_default()
     }
 
-    pub(crate) fn entry(&self, id: TileId) -> Result<&(Entry, Written), Diagnostics> {
+    pub(crate) fn entry(&self, id: TileId) -> Result<&Entry, Diagnostics> {
         self.written.get(&id.0).ok_or_else(|| {
             Diagnostic::error(&E0619, format!("tile {id} is not a matrix tile held in glass"))
                 .at(&self.origin(id))
@@ -440,15 +544,30 @@ impl<'a> Schedule<'a> {
     /// # Errors
     /// A tile that is not in glass.
     pub fn record(&self, id: TileId) -> Result<&Tile, Diagnostics> {
-        self.entry(id).map(|(entry, _)| &entry.record)
+        self.entry(id).map(|entry| &entry.record)
     }
 
     /// A tile in physical units.
     ///
     /// # Errors
     /// As [`Schedule::record`].
-    pub fn written(&self, id: TileId) -> Result<&Written, Diagnostics> {
-        self.entry(id).map(|(_, written)| written)
+    pub fn optics(&self, id: TileId) -> Result<&Optics, Diagnostics> {
+        self.entry(id).map(|entry| &entry.optics)
+    }
+
+    /// A tile that is a hologram: its record, what is written, and its process.
+    ///
+    /// # Errors
+    /// As [`Schedule::record`], and another method.
+    pub(crate) fn hologram(&self, id: TileId) -> Result<(&Tile, &Written, &Hologram), Diagnostics> {
+        let entry = self.entry(id)?;
+        match (&entry.optics, &self.lowering) {
+            (Optics::Hologram(written), Lowering::Hologram(process)) => Ok((&entry.record, written, process)),
+            _ => {
+                let message = format!("tile {id} ({}) is no hologram and has no ports", entry.record.name);
+                Err(Diagnostic::error(&E0622, message).at(&self.origin(id)).into())
+            }
+        }
     }
 
     /// All levels of a tile, x fastest, then y, then layer.
@@ -456,8 +575,8 @@ impl<'a> Schedule<'a> {
     /// # Errors
     /// A tile that is not in glass, and damaged layers.
     pub fn levels(&self, id: TileId) -> Result<Vec<u8>, Diagnostics> {
-        let (entry, written) = self.entry(id)?;
-        let [nx, ny, nz] = written.voxels;
+        let entry = self.entry(id)?;
+        let [nx, ny, nz] = entry.optics.voxels();
         let mut levels = vec![0u8; nx * ny * nz];
         let mut diags = Diagnostics::new();
         for ((layer, out), &at) in levels.chunks_exact_mut(nx * ny).enumerate().zip(&entry.layers) {
@@ -502,7 +621,8 @@ impl<'a> Schedule<'a> {
             let (layer, zone) = (chunk.layer, chunk.zone);
             return Err(fail(format!("the chunk is of tiles {tiles:?}, layer {layer}, zone {zone}")));
         };
-        let bytes_a_line = nx.div_ceil(2);
+        let four_bits = self.lowering.level_bits() == 4;
+        let bytes_a_line = if four_bits { nx.div_ceil(2) } else { nx };
         let lines = out.len() / nx;
         let packed = zstd::bulk::decompress(&part.levels, lines * bytes_a_line)
             .map_err(|e| fail(format!("cannot unpack: {e}")))?;
@@ -529,11 +649,15 @@ impl<'a> Schedule<'a> {
             return Err(fail("its lines are as recorded".into()));
         }
         for (line, out) in packed.chunks_exact(bytes_a_line).zip(out.chunks_exact_mut(nx)) {
+            if !four_bits {
+                out.copy_from_slice(line);
+                continue;
+            }
             for (x, to) in out.iter_mut().enumerate() {
                 *to = if x % 2 == 0 { line[x / 2] & 15 } else { line[x / 2] >> 4 };
             }
         }
-        match out.iter().position(|&l| l > self.process.bias_level()) {
+        match out.iter().position(|&l| l > self.lowering.base().fill_level()) {
             None => Ok(()),
             Some(at) => Err((
                 format!("line {}: level {} at x = {} is not in the table", at / nx, out[at], at % nx),
@@ -551,85 +675,85 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// The weights and the transfer matrix of written levels, with faults or without.
-    fn transfer(
-        &self,
-        id: TileId,
-        levels: &[u8],
-        faults: Option<&Faults>,
-    ) -> Result<(RealBlock, Transfer), Diagnostics> {
-        let (entry, written) = self.entry(id)?;
-        let (k, n) = (entry.record.inputs as usize, entry.record.outputs as usize);
-        let mut values = vec![0f32; k * n];
-        if entry.record.gain == 0.0 {
-            return Ok((RealBlock { k, n, values }, Transfer { re: Vec::new(), im: Vec::new() }));
-        }
-        let mut t = match faults {
-            Some(faults) => written.disturbed(levels, faults),
-            None => self.matrix_of(written, levels, k),
-        };
-        if faults.is_some() && self.header.propagated {
-            // What faults do to multiple scattering is of higher order.
-            let (whole, first) = (self.matrix_of(written, levels, k), written.transfer(levels));
+    /// That of a hologram with the faults of a seed; what faults do to multiple scattering is of higher order.
+    fn disturbed(&self, written: &Written, levels: &[u8], inputs: usize, faults: &Faults) -> Transfer {
+        let mut t = written.disturbed(levels, faults);
+        if self.header.propagated {
+            let (whole, first) = (self.matrix_of(written, levels, inputs), written.transfer(levels));
             for (t, whole, first) in [(&mut t.re, whole.re, first.re), (&mut t.im, whole.im, first.im)] {
                 t.iter_mut().zip(whole).zip(first).for_each(|((t, whole), first)| *t += whole - first);
             }
         }
-        let inputs = written.columns * written.rows_in;
-        let parts = self.process.quadrature.weights_a_grating();
-        for (i, row) in values.chunks_exact_mut(n).enumerate() {
-            let input = sign(&entry.record.input_signs, i);
-            for (o, v) in row.iter_mut().enumerate() {
-                let port = o / parts;
-                let sign = f64::from(input * sign(&entry.record.output_signs, port));
-                let part = if o % parts == 0 { &t.re } else { &t.im };
-                *v = (sign * f64::from(part[port * inputs + i]) / entry.record.gain) as f32;
-            }
+        t
+    }
+
+    /// The weights of written levels, with the faults of a seed or without, and a hologram's transfer matrix.
+    fn realised(&self, entry: &Entry, levels: &[u8], seed: Option<u64>) -> (RealBlock, Option<Transfer>) {
+        let (k, n) = (entry.record.inputs as usize, entry.record.outputs as usize);
+        if entry.record.gain == 0.0 {
+            return (RealBlock { k, n, values: vec![0.0; k * n] }, None);
         }
-        Ok((RealBlock { k, n, values }, t))
+        match (&entry.optics, &self.lowering) {
+            (Optics::Hologram(written), Lowering::Hologram(process)) => {
+                let t = match seed.map(|seed| Faults::nominal(process, seed)) {
+                    Some(faults) => self.disturbed(written, levels, k, &faults),
+                    None => self.matrix_of(written, levels, k),
+                };
+                let parts = process.quadrature.weights_a_grating();
+                (read_ports(&entry.record, written, parts, &t), Some(t))
+            }
+            (Optics::Mask(pixels), Lowering::Mask(process)) => {
+                let faults = seed.map(|seed| MaskFaults::nominal(process, seed));
+                (RealBlock { k, n, values: pixels.weights(levels, faults.as_ref()) }, None)
+            }
+            // A schedule is opened by its process's own method.
+            _ => (RealBlock { k, n, values: vec![f32::NAN; k * n] }, None),
+        }
     }
 }
 
+/// The weights that a transfer matrix makes of ports with their signs.
+fn read_ports(record: &Tile, written: &Written, parts: usize, t: &Transfer) -> RealBlock {
+    let (k, n) = (record.inputs as usize, record.outputs as usize);
+    let mut values = vec![0f32; k * n];
+    let inputs = written.columns * written.rows_in;
+    for (i, row) in values.chunks_exact_mut(n).enumerate() {
+        let input = sign(&record.input_signs, i);
+        for (o, v) in row.iter_mut().enumerate() {
+            let port = o / parts;
+            let sign = f64::from(input * sign(&record.output_signs, port));
+            let part = if o % parts == 0 { &t.re } else { &t.im };
+            *v = (sign * f64::from(part[port * inputs + i]) / record.gain) as f32;
+        }
+    }
+    RealBlock { k, n, values }
+}
+
 /// Checks what a tile's record says about itself.
-fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> Result<Written, Diagnostics> {
+fn optics(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> Result<Optics, Diagnostics> {
     let bad = |what: String| Diagnostics::from(Diagnostic::error(&E0613, what));
     let &[nx, ny, nz] = r.voxels.as_slice() else {
         return Err(bad("its record has not three voxel counts".into()));
     };
     let volume = u64::from(nx).checked_mul(u64::from(ny)).and_then(|v| v.checked_mul(u64::from(nz)));
-    let ports = [r.columns, r.rows_in, r.rows_out, r.output_row_step, r.carrier];
-    if nx % 2 != 0 || ny % 2 != 0 || nz % 2 != 0 || !volume.is_some_and(|v| v > 0 && v <= VOXELS_MAX) {
+    if !volume.is_some_and(|v| v > 0 && v <= VOXELS_MAX) {
         return Err(bad(format!("{nx} x {ny} x {nz} voxels are out of range")));
     }
-    let (rows, columns) = (facts.rows_max, facts.columns_max);
-    if ports.iter().any(|&p| p == 0 || p > nx.max(64))
-        || r.columns > columns
-        || r.rows_in > rows
-        || r.rows_out > rows
-    {
-        return Err(bad(format!("ports {ports:?} are out of range")));
+    if ![r.gain, r.snr_db, r.snr_complex_db].iter().chain(&r.column_scales).all(|v| v.is_finite()) {
+        return Err(bad("its gain, a scale or a signal-to-noise ratio is not finite".into()));
     }
-    let fits = |used: u32, rows: u32| used > 0 && u64::from(used) <= u64::from(r.columns) * u64::from(rows);
-    let ports = u32::try_from(facts.quadrature.ports(r.outputs as usize)).unwrap_or(u32::MAX);
-    if !fits(r.inputs, r.rows_in) || !fits(ports, r.rows_out) {
-        return Err(bad(format!("{} x {} weights do not fit its ports", r.inputs, r.outputs)));
-    }
-    if ![r.gain, r.snr_db, r.snr_complex_db].iter().all(|v| v.is_finite()) {
-        return Err(bad("its gain or signal-to-noise ratio is not finite".into()));
-    }
-    let signs = [(&r.input_signs, r.inputs), (&r.output_signs, ports)];
-    if signs.iter().any(|(s, ports)| s.len() != sign_bytes(*ports as usize)) {
-        return Err(bad("its ports and their signs are not equally many".into()));
-    }
+    let voxels = [nx, ny, nz].map(|v| v as usize);
+    let optics = match &facts.method {
+        Method::Hologram(facts) => hologram_optics(r, voxels, facts).map(Optics::Hologram)?,
+        Method::Mask(facts) => mask_optics(r, voxels, facts).map(Optics::Mask)?,
+    };
     if entry.layers.len() as u64 != u64::from(nz) {
         return Err(bad(format!("the index has {} of its {nz} layers", entry.layers.len())));
     }
     let zone = zone.ok_or_else(|| bad(format!("zone {} has no record", r.zone)))?;
     let inside = match (zone.rect_nm.as_slice(), r.origin_nm.as_slice()) {
         (&[x0, y0, x1, y1], &[x, y, z]) => {
-            let end = |at: i64, n: u32, a: usize| {
-                at.saturating_add((f64::from(n) * facts.pitch_um[a] * 1e3).round() as i64)
-            };
+            let end = |at: i64, n: u32, a: usize| at.saturating_add(i64::from(n) * facts.pitch_nm[a]);
             x >= x0
                 && y >= y0
                 && end(x, nx, 0) <= x1
@@ -642,7 +766,38 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
     if !inside || !zone.tiles.contains(&r.tile) {
         return Err(bad(format!("it does not lie in zone {}", r.zone)));
     }
-    let voxels = [nx as usize, ny as usize, nz as usize];
+    placed(r, zone, &optics, facts).check()?;
+    Ok(optics)
+}
+
+/// Checks a hologram's ports and geometry.
+fn hologram_optics(r: &Tile, voxels: [usize; 3], facts: &HologramFacts) -> Result<Written, Diagnostics> {
+    let bad = |what: String| Diagnostics::from(Diagnostic::error(&E0613, what));
+    if !r.column_scales.is_empty() {
+        return Err(bad("it is a hologram with scales of columns".into()));
+    }
+    let ports = [r.columns, r.rows_in, r.rows_out, r.output_row_step, r.carrier];
+    if voxels.iter().any(|v| v % 2 != 0) {
+        return Err(bad(format!("{voxels:?} voxels are out of range: odd")));
+    }
+    let rows = facts.process.rows_max;
+    if ports.iter().any(|&p| p == 0 || p as usize > voxels[0].max(64))
+        || r.columns as usize > facts.process.columns_max
+        || r.rows_in as usize > rows
+        || r.rows_out as usize > rows
+    {
+        return Err(bad(format!("ports {ports:?} are out of range")));
+    }
+    let quadrature = facts.process.quadrature;
+    let fits = |used: u32, rows: u32| used > 0 && u64::from(used) <= u64::from(r.columns) * u64::from(rows);
+    let ports = u32::try_from(quadrature.ports(r.outputs as usize)).unwrap_or(u32::MAX);
+    if !fits(r.inputs, r.rows_in) || !fits(ports, r.rows_out) {
+        return Err(bad(format!("{} x {} weights do not fit its ports", r.inputs, r.outputs)));
+    }
+    let signs = [(&r.input_signs, r.inputs), (&r.output_signs, ports)];
+    if signs.iter().any(|(s, ports)| s.len() != sign_bytes(*ports as usize)) {
+        return Err(bad("its ports and their signs are not equally many".into()));
+    }
     let g = Geometry {
         columns: r.columns as usize,
         rows_in: r.rows_in as usize,
@@ -655,7 +810,7 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         carrier: r.carrier as usize,
         wave_number: facts.wave_number,
     };
-    g.check(facts.kappa_min).check()?;
+    g.check(facts.process.kappa_min).check()?;
     let written = Written {
         columns: g.columns,
         rows_in: g.rows_in,
@@ -671,24 +826,47 @@ fn geometry(r: &Tile, entry: &TileEntry, facts: &Facts, zone: Option<&Zone>) -> 
         interleave: facts.interleave,
         delta: facts.delta,
     };
-    placed(r, zone, &written, facts).check()?;
     if facts.propagated {
         Grid::new(&written).refuse(r.inputs as usize, "its record")?;
     }
     Ok(written)
 }
 
+/// Checks a mask's pixels and scales.
+fn mask_optics(r: &Tile, voxels: [usize; 3], facts: &MaskFacts) -> Result<Pixels, Diagnostics> {
+    let bad = |what: String| Diagnostics::from(Diagnostic::error(&E0613, what));
+    let [nx, ny, layers] = voxels;
+    if [nx, ny, layers] != [r.outputs as usize, r.inputs as usize, facts.process.layers] {
+        return Err(bad(format!(
+            "{nx} x {ny} pixels in {layers} layers are not those of {} outputs x {} inputs in {} layers",
+            r.outputs, r.inputs, facts.process.layers
+        )));
+    }
+    facts.process.holds(ny, nx)?;
+    let ports = [r.columns, r.rows_in, r.rows_out, r.output_row_step, r.carrier];
+    if ports != [0; 5] || !r.input_signs.is_empty() || !r.output_signs.is_empty() {
+        return Err(bad("it is a mask with ports".into()));
+    }
+    if ![0.0, 1.0].contains(&r.gain) || r.snr_complex_db != 0.0 {
+        return Err(bad(format!("its gain is {}, or it has a complex ratio", r.gain)));
+    }
+    if r.column_scales.len() != nx || r.column_scales.iter().any(|m| *m < 0.0) {
+        return Err(bad("its outputs have not a scale of 0 or more each".into()));
+    }
+    Ok(Pixels { voxels, levels: facts.levels.clone(), scales: r.column_scales.clone() })
+}
+
 /// Checks that a tile lies on its zone's raster, in the plate, and with written glass around it as
 /// far as its beams walk off.
-fn placed(r: &Tile, zone: &Zone, w: &Written, facts: &Facts) -> Diagnostics {
+fn placed(r: &Tile, zone: &Zone, optics: &Optics, facts: &Facts) -> Diagnostics {
     let mut d = Diagnostics::new();
     let mut bad = |what: &str| d.push(Diagnostic::error(&E0613, what.to_owned()));
     let (&[x0, y0, x1, y1], &[x, y, z]) = (zone.rect_nm.as_slice(), r.origin_nm.as_slice()) else {
         bad("its place or its zone's is not given");
         return d;
     };
-    let pitch = facts.pitch_um.map(|um| ((um * 1e3).round() as i64).max(1));
-    let size = [0, 1, 2].map(|a| pitch[a].saturating_mul(w.voxels[a] as i64));
+    let (pitch, voxels) = (facts.pitch_nm.map(|nm| nm.max(1)), optics.voxels());
+    let size = [0, 1, 2].map(|a| pitch[a].saturating_mul(voxels[a] as i64));
     if x.saturating_sub(x0) % pitch[0] != 0 || y.saturating_sub(y0) % pitch[1] != 0 {
         bad("it is not on its zone's raster");
     }
@@ -696,9 +874,9 @@ fn placed(r: &Tile, zone: &Zone, w: &Written, facts: &Facts) -> Diagnostics {
     if x0 < 0 || y0 < 0 || z < 0 || x1 > plate[0] || y1 > plate[1] || z.saturating_add(size[2]) > plate[2] {
         bad("its zone is not inside the plate");
     }
-    let walk_off = w.walk_off_um();
+    let [_, margin] = optics.room_um(facts.gap_min_um);
     for (a, (low, high, at)) in [(x0, x1, x), (y0, y1, y)].into_iter().enumerate() {
-        let room = (walk_off[a].max(facts.gap_min_um) * 1e3).floor() as i64;
+        let room = (margin[a] * 1e3).floor() as i64;
         if at.saturating_sub(low) < room || high.saturating_sub(at.saturating_add(size[a])) < room {
             bad("its zone ends before its beams leave the tile's surroundings");
         }
@@ -707,16 +885,15 @@ fn placed(r: &Tile, zone: &Zone, w: &Written, facts: &Facts) -> Diagnostics {
 }
 
 /// Checks a zone: what fills it, and that its tiles are those that say so and lie apart.
-fn zone_content(zone: &Zone, written: &BTreeMap<u32, (Entry, Written)>, facts: &Facts) -> Diagnostics {
+fn zone_content(zone: &Zone, written: &BTreeMap<u32, Entry>, facts: &Facts) -> Diagnostics {
     let mut d = Diagnostics::new();
     let mut bad = |what: String| {
         d.push(Diagnostic::error(&E0613, format!("{FILE}: zone {}: {what}", zone.zone)));
     };
-    if zone.fill_level != u32::from(facts.bias_level) {
-        bad(format!("it is filled with level {}, not with the bias {}", zone.fill_level, facts.bias_level));
+    if zone.fill_level != u32::from(facts.fill_level) {
+        bad(format!("it is filled with level {}, not with the fill's {}", zone.fill_level, facts.fill_level));
     }
-    let members: Vec<(&u32, &(Entry, Written))> =
-        written.iter().filter(|(_, (e, _))| e.record.zone == zone.zone).collect();
+    let members: Vec<(&u32, &Entry)> = written.iter().filter(|(_, e)| e.record.zone == zone.zone).collect();
     if zone.layers as usize > facts.layers {
         bad(format!("it has {} layers, the table of stage travel {}", zone.layers, facts.layers));
     }
@@ -725,13 +902,13 @@ fn zone_content(zone: &Zone, written: &BTreeMap<u32, (Entry, Written)>, facts: &
     }
     let boxes: Vec<[[i64; 2]; 3]> = members
         .iter()
-        .map(|(_, (e, w))| {
+        .map(|(_, e)| {
             let side = |a: usize| {
                 let at = e.record.origin_nm.get(a).copied().unwrap_or_default();
-                let size = (facts.pitch_um[a] * 1e3).round() as i64 * w.voxels[a] as i64;
-                [at, at.saturating_add(size)]
+                [at, at.saturating_add(facts.pitch_nm[a] * e.optics.voxels()[a] as i64)]
             };
-            let gap = w.input_walk_off_um().map(|um| (um.max(facts.gap_min_um) * 1e3).floor() as i64);
+            let [gap, _] = e.optics.room_um(facts.gap_min_um);
+            let gap = gap.map(|um| (um * 1e3).floor() as i64);
             [side(0), side(1), gap]
         })
         .collect();
@@ -759,19 +936,15 @@ fn frame_end(map: &[u8], at: u64) -> Option<u64> {
 
 /// The tiles of a zone whose lines are written together, in order of writing: those that share lines, by their least y and
 /// within by x; or each by itself.
-fn groups<'a>(
-    zone: &Zone,
-    raster: Raster,
-    written: &'a BTreeMap<u32, (Entry, Written)>,
-) -> Vec<Vec<(u32, &'a Entry)>> {
+fn groups<'a>(zone: &Zone, facts: &Facts, written: &'a BTreeMap<u32, Entry>) -> Vec<Vec<(u32, &'a Entry)>> {
     let tiles = zone.tiles.iter().filter_map(|t| Some((*t, written.get(t)?)));
-    if raster == Raster::Field {
-        return tiles.map(|(id, (e, _))| vec![(id, e)]).collect();
+    if facts.raster == Raster::Field {
+        return tiles.map(|(id, e)| vec![(id, e)]).collect();
     }
     let side = |e: &Entry, a: usize| e.record.origin_nm.get(a).copied().unwrap_or_default();
     let mut by_y: Vec<(i64, i64, u32, &Entry)> = tiles
-        .map(|(id, (e, w))| {
-            let rows = (w.voxels[1] as f64 * w.pitch_um[1] * 1e3).round() as i64;
+        .map(|(id, e)| {
+            let rows = facts.pitch_nm[1] * e.optics.voxels()[1] as i64;
             (side(e, 1), side(e, 1).saturating_add(rows), id, e)
         })
         .collect();
@@ -798,8 +971,8 @@ fn order(
     header: u64,
     zones: &[(u64, Zone)],
     coupons: &[(u64, u32)],
-    raster: Raster,
-    written: &BTreeMap<u32, (Entry, Written)>,
+    facts: &Facts,
+    written: &BTreeMap<u32, Entry>,
     records: &BTreeMap<u32, u64>,
 ) -> Result<(), Diagnostics> {
     let wrong = |what: String| Diagnostics::from(Diagnostic::error(&E0620, format!("{FILE}: {what}")));
@@ -809,7 +982,7 @@ fn order(
         expected.extend(coupons.next_if(|c| c.1 == zone.plate).map(|c| c.0));
         expected.push(*at);
         expected.extend(zone.tiles.iter().filter_map(|t| records.get(t)));
-        let groups = groups(zone, raster, written);
+        let groups = groups(zone, facts, written);
         for layer in (0..zone.layers as usize).rev() {
             for group in &groups {
                 let mut places = group.iter().filter_map(|(_, e)| e.layers.get(layer));
@@ -856,12 +1029,12 @@ impl TileSource for Schedule<'_> {
 
 impl Schedule<'_> {
     /// The weights of a tile in the light as it was calibrated.
-    fn contents(&self, id: TileId, faults: Option<&Faults>) -> Result<RealBlock, Diagnostics> {
-        let levels = self.levels(id)?;
-        let (mut block, _) = self.transfer(id, &levels, faults)?;
+    fn contents(&self, id: TileId, seed: Option<u64>) -> Result<RealBlock, Diagnostics> {
+        let (entry, levels) = (self.entry(id)?, self.levels(id)?);
+        let (mut block, _) = self.realised(entry, &levels, seed);
         if let Some(off) = self.deviation(id)? {
-            let record = &self.entry(id)?.0.record;
-            let parts = self.process.quadrature.weights_a_grating();
+            let (record, _, process) = self.hologram(id)?;
+            let parts = process.quadrature.weights_a_grating();
             let (n, inputs) = (block.n, block.k);
             for (at, v) in block.values.iter_mut().enumerate() {
                 let (i, o) = (at / n, at % n);
@@ -873,14 +1046,36 @@ impl Schedule<'_> {
         }
         Ok(block)
     }
+
+    /// Relative error power of one reading of a tile whose weights' squares sum to `power`.
+    fn reading(&self, entry: &Entry, power: f64) -> f64 {
+        let record = &entry.record;
+        if record.gain == 0.0 || power <= 0.0 {
+            return 0.0;
+        }
+        let (k, n) = (record.inputs as usize, record.outputs as usize);
+        let terms = match (&entry.optics, &self.lowering) {
+            (Optics::Hologram(written), Lowering::Hologram(process)) => {
+                let length_um = written.voxels[2] as f64 * written.pitch_um[2];
+                let efficiency = budget::efficiency(process, length_um, record.gain, power, k);
+                budget::reading(process, efficiency, process.quadrature.ports(n))
+            }
+            (Optics::Mask(pixels), Lowering::Mask(process)) => {
+                mask::reading(process, &pixels.scales, k, power)
+            }
+            _ => [f64::NAN; 2],
+        };
+        terms.into_iter().sum()
+    }
 }
 
 impl ReadBack for Schedule<'_> {
     fn region(&self, id: TileId) -> Option<Region> {
-        let (Entry { record, .. }, written) = self.written.get(&id.0)?;
+        let Entry { record, optics, .. } = self.written.get(&id.0)?;
         let &[x, y, z] = record.origin_nm.as_slice() else { return None };
         let zone = self.zones.iter().find(|zone| zone.zone == record.zone)?;
-        let nm = |a: usize| (written.voxels[a] as f64 * written.pitch_um[a] * 1e3).round() as i64;
+        let pitch = self.lowering.base().voxel_um;
+        let nm = |a: usize| (optics.voxels()[a] as f64 * pitch[a] * 1e3).round() as i64;
         Some(Region {
             file: FILE.to_owned(),
             name: format!("plate {} zone {}", zone.plate, zone.zone),
@@ -890,23 +1085,15 @@ impl ReadBack for Schedule<'_> {
     }
 
     fn disturbed(&self, id: TileId, seed: u64) -> Result<Option<Disturbed>, Diagnostics> {
-        let (entry, written) = self.entry(id)?;
-        let faults = Faults::nominal(&self.process, mix(seed ^ mix(u64::from(id.0))));
-        let block = self.contents(id, Some(&faults))?;
+        let entry = self.entry(id)?;
+        let block = self.contents(id, Some(mix(seed ^ mix(u64::from(id.0)))))?;
         let power = block.values.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
-        let record = &entry.record;
-        let mut reading = 0.0;
-        if record.gain != 0.0 && power > 0.0 {
-            let length_um = written.voxels[2] as f64 * written.pitch_um[2];
-            let efficiency = budget::efficiency(&self.process, length_um, record.gain, power, block.k);
-            let ports = self.process.quadrature.ports(block.n);
-            reading = budget::reading(&self.process, efficiency, ports).into_iter().sum();
-        }
+        let reading = self.reading(entry, power);
         Ok(Some(Disturbed { content: TileContent::Real(block), reading }))
     }
 
     fn check(&self, id: TileId, reference: &TileContent) -> Result<BTreeMap<String, f64>, Diagnostics> {
-        let (entry, written) = self.entry(id)?;
+        let entry = self.entry(id)?;
         let origin = self.origin(id);
         let r = &entry.record;
         let mut diags = Diagnostics::new();
@@ -945,7 +1132,7 @@ impl ReadBack for Schedule<'_> {
         let weights = f64::from(r.inputs) * f64::from(r.outputs);
         measures.insert("voxels_per_weight".to_owned(), levels.len() as f64 / weights);
         measures.extend(level_measures(&count_levels(&levels)));
-        let (got, transfer) = self.transfer(id, &levels, None)?;
+        let (got, transfer) = self.realised(entry, &levels, None);
         let power: f64 = reference.values.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
         if r.gain == 0.0 {
             if power != 0.0 {
@@ -959,38 +1146,31 @@ impl ReadBack for Schedule<'_> {
             }
         } else {
             let snr_db = pfmc_ir::numerics::snr_db(&reference.values, &got.values).min(SNR_MAX_DB);
-            measures.insert("snr_db".to_owned(), snr_db);
-            let inputs = written.columns * written.rows_in;
-            let parts = self.process.quadrature.weights_a_grating();
-            let (mut re, mut im, mut tt) = (0f64, 0f64, 0f64);
-            for (i, row) in reference.values.chunks_exact(reference.n).enumerate() {
-                for (o, w) in row.chunks(parts).enumerate() {
-                    let sign = f64::from(sign(&r.input_signs, i) * sign(&r.output_signs, o));
-                    let (wr, wi) = (sign * f64::from(w[0]), sign * w.get(1).map_or(0.0, |&w| f64::from(w)));
-                    let (a, b) =
-                        (f64::from(transfer.re[o * inputs + i]), f64::from(transfer.im[o * inputs + i]));
-                    re += a * wr + b * wi;
-                    im += b * wr - a * wi;
-                    tt += a * a + b * b;
-                }
+            let mut ratios = vec![("snr_db", snr_db, r.snr_db)];
+            if let (Some(t), Optics::Hologram(written), Lowering::Hologram(process)) =
+                (&transfer, &entry.optics, &self.lowering)
+            {
+                let parts = process.quadrature.weights_a_grating();
+                ratios.push((
+                    "snr_complex_db",
+                    complex_db(r, written, parts, t, reference, power),
+                    r.snr_complex_db,
+                ));
             }
-            let signal = (re * re + im * im) / power;
-            measures.insert(
-                "snr_complex_db".to_owned(),
-                (10.0 * (signal / (tt - signal).max(1e-30 * tt)).log10()).min(SNR_MAX_DB),
-            );
-            let complex_db = measures.get("snr_complex_db").copied().unwrap_or(f64::NAN);
-            let near = |got: f64, recorded: f64| (got - recorded).abs() <= TOLERANCE_DB;
-            let reached = near(snr_db, r.snr_db) && near(complex_db, r.snr_complex_db);
-            if !(reached && snr_db >= self.process.snr_min_db - TOLERANCE_DB) {
+            measures.extend(ratios.iter().map(|(name, got, _)| ((*name).to_owned(), *got)));
+            let least = self.lowering.base().snr_min_db;
+            let reached = ratios.iter().all(|(_, got, recorded)| (got - recorded).abs() <= TOLERANCE_DB);
+            if !(reached && snr_db >= least - TOLERANCE_DB) {
+                let all: Vec<String> = ratios
+                    .iter()
+                    .map(|(name, got, recorded)| {
+                        format!("{name} {got:.2} recomputed, {recorded:.2} recorded")
+                    })
+                    .collect();
                 diags.push(
                     Diagnostic::error(
                         &E0617,
-                        format!(
-                            "tile {id} ({}): {snr_db:.2} dB recomputed ({complex_db:.2} complex), {:.2} dB \
-                             recorded ({:.2} complex), {} dB required",
-                            r.name, r.snr_db, r.snr_complex_db, self.process.snr_min_db
-                        ),
+                        format!("tile {id} ({}): {}; {least} dB required", r.name, all.join("; ")),
                     )
                     .at(&origin)
                     .note(format!("plate coordinates {:?} nm, zone {}", r.origin_nm, r.zone)),
@@ -999,4 +1179,29 @@ impl ReadBack for Schedule<'_> {
         }
         if diags.has_errors() { Err(diags) } else { Ok(measures) }
     }
+}
+
+/// Signal-to-noise ratio of a complex transfer matrix as one of weights behind their ports' signs, with the best complex gain, dB.
+fn complex_db(
+    r: &Tile,
+    written: &Written,
+    parts: usize,
+    transfer: &Transfer,
+    reference: &RealBlock,
+    power: f64,
+) -> f64 {
+    let inputs = written.columns * written.rows_in;
+    let (mut re, mut im, mut tt) = (0f64, 0f64, 0f64);
+    for (i, row) in reference.values.chunks_exact(reference.n).enumerate() {
+        for (o, w) in row.chunks(parts).enumerate() {
+            let sign = f64::from(sign(&r.input_signs, i) * sign(&r.output_signs, o));
+            let (wr, wi) = (sign * f64::from(w[0]), sign * w.get(1).map_or(0.0, |&w| f64::from(w)));
+            let (a, b) = (f64::from(transfer.re[o * inputs + i]), f64::from(transfer.im[o * inputs + i]));
+            re += a * wr + b * wi;
+            im += b * wr - a * wi;
+            tt += a * a + b * b;
+        }
+    }
+    let signal = (re * re + im * im) / power;
+    (10.0 * (signal / (tt - signal).max(1e-30 * tt)).log10()).min(SNR_MAX_DB)
 }

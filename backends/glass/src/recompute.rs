@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::faults::Faults;
 use crate::geometry::Geometry;
-use crate::process::{FormFactor, Process};
+use crate::hologram::{FormFactor, Hologram};
 
 /// What the file says about a tile, in physical units.
 pub struct Written {
@@ -53,7 +53,7 @@ pub struct Transfer {
 
 impl Written {
     /// What a schedule of a process says about a tile of a geometry.
-    pub fn of(process: &Process, g: &Geometry) -> Written {
+    pub fn of(process: &Hologram, g: &Geometry) -> Written {
         let mut delta = [0f32; 16];
         let bias = process.bias_dn();
         delta.iter_mut().zip(process.level_table()).for_each(|(d, dn)| *d = (dn - bias) as f32);
@@ -67,9 +67,9 @@ impl Written {
             pitch_um: g.voxel_um,
             wave_number: g.wave_number,
             form: g.form_factor,
-            blur: process.calibration.line.blur.to_vec(),
-            history: process.calibration.line.history.to_vec(),
-            interleave: process.interleave,
+            blur: process.base.calibration.line.blur.to_vec(),
+            history: process.base.calibration.line.history.to_vec(),
+            interleave: process.base.interleave,
             delta,
         }
     }

@@ -20,8 +20,8 @@
 //! tile in order of id, each with the glass around it up to half of the gap; a chunk has one part.
 //!
 //! # Levels
-//! A part of a chunk holds one layer of one tile: lines along x, y ascending. Two levels a byte, the lower x in
-//! the low half; the bytes of all lines are compressed as one zstd frame, and each line's bytes have
+//! A part of a chunk holds one layer of one tile: lines along x, y ascending. Levels of 4 bits lie two a byte, the lower x in
+//! the low half; levels of 8 bits are bytes; the bytes of all lines are compressed as one zstd frame, and each line's bytes have
 //! a CRC-32. Level numbers select an index change from the header's table. Glass of a zone's
 //! rectangle that belongs to no tile gets the zone's fill level, in every layer of the zone.
 //!
@@ -35,7 +35,11 @@
 //! of a tile covers `origin + index * pitch` to one pitch further.
 //!
 //! # Meaning
-//! `T = s(K) / V * sum_v (dn(v) - bias) exp(-i K . r_v)` with K and the phase origin as in
+//! Of a mask ([`crate::mask`]) voxel (x, y, layer) is a layer of the pixel of output x and input y, a retarder with its level's azimuth and
+//! `2 pi dn pitch / lambda`; behind all of them light of x-polarisation is in x and y with powers whose difference, times the
+//! column's scale, is the weight. Ports, signs and the fields of holograms are left out.
+//!
+//! Of a hologram `T = s(K) / V * sum_v (dn(v) - bias) exp(-i K . r_v)` with K and the phase origin as in
 //! [`crate::geometry`], V the tile's voxels, s times the size of the transform of blur and history along x
 //! ([`crate::calibration`]), or, where the header says `propagated`, the same measured in a field that is propagated through
 //! the tile ([`crate::propagate`]); `Re T = gain * S_in W S_out`, with a sign a port. Input i
@@ -43,12 +47,12 @@
 //! column 2j + 1. The signs are pseudo-random: a common component of the weights
 //! (trained matrices have one) would otherwise focus the hologram into a few voxels that clip.
 
-use crate::process::FormFactor;
+use crate::hologram::FormFactor;
 
 /// First bytes of a schedule.
 pub const MAGIC: &[u8; 8] = b"PFMGLASS";
 /// Format version this code writes and reads.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Last bytes of a schedule.
 pub const END: &[u8; 4] = b"PFMG";
 /// Bytes of the trailer.
@@ -109,12 +113,15 @@ pub struct Frame {
 /// One level.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Level {
-    /// Index change.
+    /// Index change; of a mask the birefringence, 0 of glass that is not written.
     #[prost(double, tag = "1")]
     pub dn: f64,
     /// Pulse energy that writes it, nanojoules; left out until a calibration fills it.
     #[prost(double, optional, tag = "2")]
     pub pulse_energy_nj: Option<f64>,
+    /// Azimuth of the axis of a mask's voxel, degrees from x towards y; left out of holograms and of glass that is not written.
+    #[prost(double, optional, tag = "3")]
+    pub azimuth_deg: Option<f64>,
 }
 
 /// Facts that hold for the whole file.
@@ -153,7 +160,7 @@ pub struct Header {
     /// Plate extent x, y, z in nanometres.
     #[prost(int64, repeated, tag = "11")]
     pub plate_nm: Vec<i64>,
-    /// Rule of ports: `port p is column p mod C of row p div C`.
+    /// Rule of ports: `port p is column p mod C of row p div C`, or of a mask's pixels.
     #[prost(string, tag = "12")]
     pub port_map: String,
     /// Least conditioning number of a tile.
@@ -189,8 +196,17 @@ pub struct Header {
     /// Voxels along x from one to the next written.
     #[prost(uint32, tag = "23")]
     pub interleave: u32,
+    /// What tiles are: `hologram` or `mask`.
+    #[prost(string, tag = "24")]
+    pub method: String,
+    /// Bits of a packed level, 4 or 8.
+    #[prost(uint32, tag = "25")]
+    pub level_bits: u32,
+    /// Spots along x and y that a voxel is filled with.
+    #[prost(uint32, repeated, tag = "26")]
+    pub spots: Vec<u32>,
     /// Whether T, with gains and ratios, is that of all orders of scattering and not the sum of single scattering.
-    #[prost(bool, tag = "24")]
+    #[prost(bool, tag = "27")]
     pub propagated: bool,
 }
 
@@ -282,7 +298,7 @@ pub struct Tile {
     /// Lower corner x, y, depth in nanometres.
     #[prost(int64, repeated, tag = "12")]
     pub origin_nm: Vec<i64>,
-    /// `Re T = gain * W`; 0 for a tile of zeros.
+    /// `Re T = gain * W`; 0 for a tile of zeros. Of a mask otherwise 1.
     #[prost(double, tag = "13")]
     pub gain: f64,
     /// Signal-to-noise ratio of what is read, as designed, dB.
@@ -303,6 +319,9 @@ pub struct Tile {
     /// One bit an output port, least significant first: 1 where its reading is inverted.
     #[prost(bytes = "vec", tag = "19")]
     pub output_signs: Vec<u8>,
+    /// Of a mask, the scale of each output: a weight over what its pixel makes of light.
+    #[prost(double, repeated, tag = "20")]
+    pub column_scales: Vec<f64>,
 }
 
 /// Bytes of one bit a port.

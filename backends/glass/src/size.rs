@@ -1,5 +1,6 @@
 //! How large a schedule will be: a designed sample tile says how often each pair of neighbouring levels is there, which share a byte, and a
-//! random layer with these frequencies is packed in the place of the layers of each tile. They differ with depth.
+//! random layer with these frequencies is packed in the place of the layers of each tile. They differ with depth. Of a mask a layer of each
+//! tile's size is designed.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,8 @@ use pfmc_ir::tile::RealBlock;
 use crate::born::{Born, Workspace};
 use crate::design::{self, hash};
 use crate::geometry::{Geometry, Request};
-use crate::process::Process;
+use crate::hologram::Hologram;
+use crate::lowering::{Job, Lowering, Space};
 use crate::writer::{GlassPlan, pack};
 
 /// Ports a row, input and output rows of the sample tile.
@@ -27,14 +29,12 @@ fn uniform(seed: u32, counter: u32) -> f64 {
 
 /// How often each pair of neighbouring levels along x, the second in the high half of a byte, is in a designed tile of random weights: for
 /// each of [`DEPTHS`] parts of its depth and each byte the share of all up to it; nothing where the process has no such tile.
-fn pair_shares(process: &Process) -> Vec<Vec<f64>> {
+fn pair_shares(process: &Hologram) -> Vec<Vec<f64>> {
     let [columns, rows_in, rows_out] = SAMPLE;
     let Ok(g) = Geometry::new(process, Request::new(columns, rows_in, rows_out)) else { return Vec::new() };
     let (k, n) = (g.inputs(), g.outputs() * process.quadrature.weights_a_grating());
-    let values =
-        (0..(k * n) as u32).map(|i| (0..4).map(|j| uniform(j + 1, i)).sum::<f64>() as f32 - 2.0).collect();
     let born = Born::new(&g, k, g.outputs());
-    let weights = RealBlock { k, n, values };
+    let weights = weights(k, n);
     let d = design::design(process, &g, &born, &mut Workspace::default(), &weights, [&[], &[]], 1);
     let [nx, ny, nz] = g.voxels;
     let parts = d.levels.chunks(nz.div_ceil(DEPTHS) * nx * ny);
@@ -56,9 +56,22 @@ fn pair_shares(process: &Process) -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// Expected bytes of the layers of one tile, and of its records.
-fn tile_bytes(g: &Geometry, depths: &[Vec<f64>], ports: usize) -> f64 {
-    let [nx, ny, nz] = g.voxels;
+/// Bytes of a packed layer.
+fn layer_bytes(levels: &[u8], nx: usize, bits: u32) -> f64 {
+    // What compression could fail of a layer that is in memory does not happen; a layer is then as large as its levels.
+    pack(0, levels, nx, bits).map_or(levels.len(), |p| p.levels.len() + 4 * p.line_crc32.len()) as f64
+}
+
+/// Normal-like weights of a tile.
+fn weights(k: usize, n: usize) -> RealBlock {
+    let values =
+        (0..(k * n) as u32).map(|i| (0..4).map(|j| uniform(j + 1, i)).sum::<f64>() as f32 - 2.0).collect();
+    RealBlock { k, n, values }
+}
+
+/// Expected bytes of a layer of a hologram, by the shares of pairs of levels.
+fn hologram_layer(depths: &[Vec<f64>], space: &Space) -> f64 {
+    let [nx, ny, _] = space.voxels;
     let part = |shares: &Vec<f64>| {
         let levels: Vec<u8> = (0..(nx * ny / 2) as u32)
             .flat_map(|i| {
@@ -67,23 +80,34 @@ fn tile_bytes(g: &Geometry, depths: &[Vec<f64>], ports: usize) -> f64 {
                 [byte & 15, byte >> 4]
             })
             .collect();
-        // What compression could fail of a layer that is in memory does not happen; a layer is then as large as its levels.
-        pack(0, &levels, nx).map_or(levels.len() / 2, |p| p.levels.len() + 4 * p.line_crc32.len()) as f64
+        layer_bytes(&levels, nx, 4)
     };
-    let part = depths.iter().map(part).sum::<f64>() / depths.len().max(1) as f64;
-    // Numbers of tile, zone and layer, lengths; a place in the index.
-    let layers = nz as f64 * (part + FRAME + 14.0 + 5.0);
-    layers + RECORD + FRAME + ports as f64 / 8.0
+    depths.iter().map(part).sum::<f64>() / depths.len().max(1) as f64
 }
 
 /// Expected bytes of the schedule of a plan.
 pub(crate) fn schedule_bytes(plan: &GlassPlan<'_>) -> f64 {
-    let shares = pair_shares(plan.process);
+    let shares = match plan.lowering {
+        Lowering::Hologram(h) => pair_shares(h),
+        Lowering::Mask(_) => Vec::new(),
+    };
     let mut known: BTreeMap<[usize; 3], f64> = BTreeMap::new();
     let tiles = plan.members.values().map(|m| {
-        let ports = m.inputs + plan.ports(m);
-        let bytes = known.entry(m.geometry.voxels).or_insert_with(|| tile_bytes(&m.geometry, &shares, ports));
-        *bytes
+        let layer = *known.entry(m.space.voxels).or_insert_with(|| match plan.lowering {
+            Lowering::Hologram(_) => hologram_layer(&shares, &m.space),
+            Lowering::Mask(mask) => {
+                let [nx, ny, _] = m.space.voxels;
+                let designed = Job::Mask(mask).design(&weights(m.inputs, m.outputs), 0);
+                layer_bytes(&designed.levels[..nx * ny], nx, plan.lowering.level_bits())
+            }
+        });
+        // Numbers of tile, zone and layer, lengths; a place in the index.
+        let layers = m.space.voxels[2] as f64 * (layer + FRAME + 14.0 + 5.0);
+        let ports = match plan.lowering {
+            Lowering::Hologram(_) => (m.inputs + plan.ports(m)) as f64 / 8.0,
+            Lowering::Mask(_) => 8.0 * m.outputs as f64,
+        };
+        layers + RECORD + FRAME + ports
     });
     tiles.sum()
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::process::Process;
-use crate::schedule::{self, Frame, Kind, Part};
+use crate::lowering::{Accuracy, Lowering};
+use crate::schedule::{self, Frame, Kind, Part, Tile};
 
 /// A designed tile.
 #[derive(Clone, PartialEq, Message)]
@@ -22,12 +22,12 @@ pub(crate) struct Record {
     /// Its layers.
     #[prost(message, repeated, tag = "2")]
     pub(crate) parts: Vec<Part>,
-    /// Digest of its levels.
-    #[prost(bytes = "vec", tag = "3")]
-    pub(crate) levels_sha256: Vec<u8>,
-    /// Figures of design and budget, in the writer's order.
-    #[prost(double, repeated, tag = "4")]
-    pub(crate) numbers: Vec<f64>,
+    /// What the tile's record says of its design.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) design: Option<Tile>,
+    /// Its budget, unless all weights are 0.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) accuracy: Option<Accuracy>,
     /// Voxels of each level.
     #[prost(uint64, repeated, tag = "5")]
     pub(crate) counts: Vec<u64>,
@@ -47,10 +47,10 @@ impl Spool {
     }
 
     /// The digest of all that a tile's design follows from.
-    pub(crate) fn key(process: &Process, tile: u32, weights_sha256: &[u8], shape: [usize; 2]) -> Vec<u8> {
+    pub(crate) fn key(lowering: &Lowering, tile: u32, weights_sha256: &[u8], shape: [usize; 2]) -> Vec<u8> {
         let mut h = Sha256::new();
         let version = env!("CARGO_PKG_VERSION");
-        h.update(format!("{version} {} {tile} {shape:?} {process:?}", schedule::VERSION));
+        h.update(format!("{version} {} {tile} {shape:?} {lowering:?}", schedule::VERSION));
         h.update(weights_sha256);
         h.finalize().to_vec()
     }

@@ -1,9 +1,9 @@
 //! How long writing takes, by cause.
 //!
-//! A line of `d` micrometres is travelled at constant speed `v`, the least of `rate * pitch * interleave` and the
+//! A line of `d` micrometres is travelled at constant speed `v`, the least of `rate * pitch of spots * interleave` and the
 //! fastest travel; before and after it the stage or scanner takes `v / a` each to get that fast from rest and to rest again,
 //! while nothing is written. A line is passed `passes * interleave` times: once a level where pulses are not modulated, and
-//! with every interleave-th voxel each time. *Exposure* is what one pass of all voxels would take without any of that;
+//! with every interleave-th spot each time. *Exposure* is what one pass of all voxels would take without any of that;
 //! its share of the whole is the duty.
 
 use crate::process::{Process, Raster};
@@ -69,7 +69,7 @@ impl std::iter::Sum for Seconds {
     }
 }
 
-/// Equal lines along x.
+/// Equal lines along x of voxels; each is as many lines of spots as a voxel has along y.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Lines {
     /// How many.
@@ -80,9 +80,14 @@ pub struct Lines {
     pub tiles: bool,
 }
 
-/// Voxels a second in one pass of a line: the laser's rate, or what the fastest travel allows.
-pub fn voxels_a_second(p: &Process) -> f64 {
-    p.rate_hz.min(p.speed_max_mm_s * 1e3 / p.voxel_um[0])
+/// Distance of spots along a line, micrometres.
+fn spot_um(p: &Process) -> f64 {
+    p.voxel_um[0] / f64::from(p.spots[0])
+}
+
+/// Spots a second in one pass of a line: the laser's rate, or what the fastest travel allows.
+pub fn spots_a_second(p: &Process) -> f64 {
+    p.rate_hz.min(p.speed_max_mm_s * 1e3 / spot_um(p))
 }
 
 /// Seconds lost at the two ends of one pass of a line.
@@ -92,18 +97,19 @@ pub fn ends_s(p: &Process) -> f64 {
 
 /// Travel along a line, micrometres a second.
 fn speed_um_s(p: &Process) -> f64 {
-    (p.rate_hz * p.voxel_um[0] * f64::from(p.interleave)).min(p.speed_max_mm_s * 1e3)
+    (p.rate_hz * spot_um(p) * f64::from(p.interleave)).min(p.speed_max_mm_s * 1e3)
 }
 
 /// Exposure, further passes and ends of some lines.
 pub fn lines(p: &Process, lines: &Lines) -> Seconds {
     let passes = f64::from(p.interleave) * if lines.tiles { f64::from(p.passes()) } else { 1.0 };
-    let exposure = lines.count * lines.voxels / voxels_a_second(p);
-    let travel = lines.count * passes * lines.voxels * p.voxel_um[0] / speed_um_s(p);
+    let count = lines.count * f64::from(p.spots[1]);
+    let exposure = count * lines.voxels * f64::from(p.spots[0]) / spots_a_second(p);
+    let travel = count * passes * lines.voxels * p.voxel_um[0] / speed_um_s(p);
     Seconds {
         exposure,
         passes: (travel - exposure).max(0.0),
-        line_ends: lines.count * passes * ends_s(p),
+        line_ends: count * passes * ends_s(p),
         ..Seconds::default()
     }
 }
@@ -121,20 +127,23 @@ pub struct Shelf {
 /// first layer.
 pub fn zone(p: &Process, width: f64, shelves: &[Shelf], layers: usize, marks: usize) -> Seconds {
     let layers = layers as f64;
+    // Lines of fill alone are left out where it is not written.
+    let fill = |count: f64| if p.fill_written { count } else { 0.0 };
     let (mut layer, mut fields) = (Seconds::default(), 0usize);
     for shelf in shelves {
         match p.raster {
             Raster::PlateLine => {
                 let tiled = shelf.heights.iter().fold(0.0, |a: f64, &h| a.max(h)).min(shelf.rows);
                 layer += self::lines(p, &Lines { count: tiled, voxels: width, tiles: true });
-                layer += self::lines(p, &Lines { count: shelf.rows - tiled, voxels: width, tiles: false });
+                layer +=
+                    self::lines(p, &Lines { count: fill(shelf.rows - tiled), voxels: width, tiles: false });
             }
             Raster::Field => {
                 // Each tile with a part of the gaps is a field; their widths add to the zone's.
                 let voxels = width / shelf.heights.len().max(1) as f64;
                 for &h in &shelf.heights {
                     layer += self::lines(p, &Lines { count: h, voxels, tiles: true });
-                    layer += self::lines(p, &Lines { count: shelf.rows - h, voxels, tiles: false });
+                    layer += self::lines(p, &Lines { count: fill(shelf.rows - h), voxels, tiles: false });
                 }
                 fields += shelf.heights.len();
             }
@@ -173,13 +182,14 @@ pub fn coupon(p: &Process, patches: usize) -> Seconds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hologram::Hologram;
     use crate::process::Modulation;
 
     fn stage() -> Process {
         let text = crate::Glass;
         let p = pfmc_ir::backend::Backend::processes(&text);
         let p = p.iter().find(|p| p.name == "borosilicate-stage-100mm-s").unwrap();
-        Process::parse("stage", &p.toml).unwrap()
+        Hologram::parse("stage", &p.toml).unwrap().base
     }
 
     #[test]

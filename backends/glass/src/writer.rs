@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::Arc;
 
 use pfmc_ir::backend::{Emission, Figure, Forecast, Plan, Progress, Region, TileRecord};
 use pfmc_ir::codes::E0001;
@@ -16,16 +15,11 @@ use pfmc_ir::verify::Verified;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::born::{Born, Workspace};
-use crate::budget::{self, Budget, Spread, Tolerances};
+use crate::budget::Budget;
 use crate::codes::{E0602, E0608, E0609};
-use crate::design::{self, Design};
-use crate::forecast;
-use crate::geometry::Geometry;
 use crate::layout::{self, Layout};
+use crate::lowering::{Accuracy, Block, Designer, Job, Lowering, Space};
 use crate::process::Process;
-use crate::propagate::Grid;
-use crate::recompute::Written;
 use crate::schedule::{self, Chunk, END, FILE, Header, Index, Kind, Level, MAGIC, Part, TileEntry, VERSION};
 use crate::spool::{self, Spool};
 use crate::time::{self, Seconds};
@@ -36,16 +30,17 @@ const DESIGN_MEMORY: u64 = 700 << 20;
 /// zstd's level for chunks: levels are nearly random, more effort finds nothing.
 const ZSTD_LEVEL: i32 = 1;
 
-/// A tile with its geometry.
+/// A tile with what it is and takes.
 pub(crate) struct Member {
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
-    pub(crate) geometry: Geometry,
+    pub(crate) block: Block,
+    pub(crate) space: Space,
 }
 
 /// A placed program.
 pub struct GlassPlan<'a> {
-    pub(crate) process: &'a Process,
+    pub(crate) lowering: &'a Lowering,
     program: &'a Verified<TileProgram>,
     /// By tile.
     pub(crate) members: BTreeMap<u32, Member>,
@@ -57,10 +52,10 @@ impl<'a> GlassPlan<'a> {
     ///
     /// # Errors
     /// Tiles without a realisation, and tiles that fit no plate.
-    pub fn new(process: &'a Process, program: &'a Verified<TileProgram>) -> Result<Self, Diagnostics> {
+    pub fn new(lowering: &'a Lowering, program: &'a Verified<TileProgram>) -> Result<Self, Diagnostics> {
         let mut diags = Diagnostics::new();
         let mut members = BTreeMap::new();
-        let mut known: BTreeMap<(usize, usize), Geometry> = BTreeMap::new();
+        let mut known: BTreeMap<(usize, usize), (Block, Space)> = BTreeMap::new();
         for (id, tile) in program.tiles() {
             let Some((inputs, outputs, scheme)) = program.matrix_tile(id) else { continue };
             if scheme != Scheme::Real {
@@ -76,12 +71,13 @@ impl<'a> GlassPlan<'a> {
                 );
                 continue;
             }
-            let geometry = match known.get(&(inputs, outputs)) {
-                Some(g) => g.clone(),
-                None => match Geometry::choose(process, inputs, process.quadrature.ports(outputs)) {
-                    Ok(g) => {
-                        known.insert((inputs, outputs), g.clone());
-                        g
+            let (block, space) = match known.get(&(inputs, outputs)) {
+                Some(known) => known.clone(),
+                None => match lowering.block(inputs, outputs) {
+                    Ok(block) => {
+                        let space = lowering.space(&block, inputs, outputs);
+                        known.insert((inputs, outputs), (block.clone(), space.clone()));
+                        (block, space)
                     }
                     Err(e) => {
                         diags.extend(Diagnostics(e.0.into_iter().map(|d| d.at(&tile.origin)).collect()));
@@ -89,60 +85,58 @@ impl<'a> GlassPlan<'a> {
                     }
                 },
             };
-            if process.propagation_rounds > 0 {
-                let name = format!("tile {id} ({})", tile.name);
-                if let Err(e) = Grid::new(&Written::of(process, &geometry)).refuse(inputs, &name) {
-                    diags.push(e.at(&tile.origin));
-                }
+            let name = format!("tile {id} ({})", tile.name);
+            if let Err(e) = lowering.refuse(&block, inputs, &name) {
+                diags.push(e.at(&tile.origin));
             }
-            members.insert(id.0, Member { inputs, outputs, geometry });
+            members.insert(id.0, Member { inputs, outputs, block, space });
         }
         diags.check()?;
         let items: Vec<layout::Item> = members
             .iter()
             .filter_map(|(&id, m)| {
                 let origin = &program.tiles.get(id as usize)?.origin;
-                Some(layout::Item { id, geometry: &m.geometry, origin })
+                Some(layout::Item { id, space: &m.space, origin })
             })
             .collect();
-        let layout = layout::place(process, &items)?;
-        Ok(GlassPlan { process, program, members, layout })
+        let layout = layout::place(lowering.base(), &items)?;
+        Ok(GlassPlan { lowering, program, members, layout })
+    }
+
+    /// What the process says whichever way weights become voxels.
+    pub(crate) fn process(&self) -> &'a Process {
+        self.lowering.base()
     }
 
     /// Voxels inside tiles.
     pub(crate) fn tile_voxels(&self) -> u64 {
-        self.members.values().map(|m| m.geometry.voxel_count() as u64).sum()
+        self.members.values().map(|m| m.space.voxel_count()).sum()
     }
 
     /// Volume of so many voxels.
     fn volume_mm3(&self, voxels: u64) -> f64 {
-        voxels as f64 * self.process.voxel_um.iter().product::<f64>() * 1e-9
+        voxels as f64 * self.process().voxel_um.iter().product::<f64>() * 1e-9
     }
 
     fn header(&self) -> Header {
-        let p = self.process;
+        let p = self.process();
         let nm = |um: f64| (um * 1e3).round() as i64;
         let layers = self.layout.zones.iter().map(|z| z.layers).max().unwrap_or(0);
         let measured = !p.calibration.depth.is_empty();
-        Header {
+        let energies = p.calibration.energy_nj.iter().map(|e| Some(*e)).chain(std::iter::repeat(None));
+        let levels = self.lowering.levels().into_iter().zip(energies);
+        let mut header = Header {
             process: p.name.clone(),
+            method: self.lowering.method().into(),
             wavelength_um: p.wavelength_um,
             index: p.index,
-            bias_dn: p.bias_dn(),
             pitch_nm: p.voxel_um.iter().map(|&um| nm(um) as u32).collect(),
-            levels: p
-                .level_table()
-                .into_iter()
-                .enumerate()
-                .map(|(l, dn)| Level { dn, pulse_energy_nj: p.calibration.energy_nj.get(l).copied() })
-                .collect(),
-            gaussian_fwhm_um: schedule::form_factor_widths(p.form_factor),
-            quadrature: p.quadrature.name().into(),
+            spots: p.spots.to_vec(),
+            levels: levels.map(|(l, energy)| Level { pulse_energy_nj: energy, ..l }).collect(),
+            level_bits: self.lowering.level_bits(),
             order: p.raster.order().into(),
             z_convention: "depth in glass".into(),
             plate_nm: p.plate_mm.iter().map(|&mm| nm(mm * 1e3)).collect(),
-            port_map: "port p is column p mod C of row p div C".into(),
-            kappa_min: p.kappa_min,
             raster: p.raster.name().into(),
             stage_convention: p.focus.name().into(),
             depth_ratio: p.depth_ratio(),
@@ -152,11 +146,11 @@ impl<'a> GlassPlan<'a> {
             layer_energy: (0..if measured { layers } else { 0 })
                 .map(|l| p.calibration.at(p.layer_depth_um(l)).energy)
                 .collect(),
-            blur: p.calibration.line.blur.to_vec(),
-            history: p.calibration.line.history.to_vec(),
             interleave: p.interleave,
-            propagated: p.propagation_rounds > 0,
-        }
+            ..Header::default()
+        };
+        self.lowering.header(&mut header);
+        header
     }
 
     /// The coupon of a plate.
@@ -166,7 +160,7 @@ impl<'a> GlassPlan<'a> {
             plate,
             corners_nm: c.corners_nm.iter().flatten().copied().collect(),
             size_nm: c.size_nm.to_vec(),
-            depth_nm: self.process.depth_nm(),
+            depth_nm: self.process().depth_nm(),
             layers: c.layers as u32,
         }
     }
@@ -198,55 +192,39 @@ impl<'a> GlassPlan<'a> {
         source: &dyn TileSource,
         id: u32,
         m: &Member,
-        born: &Born,
+        job: &Job,
         spool: &Spool,
     ) -> Result<Realised, Diagnostics> {
         let weights = self.weights(source, id, m)?;
-        let seed = design::hash(0x676c_6173, id);
-        let signs = [design::signs(seed ^ 1, m.inputs), design::signs(seed ^ 2, self.ports(m))];
         let weights_sha256 = weights_sha256(&weights);
-        let key = Spool::key(self.process, id, &weights_sha256, [m.inputs, m.outputs]);
-        let spooled = spool.get(&key).filter(|r| r.parts.len() == m.geometry.voxels[2]);
-        if let Some(r) = spooled.and_then(|r| Realised::spooled(r, &weights_sha256, &signs)) {
+        let key = Spool::key(self.lowering, id, &weights_sha256, [m.inputs, m.outputs]);
+        let spooled = spool.get(&key).filter(|r| r.parts.len() == m.space.voxels[2]);
+        if let Some(r) = spooled.and_then(Realised::spooled) {
             return Ok(r);
         }
-        let ports = [&signs[0][..], &signs[1][..]];
-        let ws = &mut Workspace::default();
-        let d = design::design(self.process, &m.geometry, born, ws, &weights, ports, seed);
-        if d.gain != 0.0 && d.snr_db < self.process.snr_min_db {
+        let d = job.design(&weights, id);
+        let least = self.process().snr_min_db;
+        if d.record.gain != 0.0 && d.record.snr_db < least {
             let origin = self.program.tiles.get(id as usize).map(|t| t.origin.clone()).unwrap_or_default();
             return Err(Diagnostic::error(
                 &E0608,
-                format!(
-                    "tile {id} reaches {:.1} dB, below the required {} dB",
-                    d.snr_db, self.process.snr_min_db
-                ),
+                format!("tile {id} reaches {:.1} dB, below the required {least} dB", d.record.snr_db),
             )
             .at(&origin)
             .into());
         }
-        let [nx, ny, _] = m.geometry.voxels;
+        let ([nx, ny, _], bits) = (m.space.voxels, self.lowering.level_bits());
         let parts: Result<Vec<Part>, std::io::Error> =
-            d.levels.par_chunks(nx * ny).map(|levels| pack(id, levels, nx)).collect();
+            d.levels.par_chunks(nx * ny).map(|levels| pack(id, levels, nx, bits)).collect();
         let parts = parts.map_err(|e| {
             Diagnostics::from(Diagnostic::error(&E0001, format!("compressing tile {id}: {e}")))
         })?;
         let levels_sha256 = Sha256::digest(&d.levels).to_vec();
-        let counts = schedule::count_levels(&d.levels);
-        let budget = (d.gain != 0.0).then(|| {
-            let power = weights.values.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
-            let spread = self.spread(m, &d, power);
-            let budget = Budget::new(self.process, &m.geometry, self.ports(m), &spread);
-            (budget, Tolerances::new(self.process, &m.geometry, &spread, budget.total()))
-        });
         let realised = Realised {
             parts,
-            levels_sha256,
-            counts,
-            weights_sha256,
-            signs,
-            budget,
-            design: Design { levels: Vec::new(), history_db: Vec::new(), propagated_db: Vec::new(), ..d },
+            counts: schedule::count_levels(&d.levels),
+            design: schedule::Tile { levels_sha256, weights_sha256, ..d.record },
+            accuracy: d.accuracy,
         };
         spool.put(&realised.record(key));
         Ok(realised)
@@ -262,39 +240,19 @@ impl<'a> GlassPlan<'a> {
     pub(crate) fn write_time(&self) -> Seconds {
         let mut write: Seconds = self.layout.zones.iter().map(|z| z.time).sum();
         for _ in 0..self.layout.plates {
-            write += time::coupon(self.process, self.layout.coupon.corners_nm.len());
+            write += time::coupon(self.process(), self.layout.coupon.corners_nm.len());
         }
         write
     }
 
     /// Output ports of a tile.
     pub(crate) fn ports(&self, m: &Member) -> usize {
-        self.process.quadrature.ports(m.outputs)
+        self.lowering.ports(m.outputs)
     }
 
     /// Memory that designing a tile takes.
     pub(crate) fn memory_bytes(&self, m: &Member) -> u64 {
-        let p = self.process;
-        let propagation = match p.propagation_rounds {
-            0 => 0,
-            _ => Grid::new(&Written::of(p, &m.geometry)).memory_bytes(),
-        };
-        Born::memory_bytes(&m.geometry, p.quadrature.weights_a_grating()) + propagation
-    }
-
-    /// What the budget of a tile needs, from its levels and weights.
-    fn spread(&self, m: &Member, d: &Design, power: f64) -> Spread {
-        let p = self.process;
-        let g = &m.geometry;
-        let relative = |db: f64| 10f64.powf(-db / 10.0);
-        Spread {
-            layers: Spread::layers(g, [m.inputs, self.ports(m)], &d.levels, p.level_step(), d.noise_gain),
-            noise_gain: d.noise_gain,
-            written_square: d.written_square,
-            efficiency: budget::efficiency(p, g.size_um().z, d.gain, power, m.inputs),
-            levels: relative(d.snr_db),
-            unread: relative(d.snr_complex_db),
-        }
+        self.lowering.memory_bytes(&m.block, &m.space)
     }
 }
 
@@ -302,61 +260,29 @@ impl<'a> GlassPlan<'a> {
 struct Realised {
     /// For each layer.
     parts: Vec<Part>,
-    levels_sha256: Vec<u8>,
     /// Voxels of each level.
     counts: Vec<u64>,
-    weights_sha256: Vec<u8>,
-    signs: [Vec<u8>; 2],
+    /// Its record without number, name and place.
+    design: schedule::Tile,
     /// Unless all weights are 0.
-    budget: Option<(Budget, Tolerances)>,
-    /// Without the levels.
-    design: Design,
+    accuracy: Option<Accuracy>,
 }
 
 impl Realised {
     /// The tile as it is spooled.
     fn record(&self, key: Vec<u8>) -> spool::Record {
-        let d = &self.design;
-        let mut numbers = vec![d.gain, d.snr_db, d.snr_complex_db, d.noise_gain, d.written_square];
-        if let Some((b, t)) = &self.budget {
-            numbers.extend(b.terms().map(|t| t.1));
-            numbers.extend([t.wavelength, t.tilt_rad, t.temperature_k, t.position_um]);
+        spool::Record {
+            key,
+            parts: self.parts.clone(),
+            counts: self.counts.clone(),
+            design: Some(self.design.clone()),
+            accuracy: self.accuracy.clone(),
         }
-        let (parts, levels_sha256) = (self.parts.clone(), self.levels_sha256.clone());
-        spool::Record { key, parts, levels_sha256, numbers, counts: self.counts.clone() }
     }
 
-    /// A tile that was spooled, for these weights and signs.
-    fn spooled(r: spool::Record, weights_sha256: &[u8], signs: &[Vec<u8>; 2]) -> Option<Realised> {
-        let (&[gain, snr_db, snr_complex_db, noise_gain, written_square], rest) =
-            r.numbers.split_first_chunk::<5>()?;
-        let budget = match rest {
-            [] => None,
-            _ => {
-                let (terms, rest) = rest.split_first_chunk::<9>()?;
-                let &[wavelength, tilt_rad, temperature_k, position_um] = rest else { return None };
-                Some((Budget::of(*terms), Tolerances { wavelength, tilt_rad, temperature_k, position_um }))
-            }
-        };
-        let (levels, history_db, propagated_db) = (Vec::new(), Vec::new(), Vec::new());
-        Some(Realised {
-            parts: r.parts,
-            levels_sha256: r.levels_sha256,
-            counts: r.counts,
-            weights_sha256: weights_sha256.to_vec(),
-            signs: signs.clone(),
-            budget,
-            design: Design {
-                levels,
-                gain,
-                snr_db,
-                snr_complex_db,
-                noise_gain,
-                written_square,
-                history_db,
-                propagated_db,
-            },
-        })
+    /// A tile that was spooled.
+    fn spooled(r: spool::Record) -> Option<Realised> {
+        Some(Realised { parts: r.parts, counts: r.counts, design: r.design?, accuracy: r.accuracy })
     }
 }
 
@@ -369,36 +295,20 @@ pub(crate) fn weights_sha256(weights: &RealBlock) -> Vec<u8> {
     h.finalize().to_vec()
 }
 
-/// One layer of a tile, packed.
-pub(crate) fn pack(tile: u32, levels: &[u8], nx: usize) -> Result<Part, std::io::Error> {
-    let mut packed = Vec::with_capacity(levels.len() / 2);
+/// One layer of a tile, packed at 4 or 8 bits a level.
+pub(crate) fn pack(tile: u32, levels: &[u8], nx: usize, bits: u32) -> Result<Part, std::io::Error> {
+    let mut packed = Vec::with_capacity(levels.len());
     let mut line_crc32 = Vec::with_capacity(levels.len() / nx);
     for line in levels.chunks_exact(nx) {
         let start = packed.len();
-        packed.extend(line.chunks(2).map(|p| p[0] | p.get(1).copied().unwrap_or(0) << 4));
+        match bits {
+            4 => packed.extend(line.chunks(2).map(|p| p[0] | p.get(1).copied().unwrap_or(0) << 4)),
+            _ => packed.extend(line),
+        }
         line_crc32.push(crc32fast::hash(&packed[start..]));
     }
     let levels = zstd::bulk::compress(&packed, ZSTD_LEVEL)?.into();
     Ok(Part { tile, line_crc32, levels })
-}
-
-/// Operators of recently used geometries.
-#[derive(Default)]
-struct Operators(Vec<((usize, usize), Arc<Born>)>);
-
-impl Operators {
-    fn get(&mut self, m: &Member, ports: usize) -> Arc<Born> {
-        let key = (m.inputs, m.outputs);
-        if let Some((_, b)) = self.0.iter().find(|(k, _)| *k == key) {
-            return b.clone();
-        }
-        if self.0.len() >= 2 {
-            self.0.remove(0);
-        }
-        let born = Arc::new(Born::new(&m.geometry, m.inputs, ports));
-        self.0.push((key, born.clone()));
-        born
-    }
 }
 
 /// A file that counts what goes through it.
@@ -435,7 +345,7 @@ impl Plan for GlassPlan<'_> {
                 z.tiles
                     .iter()
                     .filter_map(|t| self.members.get(&t.0))
-                    .map(|m| m.geometry.voxel_count() as u64)
+                    .map(|m| m.space.voxel_count())
                     .sum::<u64>()
             })
             .max()
@@ -472,16 +382,16 @@ impl Plan for GlassPlan<'_> {
 
     fn hardest(&self, source: &dyn TileSource) -> Result<Option<RealBlock>, Diagnostics> {
         let tiles: Vec<TileId> = self.members.keys().copied().map(TileId).collect();
-        forecast::hardest(self.process, &tiles, source)
+        self.lowering.hardest(&tiles, source)
     }
 
     fn forecast(&self, hardest: &RealBlock) -> Result<Option<Forecast>, Diagnostics> {
-        let shapes: BTreeMap<[usize; 2], &Geometry> =
-            self.members.values().map(|m| ([m.inputs, self.ports(m)], &m.geometry)).collect();
-        let worst = forecast::worst(self.process, &shapes, hardest)?;
+        let shapes: BTreeMap<[usize; 2], &Block> =
+            self.members.values().map(|m| ([m.inputs, self.ports(m)], &m.block)).collect();
+        let reached = self.lowering.forecast(&shapes, hardest)?.and_then(|worst| worst.reached());
         let (voxels, time) = (self.written_voxels(), self.write_time());
-        Ok(worst.map(|budget| Forecast {
-            reached: budget.reached(),
+        Ok(reached.map(|reached| Forecast {
+            reached,
             volume_mm3: self.volume_mm3(voxels),
             time_s: time.total(),
         }))
@@ -501,12 +411,12 @@ impl Plan for GlassPlan<'_> {
             Index { header: out.put(&schedule::frame(Kind::Header, &self.header()))?, ..Index::default() };
         progress.begin("design", self.members.len() as u64);
         let spool = Spool::beside(dir);
-        let mut operators = Operators::default();
+        let mut designer = Designer::default();
         let mut records = BTreeMap::new();
-        let mut worst: Option<(Budget, Tolerances)> = None;
+        let mut worst: Option<Accuracy> = None;
         let mut least = f64::INFINITY;
         let (mut errors, mut signals) = ([0f64; 2], 0f64);
-        let depth_nm = self.process.depth_nm();
+        let depth_nm = self.process().depth_nm();
         for (number, zone) in self.layout.zones.iter().enumerate() {
             let number = number as u32;
             let [x0, y0] = zone.corner_nm;
@@ -521,7 +431,7 @@ impl Plan for GlassPlan<'_> {
                     rect_nm: vec![x0, y0, x0 + zone.size_nm[0], y0 + zone.size_nm[1]],
                     depth_nm,
                     layers: zone.layers as u32,
-                    fill_level: u32::from(self.process.bias_level()),
+                    fill_level: u32::from(self.process().fill_level()),
                     tiles: zone.tiles.iter().map(|t| t.0).collect(),
                     marks_nm: zone.marks_nm.iter().flatten().copied().collect(),
                 },
@@ -537,12 +447,17 @@ impl Plan for GlassPlan<'_> {
                     if !batch.is_empty() && bytes > DESIGN_MEMORY {
                         break;
                     }
-                    batch.push((id, m, operators.get(m, self.ports(m))));
+                    let Some(job) = designer.job(self.lowering, &m.block, [m.inputs, self.ports(m)]) else {
+                        return Err(
+                            Diagnostic::error(&E0602, format!("tile {id} is of another method")).into()
+                        );
+                    };
+                    batch.push((id, m, job));
                 }
                 let done: Vec<Result<Realised, Diagnostics>> = batch
                     .par_iter()
-                    .map(|(id, m, born)| {
-                        let r = self.realise(source, *id, m, born, &spool);
+                    .map(|(id, m, job)| {
+                        let r = self.realise(source, *id, m, job, &spool);
                         progress.advance(1);
                         r
                     })
@@ -558,7 +473,7 @@ impl Plan for GlassPlan<'_> {
             }
             let mut entries = Vec::with_capacity(members.len());
             for (&(id, at, m), r) in members.iter().zip(&realised) {
-                let g = &m.geometry;
+                let voxels = m.space.voxels;
                 let tile = self.program.tiles.get(id as usize);
                 let record = out.put(&schedule::frame(
                     Kind::Tile,
@@ -566,46 +481,33 @@ impl Plan for GlassPlan<'_> {
                         tile: id,
                         name: tile.map(|t| t.name.clone()).unwrap_or_default(),
                         zone: number,
-                        columns: g.columns as u32,
-                        rows_in: g.rows_in as u32,
-                        rows_out: g.rows_out as u32,
-                        output_row_step: g.output_row_step as u32,
-                        carrier: g.carrier as u32,
-                        voxels: g.voxels.iter().map(|&v| v as u32).collect(),
+                        voxels: voxels.iter().map(|&v| v as u32).collect(),
                         inputs: m.inputs as u32,
                         outputs: m.outputs as u32,
                         origin_nm: vec![at[0], at[1], depth_nm],
-                        gain: r.design.gain,
-                        snr_db: r.design.snr_db,
-                        snr_complex_db: r.design.snr_complex_db,
-                        levels_sha256: r.levels_sha256.clone(),
-                        weights_sha256: r.weights_sha256.clone(),
-                        input_signs: r.signs[0].clone(),
-                        output_signs: r.signs[1].clone(),
+                        ..r.design.clone()
                     },
                 ))?;
-                entries.push(TileEntry { tile: id, record, layers: vec![0; g.voxels[2]] });
+                entries.push(TileEntry { tile: id, record, layers: vec![0; voxels[2]] });
                 let mut measures = BTreeMap::new();
-                measures.insert(
-                    "voxels_per_weight".to_owned(),
-                    g.voxel_count() as f64 / (m.inputs * m.outputs) as f64,
-                );
+                let weights = (m.inputs * m.outputs) as f64;
+                measures.insert("voxels_per_weight".to_owned(), m.space.voxel_count() as f64 / weights);
                 measures.extend(schedule::level_measures(&r.counts));
                 if r.design.gain != 0.0 {
-                    measures.insert("snr_db".to_owned(), r.design.snr_db);
-                    measures.insert("snr_complex_db".to_owned(), r.design.snr_complex_db);
+                    let ratios = self.lowering.ratios(&r.design);
+                    measures.extend(ratios.into_iter().map(|(name, db)| (name.to_owned(), db)));
                     least = least.min(r.design.snr_db);
-                    if let Some((budget, tolerances)) = r.budget {
-                        let weights = (m.inputs * m.outputs) as f64;
+                    if let Some(accuracy) = &r.accuracy {
                         signals += weights;
-                        errors[0] += weights * budget.levels;
-                        errors[1] += weights * budget.total();
-                        if worst.is_none_or(|(w, _)| budget.total() > w.total()) {
-                            worst = Some((budget, tolerances));
+                        errors[0] += weights * accuracy.levels();
+                        errors[1] += weights * accuracy.total();
+                        if worst.as_ref().is_none_or(|w| accuracy.total() > w.total()) {
+                            worst = Some(accuracy.clone());
                         }
                     }
                 }
-                let nm = |a: usize| (g.voxels[a] as f64 * g.voxel_um[a] * 1e3).round() as i64;
+                let pitch = self.process().voxel_um;
+                let nm = |a: usize| (voxels[a] as f64 * pitch[a] * 1e3).round() as i64;
                 let region = Region {
                     file: FILE.to_owned(),
                     name: format!("plate {} zone {number}", zone.plate),
@@ -648,22 +550,21 @@ impl Plan for GlassPlan<'_> {
         out.file.get_ref().sync_all().map_err(|e| io_error(FILE, &e))?;
         spool.finish();
         let mut figures = vec![Figure::new("schedule.pfmg", size as f64, "B")];
-        if let Some((budget, tolerances)) = worst {
+        if let Some(worst) = &worst {
             let mut put = |name: &str, value: f64, unit: &str| figures.push(Figure::new(name, value, unit));
             put("all tiles, levels", Budget::db(errors[0] / signals), "dB");
             put("all tiles, with noise", Budget::db(errors[1] / signals), "dB");
             put("worst tile, levels", least, "dB");
-            put("worst tile, with noise", Budget::db(budget.total()), "dB");
-            for (name, power) in budget.terms().into_iter().filter(|t| t.1 > 0.0) {
-                put(&format!("  of it {name}"), Budget::db(power), "dB");
+            put("worst tile, with noise", Budget::db(worst.total()), "dB");
+            for term in worst.terms.iter().filter(|t| t.value > 0.0) {
+                put(&format!("  of it {}", term.name), Budget::db(term.value), "dB");
             }
-            put("1 dB: wavelength", tolerances.wavelength * 1e6, "ppm");
-            put("1 dB: tilt", tolerances.tilt_rad * 1e6, "urad");
-            put("1 dB: temperature", tolerances.temperature_k, "K");
-            put("1 dB: place along x", tolerances.position_um * 1e3, "nm");
+            for t in &worst.tolerances {
+                put(&format!("1 dB: {}", t.name), t.value, &t.unit);
+            }
         }
         let tiles = records.into_values().collect();
-        let reached = worst.map(|(budget, _)| budget.reached());
+        let reached = worst.and_then(|worst| worst.reached());
         Ok(Emission { files: vec![FILE.to_owned()], tiles, figures, reached })
     }
 }

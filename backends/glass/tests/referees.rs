@@ -1,5 +1,6 @@
 //! Propagation by others' tools judges written tiles: diffractio slices that are periodic in x, exact-kz steps and
-//! hcipy's angular spectrum isolated tiles lit with finite beams, macromax an isolated slice by Maxwell's equations; run with
+//! hcipy's angular spectrum isolated tiles lit with finite beams, macromax an isolated slice by Maxwell's equations; pypolar's Jones
+//! calculus judges masks. Run with
 //! `cargo nextest run -p pfmc-glass --profile referees` after `.ci/setup-referees`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -8,19 +9,19 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Model, folder, open, process};
+use common::{Model, folder, mask, open, process};
 use pfmc_ir::backend::ProcessText;
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Figures of a referee for tile 0, dB by name.
+/// Figures of a referee for tile 0, by name.
 struct Figures(String);
 
 impl Figures {
     fn get(&self, key: &str) -> f64 {
-        let key = format!("\"{key}_db\": ");
+        let key = format!("\"{key}\": ");
         let at = self.0.find(&key).unwrap_or_else(|| panic!("{key} in {}", self.0)) + key.len();
         self.0[at..].split([',', '}']).next().unwrap().trim().parse().unwrap()
     }
@@ -36,9 +37,9 @@ struct Verdict {
 impl Verdict {
     fn of(figures: &Figures) -> Verdict {
         Verdict {
-            recorded: figures.get("recorded"),
-            first_order: figures.get("first_order"),
-            propagated: figures.get("propagated"),
+            recorded: figures.get("recorded_db"),
+            first_order: figures.get("first_order_db"),
+            propagated: figures.get("propagated_db"),
         }
     }
 }
@@ -169,9 +170,10 @@ fn maxwells_equations_agree_with_the_recorded_ratio() {
     let v = Verdict::of(&figures);
     assert!(keeps(&v) && v.propagated >= 40.0, "propagated {} first order {}", v.propagated, v.first_order);
     // No port calibrated: amplitudes and phases are those that the schedule says.
-    let (first, solved) = (figures.get("first_order_as_recorded"), figures.get("propagated_as_recorded"));
+    let (first, solved) =
+        (figures.get("first_order_as_recorded_db"), figures.get("propagated_as_recorded_db"));
     assert!((first - v.recorded).abs() < 0.1 && solved >= first - 1.0, "as recorded: {solved} of {first}");
-    let (first, solved) = (figures.get("first_order_p"), figures.get("propagated_p"));
+    let (first, solved) = (figures.get("first_order_p_db"), figures.get("propagated_p_db"));
     assert!(solved >= first - 1.0, "p: {solved} of {first}");
     for fault in ["bias-missing", "depth-reversed", "x-mirrored", "layer-shifted", "index-off"] {
         let v = Verdict::of(&solve(&dir, fault, 2));
@@ -228,4 +230,20 @@ fn a_singular_tile_fails() {
     }
     let v = judge(&tile("referee-singular", &p, 64), "none", 4);
     assert!(!passes(&v), "kappa below 1 passes at {} dB", v.propagated);
+}
+
+#[test]
+fn jones_calculus_makes_the_weights_of_a_mask() {
+    let dir = tile("mask", &mask(&[]), 64);
+    let judge = |fault| {
+        let figures = referee("masks", "jones.py", &dir, &["0", fault]);
+        ["recorded_db", "got_db", "product_error"].map(|name| figures.get(name))
+    };
+    let [recorded, got, product] = judge("none");
+    assert!((got - recorded).abs() < 0.01 && recorded > 25.0, "{got} {recorded}");
+    assert!(product < 1e-9, "two passes: {product}");
+    for fault in ["cos-2-theta", "quarter-wave", "x-mirrored", "inputs-as-outputs", "layer-missing"] {
+        let [_, got, _] = judge(fault);
+        assert!(got < recorded - 3.0, "{fault} passes at {got} dB");
+    }
 }

@@ -28,12 +28,17 @@ pub struct Folder {
     opened: Option<(Opened, Reference)>,
 }
 
+/// The process of masks in glass.
+const MASK: &str = "fused-silica-mask";
+
 fn options(target: &str, process: Option<&str>, output: PathBuf) -> Options {
+    // Masks have no designer to be set.
+    let fast = target == "glass" && process != Some(MASK);
     Options {
         model: fixture(MODEL),
         target: target.to_owned(),
         process: process.map(str::to_owned),
-        wishes: Wishes { preset: (target == "glass").then(|| "fast".to_owned()), ..Wishes::default() },
+        wishes: Wishes { preset: fast.then(|| "fast".to_owned()), ..Wishes::default() },
         output: Some(output),
         ..Options::default()
     }
@@ -168,6 +173,16 @@ pub fn schedule() -> Check {
     artefact("glass", None, "schedule.pfmg")
 }
 
+/// A schedule of masks.
+pub fn mask_seeds() -> Vec<Vec<u8>> {
+    seeds("glass", Some(MASK), "schedule.pfmg")
+}
+
+/// The read-back of schedules of masks.
+pub fn mask() -> Check {
+    artefact("glass", Some(MASK), "schedule.pfmg")
+}
+
 /// Inputs of the model.
 fn inputs() -> BTreeMap<String, Tensor> {
     let t = Tensor::new(vec![4, 2], (0..8u8).map(|i| f32::from(i) / 4.0 - 1.0).collect());
@@ -178,7 +193,7 @@ fn inputs() -> BTreeMap<String, Tensor> {
 pub fn measured_seeds() -> Vec<Vec<u8>> {
     let folder = Folder::new("glass", None);
     let Some((opened, _)) = &folder.opened else { return Vec::new() };
-    let process = pfmc_glass::process::Process::parse(&opened.process.name, &opened.process.toml);
+    let process = pfmc_glass::lowering::Lowering::parse(&opened.process.name, &opened.process.toml);
     let Ok(process) = process else { return Vec::new() };
     let read = pfmc_glass::reader::Schedule::open(&process, &opened.program, &folder.out(), &NoProgress);
     let Ok(read) = read else { return Vec::new() };

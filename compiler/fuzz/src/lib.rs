@@ -122,6 +122,14 @@ pub static TARGETS: &[Target] = &[
         bounded: 300,
     },
     Target {
+        name: "mask",
+        about: "schedule.pfmg of masks: what the read-back accepts holds the program's contents",
+        seeds: folders::mask_seeds,
+        mutate: mutate::schedule,
+        check: folders::mask,
+        bounded: 300,
+    },
+    Target {
         name: "measured",
         about: "calibration.json beside a schedule: a folder with it loads or is refused",
         seeds: folders::measured_seeds,
@@ -290,7 +298,7 @@ mod tests {
     }
     bounded! {
         onnx "onnx" pfir "pfir" npz "npz" samples "samples" asic_process "asic-process" glass_process "glass-process"
-        calibration "calibration" gds "gds" oasis "oasis" schedule "schedule" measured "measured" contents "contents"
+        calibration "calibration" gds "gds" oasis "oasis" schedule "schedule" mask "mask" measured "measured" contents "contents"
         program "program" manifest "manifest" plan "plan" graph "graph"
     }
 }

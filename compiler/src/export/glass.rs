@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pfmc_glass::process::Process;
-use pfmc_glass::reader::Schedule;
+use pfmc_glass::lowering::Lowering;
+use pfmc_glass::mask::recompute::Pixels;
+use pfmc_glass::reader::{Optics, Schedule};
+use pfmc_glass::recompute::Written;
 use pfmc_ir::backend::{NoProgress, Progress};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::tile::{RealBlock, TileContent, TileId, TileSource};
@@ -17,6 +19,8 @@ use crate::verify::{self, Opened};
 
 /// Voxels of the picture of a slice along x and depth, at most.
 const SLICE: [usize; 2] = [256, 128];
+/// Pixels of the picture of a mask along each axis, at most.
+const PIXELS: usize = 128;
 /// Gratings that are shown, at most.
 const GRATINGS: usize = 20_000;
 /// Cells of the picture of weights along each axis.
@@ -31,7 +35,7 @@ const LETTERS: i64 = 45;
 pub struct Glass {
     /// Manifest and program.
     pub opened: Opened,
-    process: Process,
+    lowering: Lowering,
     /// Contents of the tiles.
     pub reference: Reference,
     folder: std::path::PathBuf,
@@ -44,9 +48,9 @@ impl Glass {
     /// Another target, or a damaged folder.
     pub fn open(folder: &Path) -> Result<Glass, Diagnostics> {
         let opened = verify::open_of(folder, "glass")?;
-        let process = Process::parse(&opened.process.name, &opened.process.toml)?;
+        let lowering = Lowering::parse(&opened.process.name, &opened.process.toml)?;
         let reference = Reference::open(&opened.program, folder)?;
-        Ok(Glass { opened, process, reference, folder: folder.to_owned() })
+        Ok(Glass { opened, lowering, reference, folder: folder.to_owned() })
     }
 
     /// The folder's schedule.
@@ -54,7 +58,7 @@ impl Glass {
     /// # Errors
     /// A damaged one.
     pub fn schedule(&self, progress: &dyn Progress) -> Result<Schedule<'_>, Diagnostics> {
-        Schedule::open(&self.process, &self.opened.program, &self.folder, progress)
+        Schedule::open(&self.lowering, &self.opened.program, &self.folder, progress)
     }
 
     /// The tiles in glass, or the one of a name.
@@ -76,7 +80,8 @@ impl Glass {
     }
 }
 
-/// `plate<N>`, and of a tile, by default the one with the lowest signal-to-noise ratio, `slice`, `ports` and `weights`.
+/// `plate<N>`, and of a tile, by default the one with the lowest signal-to-noise ratio, of a hologram `slice` and `ports`, of a mask `pixels`,
+/// and `weights`.
 ///
 /// # Errors
 /// A damaged folder, and a tile that is not there.
@@ -91,8 +96,13 @@ pub fn scenes(glass: &Glass, tile: Option<&str>) -> Result<Vec<(String, Scene)>,
     };
     let worst = tiles.into_iter().min_by(|a, b| snr_db(a).total_cmp(&snr_db(b)));
     if let Some(id) = worst {
-        scenes.push(("slice".into(), slice(&schedule, id)?));
-        scenes.push(("ports".into(), ports(&schedule, id)?));
+        match schedule.optics(id)? {
+            Optics::Hologram(written) => {
+                scenes.push(("slice".into(), slice(&schedule, id, written)?));
+                scenes.push(("ports".into(), ports(written)));
+            }
+            Optics::Mask(mask) => scenes.push(("pixels".into(), pixels(&schedule, id, mask)?)),
+        }
         let (TileContent::Real(want), TileContent::Real(got)) =
             (glass.reference.tile(id)?, schedule.tile(id)?)
         else {
@@ -162,8 +172,8 @@ fn diverging(v: f64) -> [u8; 3] {
 }
 
 /// Index change less its mean in the plane of x and depth through the middle of a tile, its corner at the surface's side.
-fn slice(schedule: &Schedule<'_>, id: TileId) -> Result<Scene, Diagnostics> {
-    let (levels, written) = (schedule.levels(id)?, schedule.written(id)?);
+fn slice(schedule: &Schedule<'_>, id: TileId, written: &Written) -> Result<Scene, Diagnostics> {
+    let levels = schedule.levels(id)?;
     let [nx, ny, nz] = written.voxels;
     let [px, _, pz] = written.pitch_um.map(|um| (um * 1e3).round() as i64);
     let [wide, deep] = [nx.min(SLICE[0]), nz.min(SLICE[1])];
@@ -185,6 +195,28 @@ fn slice(schedule: &Schedule<'_>, id: TileId) -> Result<Scene, Diagnostics> {
     Ok(scene)
 }
 
+/// What each pixel of a mask makes of light, from blue for -1 to red for 1: its first corner, inputs upwards.
+fn pixels(schedule: &Schedule<'_>, id: TileId, mask: &Pixels) -> Result<Scene, Diagnostics> {
+    let levels = schedule.levels(id)?;
+    let [nx, ny, layers] = mask.voxels;
+    let [wide, high] = [nx, ny].map(|n| n.min(PIXELS));
+    let side = schedule.header().pitch_nm.first().map_or(1, |nm| i64::from(*nm));
+    let (width, height) = (wide as i64 * side, high as i64 * side);
+    let letters = (width / 60).max(side / 2);
+    let mut scene = Scene { area: [0, 0, width, height + 2 * letters], ..Scene::default() };
+    scene.shapes.push((scene.area, [0xff, 0xff, 0xff]));
+    for y in 0..high {
+        for x in 0..wide {
+            let light = mask.pixel(&levels, y * nx + x, None);
+            let (x, y) = (x as i64 * side, y as i64 * side);
+            scene.shapes.push(([x, y, x + side, y + side], diverging(light)));
+        }
+    }
+    let text = format!("outputs {wide} of {nx}, inputs {high} of {ny}, {layers} layers");
+    scene.texts.push(([width / 2, height + letters], letters, text));
+    Ok(scene)
+}
+
 /// Places of dots in a square of `side` units at `corner`, and the text above it.
 fn dots(scene: &mut Scene, corner: [i64; 2], side: i64, title: &str, all: &[([f64; 2], [u8; 3])]) {
     let most = [0, 1].map(|a| all.iter().fold(f64::MIN_POSITIVE, |m, (k, _)| m.max(k[a].abs())));
@@ -203,8 +235,7 @@ fn dots(scene: &mut Scene, corner: [i64; 2], side: i64, title: &str, all: &[([f6
 }
 
 /// Transverse wave vectors of inputs (blue) and outputs (red), and the gratings between them along x and depth.
-fn ports(schedule: &Schedule<'_>, id: TileId) -> Result<Scene, Diagnostics> {
-    let written = schedule.written(id)?;
+fn ports(written: &Written) -> Scene {
     let inputs: Vec<[f64; 3]> = (0..written.columns * written.rows_in).map(|p| written.input_k(p)).collect();
     let outputs: Vec<[f64; 3]> =
         (0..written.columns * written.rows_out).map(|p| written.output_k(p)).collect();
@@ -227,7 +258,7 @@ fn ports(schedule: &Schedule<'_>, id: TileId) -> Result<Scene, Diagnostics> {
     scene.shapes.push((scene.area, [0xff, 0xff, 0xff]));
     dots(&mut scene, [0, 0], side, "kx, ky of inputs (left), outputs", &of_ports);
     dots(&mut scene, [side + side / 10, 0], side, "Kx, Kz of gratings", &gratings);
-    Ok(scene)
+    scene
 }
 
 fn gcd(a: usize, b: usize) -> usize {

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use pfmc_glass::reader::Schedule;
-use pfmc_glass::schedule::Tile;
+use pfmc_glass::schedule::{Header, Level, Tile};
 use pfmc_ir::backend::NoProgress;
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::tile::TileId;
@@ -31,7 +31,9 @@ fn meaning(schedule: &Schedule<'_>, id: TileId) -> Result<Value, Diagnostics> {
     Ok(json!({
         "name": tile.name,
         "values": "level numbers",
+        "method": header.method,
         "index_change_of_level": header.levels.iter().map(|l| l.dn).collect::<Vec<f64>>(),
+        "azimuth_deg_of_level": header.levels.iter().map(|l| l.azimuth_deg).collect::<Vec<Option<f64>>>(),
         "pitch_nm": {"x": header.pitch_nm.first(), "y": header.pitch_nm.get(1), "depth": header.pitch_nm.get(2)},
         "corner_nm": {"x": tile.origin_nm.first(), "y": tile.origin_nm.get(1), "depth": tile.origin_nm.get(2)},
         "stage_z_nm": header.stage_z_nm.iter().take(layers).collect::<Vec<_>>(),
@@ -131,12 +133,24 @@ fn pitch_m(schedule: &Schedule<'_>) -> [f64; 3] {
     [0, 1, 2].map(|a| pitch.get(a).map_or(0.0, |nm| f64::from(*nm) * 1e-9))
 }
 
+/// What a level is as a number, with its name and unit: the index change, or of a mask the azimuth (NaN where nothing is written).
+fn numbers(header: &Header) -> (&'static str, &'static str, Vec<f32>) {
+    match header.levels.iter().any(|l| l.azimuth_deg.is_some()) {
+        false => ("index_change", "1", header.levels.iter().map(|l| l.dn as f32).collect()),
+        true => {
+            let azimuth = |l: &Level| l.azimuth_deg.map_or(f32::NAN, |deg| deg as f32);
+            ("azimuth", "degree", header.levels.iter().map(azimuth).collect())
+        }
+    }
+}
+
 /// Header of an OVF segment of one number a node; z is depth in glass, the corner of the tile at 0.
-fn ovf_header(tile: &Tile, pitch: [f64; 3]) -> String {
+fn ovf_header(tile: &Tile, pitch: [f64; 3], label: &str, unit: &str) -> String {
     let mut text = format!(
-        "# OOMMF OVF 2.0\n# Segment count: 1\n# Begin: Segment\n# Begin: Header\n# Title: {}\n# Desc: index change; z is depth in glass\n\
-         # meshtype: rectangular\n# meshunit: m\n# valuedim: 1\n# valuelabels: index_change\n# valueunits: 1\n",
-        tile.name
+        "# OOMMF OVF 2.0\n# Segment count: 1\n# Begin: Segment\n# Begin: Header\n# Title: {}\n# Desc: {}; z is depth in glass\n\
+         # meshtype: rectangular\n# meshunit: m\n# valuedim: 1\n# valuelabels: {label}\n# valueunits: {unit}\n",
+        tile.name,
+        label.replace('_', " ")
     );
     for ((axis, pitch), count) in ["x", "y", "z"].iter().zip(pitch).zip(&tile.voxels) {
         text += &format!(
@@ -151,19 +165,19 @@ fn ovf_header(tile: &Tile, pitch: [f64; 3]) -> String {
 /// The number that begins the data of an OVF file in single precision.
 const OVF_CHECK: f32 = 1_234_567.0;
 
-/// `<tile>.ovf` for each tile: the index change of each voxel in single precision, x fastest, then y, then layers.
+/// `<tile>.ovf` for each tile: the index change of each voxel, or the azimuth of a mask's, in single precision, x fastest, then y, then layers.
 ///
 /// # Errors
 /// A damaged schedule, and input/output.
 pub fn ovf(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
     let schedule = glass.schedule(&NoProgress)?;
-    let table: Vec<f32> = schedule.header().levels.iter().map(|l| l.dn as f32).collect();
+    let (label, unit, table) = numbers(schedule.header());
     let mut written = Vec::new();
     for &id in tiles {
         let (levels, record) = (schedule.levels(id)?, schedule.record(id)?);
         let path = out.join(format!("{}.ovf", record.name));
         file(&path, |to| {
-            to.write_all(ovf_header(record, pitch_m(&schedule)).as_bytes())?;
+            to.write_all(ovf_header(record, pitch_m(&schedule), label, unit).as_bytes())?;
             to.write_all(&OVF_CHECK.to_le_bytes())?;
             for level in &levels {
                 let dn = table.get(usize::from(*level)).copied().unwrap_or(f32::NAN);
@@ -204,7 +218,7 @@ pub fn pgm(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>, 
 /// tile's corner and z as the stage travels, micrometres; power in percent of the highest level's index change.
 ///
 /// # Errors
-/// More than one tile and a file above [`GWL_MAX`], before the folder is made; a damaged schedule, and input/output.
+/// More than one tile, a mask and a file above [`GWL_MAX`], before the folder is made; a damaged schedule, and input/output.
 pub fn gwl(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
     let refuse = |text: String| Diagnostics::from(Diagnostic::error(&E0005, text));
     let &[id] = tiles else {
@@ -213,6 +227,9 @@ pub fn gwl(glass: &Glass, tiles: &[TileId], out: &Path) -> Result<Vec<PathBuf>, 
     };
     let schedule = glass.schedule(&NoProgress)?;
     let (levels, record, header) = (schedule.levels(id)?, schedule.record(id)?, schedule.header());
+    if header.levels.iter().any(|l| l.azimuth_deg.is_some()) {
+        return Err(refuse(format!("tile {} is a mask; GWL has powers and no azimuths", record.name)));
+    }
     let &[nx, ny, _] = &record.voxels[..] else { return Ok(Vec::new()) };
     let table: Vec<f64> = header.levels.iter().map(|l| l.dn).collect();
     let top = table.iter().fold(f64::MIN_POSITIVE, |a, b| a.max(*b));

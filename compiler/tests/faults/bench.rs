@@ -118,6 +118,9 @@ fn value(name: &str, width: usize) -> ValueInfoProto {
     ValueInfoProto { name: name.to_owned(), type_: Some(ty).into(), ..ValueInfoProto::default() }
 }
 
+/// The process of masks in glass.
+const MASK: &str = "fused-silica-mask";
+
 /// The model, compiled; the first matrix is cut in two along k.
 pub fn compiled(dir: &Path, seed: u64, target: &str, process: &str) -> PathBuf {
     let path = dir.join("faults.onnx");
@@ -132,11 +135,13 @@ pub fn compiled(dir: &Path, seed: u64, target: &str, process: &str) -> PathBuf {
     let plan_path = dir.join("plan.json");
     fs::write(&plan_path, plan.to_string()).unwrap();
     let out = dir.join("out");
+    // Masks have no designer to be set.
+    let fast = target == "glass" && process != MASK;
     let mut options = Options {
         model: path,
         target: target.to_owned(),
         process: Some(process.to_owned()),
-        wishes: Wishes { preset: (target == "glass").then(|| "fast".to_owned()), ..Wishes::default() },
+        wishes: Wishes { preset: fast.then(|| "fast".to_owned()), ..Wishes::default() },
         output: Some(out.clone()),
         ..Options::default()
     };
@@ -166,6 +171,11 @@ impl Bench {
     /// The model in glass.
     pub fn glass() -> Bench {
         Bench::new("glass", "borosilicate-phase")
+    }
+
+    /// The model in glass, as masks of pixels.
+    pub fn mask() -> Bench {
+        Bench::new("glass", MASK)
     }
 
     pub fn folder(&self) -> PathBuf {

@@ -132,26 +132,12 @@ fn written(first: u32, second: u32) -> Vec<(&'static str, &'static str, Change)>
     ]
 }
 
-/// Faults of records and of the order of writing; `i` and `j` are two tiles' places among the records.
+/// Faults of records of either method and of the order of writing; `i` and `j` are two tiles' places among the records.
 fn records(i: usize, j: usize) -> Vec<(&'static str, &'static str, Change)> {
     vec![
-        ("gain 5 % off", "E0617", Box::new(move |p| p.tiles[i].gain *= 1.05)),
-        ("gain of the other sign", "E0617", Box::new(move |p| p.tiles[i].gain *= -1.0)),
-        ("gain that is no number", "E0613", Box::new(move |p| p.tiles[i].gain = f64::NAN)),
         ("gain 0", "E0617", Box::new(move |p| p.tiles[i].gain = 0.0)),
-        ("sign of an input", "E0617", Box::new(move |p| p.tiles[i].input_signs[0] ^= 1)),
-        ("sign of an output", "E0617", Box::new(move |p| p.tiles[i].output_signs[0] ^= 1)),
-        (
-            "signs of inputs and outputs swapped",
-            "E0613",
-            Box::new(move |p| {
-                let t = &mut p.tiles[i];
-                std::mem::swap(&mut t.input_signs, &mut t.output_signs);
-            }),
-        ),
         ("recorded ratio 3 dB too low", "E0617", Box::new(move |p| p.tiles[i].snr_db -= 3.0)),
         ("recorded ratio too high", "E0617", Box::new(move |p| p.tiles[i].snr_db += 0.2)),
-        ("recorded complex ratio too high", "E0617", Box::new(move |p| p.tiles[i].snr_complex_db += 3.0)),
         (
             "digest of levels of another tile",
             "E0616",
@@ -162,8 +148,6 @@ fn records(i: usize, j: usize) -> Vec<(&'static str, &'static str, Change)> {
             "E0618",
             Box::new(move |p| p.tiles[i].weights_sha256 = p.tiles[j].weights_sha256.clone()),
         ),
-        ("carrier off by one", "E0613", Box::new(move |p| p.tiles[i].carrier += 1)),
-        ("a column of ports more", "E0617", Box::new(move |p| p.tiles[i].columns += 1)),
         ("inputs one fewer", "E0615", Box::new(move |p| p.tiles[i].inputs -= 1)),
         (
             "inputs and outputs swapped: a transposed matrix",
@@ -197,26 +181,26 @@ fn records(i: usize, j: usize) -> Vec<(&'static str, &'static str, Change)> {
         (
             "moved along x by a voxel, clear of all others",
             "E0702",
-            Box::new(move |p| p.tiles[i].origin_nm[0] += 500),
+            Box::new(move |p| p.tiles[i].origin_nm[0] += i64::from(p.header.pitch_nm[0])),
         ),
         (
             "moved along y by a voxel, clear of all others",
             "E0702",
-            Box::new(move |p| p.tiles[i].origin_nm[1] += 1000),
+            Box::new(move |p| p.tiles[i].origin_nm[1] += i64::from(p.header.pitch_nm[1])),
         ),
-        ("depth a layer too deep", "E0613", Box::new(move |p| p.tiles[i].origin_nm[2] += 6600)),
+        (
+            "depth a layer too deep",
+            "E0613",
+            Box::new(move |p| p.tiles[i].origin_nm[2] += i64::from(p.header.pitch_nm[2])),
+        ),
         (
             "two tiles in one place",
             "E0613",
             Box::new(move |p| p.tiles[i].origin_nm = p.tiles[j].origin_nm.clone()),
         ),
         ("outside of its zone", "E0613", Box::new(move |p| p.tiles[i].origin_nm[0] = 100_000_000)),
-        ("bias missing around tiles: filled with level 0", "E0613", Box::new(|p| p.zones[0].fill_level = 0)),
-        (
-            "bias missing around a tile: a zone without margins",
-            "E0613",
-            Box::new(|p| p.zones[0].rect_nm[0] += 100_000),
-        ),
+        ("another fill around tiles: level 0", "E0613", Box::new(|p| p.zones[0].fill_level = 0)),
+        ("a zone without margins", "E0613", Box::new(|p| p.zones[0].rect_nm[0] += 100_000)),
         ("a layer of a zone missing", "E0613", Box::new(|p| p.zones[0].layers -= 1)),
         ("a zone off the plate", "E0613", Box::new(|p| p.zones[0].rect_nm[0] = -1_000_000)),
         ("a tile missing from its zone's list", "E0613", Box::new(|p| p.zones[0].tiles.truncate(1))),
@@ -259,7 +243,51 @@ fn records(i: usize, j: usize) -> Vec<(&'static str, &'static str, Change)> {
     ]
 }
 
-/// Faults of the header: what the whole schedule is.
+/// Faults of the records of holograms.
+fn ports(i: usize) -> Vec<(&'static str, &'static str, Change)> {
+    vec![
+        ("gain 5 % off", "E0617", Box::new(move |p| p.tiles[i].gain *= 1.05)),
+        ("gain of the other sign", "E0617", Box::new(move |p| p.tiles[i].gain *= -1.0)),
+        ("gain that is no number", "E0613", Box::new(move |p| p.tiles[i].gain = f64::NAN)),
+        ("sign of an input", "E0617", Box::new(move |p| p.tiles[i].input_signs[0] ^= 1)),
+        ("sign of an output", "E0617", Box::new(move |p| p.tiles[i].output_signs[0] ^= 1)),
+        (
+            "signs of inputs and outputs swapped",
+            "E0613",
+            Box::new(move |p| {
+                let t = &mut p.tiles[i];
+                std::mem::swap(&mut t.input_signs, &mut t.output_signs);
+            }),
+        ),
+        ("recorded complex ratio too high", "E0617", Box::new(move |p| p.tiles[i].snr_complex_db += 3.0)),
+        ("carrier off by one", "E0613", Box::new(move |p| p.tiles[i].carrier += 1)),
+        ("a column of ports more", "E0617", Box::new(move |p| p.tiles[i].columns += 1)),
+        (
+            "scales of columns, as masks have",
+            "E0613",
+            Box::new(move |p| p.tiles[i].column_scales = vec![1.0]),
+        ),
+    ]
+}
+
+/// Faults of the records of masks.
+fn scales(i: usize) -> Vec<(&'static str, &'static str, Change)> {
+    let of =
+        |change: fn(&mut Vec<f64>)| -> Change { Box::new(move |p| change(&mut p.tiles[i].column_scales)) };
+    vec![
+        ("scale of a column 5 % off", "E0617", of(|s| s[1] *= 1.05)),
+        ("scales of two columns swapped", "E0617", of(|s| s.swap(0, 1))),
+        ("scales in reverse", "E0617", of(|s| s.reverse())),
+        ("a scale below 0", "E0613", of(|s| s[0] *= -1.0)),
+        ("a scale that is no number", "E0613", of(|s| s[0] = f64::NAN)),
+        ("a scale missing", "E0613", of(|s| s.truncate(s.len() - 1))),
+        ("gain other than 1", "E0613", Box::new(move |p| p.tiles[i].gain = 1.05)),
+        ("ports, as holograms have", "E0613", Box::new(move |p| p.tiles[i].columns = 8)),
+        ("a pixel of an output more", "E0613", Box::new(move |p| p.tiles[i].voxels[0] += 1)),
+    ]
+}
+
+/// Faults of the header: what the whole schedule is. Those that change nothing of a mask's are not among its.
 fn header() -> Vec<(&'static str, Change)> {
     vec![
         ("wavelength of another light", Box::new(|p| p.header.wavelength_um = 0.86)),
@@ -291,6 +319,20 @@ fn header() -> Vec<(&'static str, Change)> {
         ("both quadratures", Box::new(|p| p.header.quadrature = "dual".into())),
         ("gaussian voxels", Box::new(|p| p.header.gaussian_fwhm_um = vec![0.5, 0.5, 6.6])),
         ("kappa_min 0", Box::new(|p| p.header.kappa_min = 0.0)),
+        (
+            "the other method",
+            Box::new(|p| {
+                p.header.method = if p.header.method == "mask" { "hologram" } else { "mask" }.into()
+            }),
+        ),
+        ("levels of other bits", Box::new(|p| p.header.level_bits = 12 - p.header.level_bits)),
+        ("other spots of a voxel", Box::new(|p| p.header.spots[1] += 1)),
+        (
+            "azimuth of a level a degree off",
+            Box::new(|p| {
+                p.header.levels[3].azimuth_deg = Some(p.header.levels[3].azimuth_deg.unwrap_or(0.0) + 1.0)
+            }),
+        ),
         ("a thinner plate", Box::new(|p| p.header.plate_nm[2] = 1)),
         ("another level of marks", Box::new(|p| p.header.mark_level = 1)),
         ("smaller marks", Box::new(|p| p.header.mark_nm -= 1000)),
@@ -303,11 +345,90 @@ fn header() -> Vec<(&'static str, Change)> {
     ]
 }
 
+/// Faults of what is written in masks. All layers of a pixel are the same, so that layers in another order are no fault.
+fn pixels(first: u32, second: u32) -> Vec<(&'static str, &'static str, Change)> {
+    let of = |change: fn(usize, &[Vec<u8>], usize) -> Vec<u8>| levels(first, Box::new(change));
+    let each = |change: fn(u8) -> u8| {
+        levels(first, Box::new(move |z, old, _| old[z].iter().map(|l| change(*l)).collect()))
+    };
+    let both = "E0616 E0617";
+    vec![
+        ("one level of a layer changed by one", "E0616", layer(first, 3, |l, nx| l[nx + 2] ^= 1)),
+        (
+            "a pixel of azimuth 0 for 45 degrees, or 45 for 0",
+            both,
+            of(|z, old, nx| {
+                let mut l = old[z].clone();
+                l[nx + 2] = if l[nx + 2] > 32 { 0 } else { 64 };
+                l
+            }),
+        ),
+        ("a level that is not in the table", "E0614", layer(first, 3, |l, nx| l[nx + 2] = 66)),
+        (
+            "a pixel that is not written",
+            both,
+            of(|z, old, nx| {
+                let mut l = old[z].clone();
+                l[nx + 2] = 65;
+                l
+            }),
+        ),
+        ("a layer that is not written", both, layer(first, 2, |l, _| l.fill(65))),
+        (
+            "a layer with azimuths from the other side",
+            both,
+            layer(first, 2, |l, _| l.iter_mut().for_each(|l| *l = 64 - *l)),
+        ),
+        (
+            "a line shifted by a pixel",
+            both,
+            of(|z, old, nx| {
+                let mut l = old[z].clone();
+                l[nx..2 * nx].rotate_right(1);
+                l
+            }),
+        ),
+        (
+            "a layer shifted by a pixel along x",
+            both,
+            layer(first, 4, |l, nx| l.chunks_mut(nx).for_each(|c| c.rotate_right(1))),
+        ),
+        (
+            "x mirrored",
+            both,
+            of(|z, old, nx| old[z].chunks(nx).flat_map(|l| l.iter().rev().copied()).collect()),
+        ),
+        ("y mirrored", both, of(|z, old, nx| old[z].chunks(nx).rev().flatten().copied().collect())),
+        ("turned by half a turn", both, of(|z, old, _| old[z].iter().rev().copied().collect())),
+        ("weights of the other sign: levels complemented", both, each(|l| 64 - l)),
+        ("azimuths one level higher", both, each(|l| (l + 1).min(64))),
+        ("azimuths halved, as if light turned by twice as much", both, each(|l| l / 2)),
+        (
+            "inputs as outputs",
+            both,
+            of(|z, old, nx| {
+                let ny = old[z].len() / nx;
+                (0..nx * ny).map(|at| old[z][at % ny * nx + at / ny]).collect()
+            }),
+        ),
+        (
+            "levels of the other half of the matrix",
+            both,
+            Box::new(move |p| {
+                for (a, b) in p.layers_of(first).into_iter().zip(p.layers_of(second)) {
+                    let l = p.levels(b, second);
+                    p.set_levels(a, first, &l);
+                }
+            }),
+        ),
+    ]
+}
+
 /// Schedules designed with one quantity for another; their headers are then set right, so that the records say what they
 /// should and what is written computes something else.
 fn designs(section: &mut Section, bench: &Bench) {
     let built_in = pfmc_glass::Glass.processes().remove(0);
-    let process = pfmc_glass::process::Process::parse("p", &built_in.toml).unwrap();
+    let process = pfmc_glass::hologram::Hologram::parse("p", &built_in.toml).unwrap();
     let right = Parts::of(&bench.files["schedule.pfmg"]).header;
     // Text of the built-in process with one value replaced.
     let with = |key: &str, value: f64| {
@@ -317,16 +438,24 @@ fn designs(section: &mut Section, bench: &Bench) {
     let cases = [
         (
             "designed at n for n + bias: a tenth of a dB, which the manifest's ratios tell",
-            with("index", process.index - process.bias_dn()),
+            with("index", process.base.index - process.bias_dn()),
             "E0702",
         ),
-        ("designed at twice the bias: as much", with("index", process.index + process.bias_dn()), "E0702"),
+        (
+            "designed at twice the bias: as much",
+            with("index", process.base.index + process.bias_dn()),
+            "E0702",
+        ),
         (
             "designed in stage travel for depth in glass: layers thinner by the ratio",
-            with("z_um", (process.voxel_um[2] / process.depth_ratio() * 1e3).round() / 1e3),
+            with("z_um", (process.base.voxel_um[2] / process.base.depth_ratio() * 1e3).round() / 1e3),
             "E0613",
         ),
-        ("designed at a wavelength 1 % longer", with("wavelength_um", process.wavelength_um * 1.01), "E0617"),
+        (
+            "designed at a wavelength 1 % longer",
+            with("wavelength_um", process.base.wavelength_um * 1.01),
+            "E0617",
+        ),
         ("designed for levels of half the index change", with("dn_rms", process.dn_rms / 2.0), "E0617"),
     ];
     for (fault, toml, expect) in cases {
@@ -341,7 +470,35 @@ fn designs(section: &mut Section, bench: &Bench) {
     }
 }
 
-/// All faults of schedules.
+/// Two tiles' places among a schedule's records: those of the first matrix.
+fn two(sound: &Parts) -> [usize; 2] {
+    let of = |t: &schedule::Tile| t.name.contains("w1");
+    let i = sound.tiles.iter().position(|t| of(t) && t.inputs >= 12).unwrap();
+    let j = sound.tiles.iter().rposition(of).unwrap();
+    assert!(i != j);
+    [i, j]
+}
+
+/// Judges changes of a sound schedule.
+fn judge(
+    section: &mut Section,
+    bench: &Bench,
+    faults: impl IntoIterator<Item = (&'static str, &'static str, Change)>,
+) {
+    for (fault, expect, change) in faults {
+        let mut parts = Parts::of(&bench.files[schedule::FILE]);
+        change(&mut parts);
+        let changed = [(schedule::FILE, Some(parts.bytes()))];
+        section.judge(fault, expect, bench.sealed(&changed, false));
+    }
+}
+
+/// Faults of the header with their code.
+fn headers() -> impl Iterator<Item = (&'static str, &'static str, Change)> {
+    header().into_iter().map(|(fault, change)| (fault, "E0615", change))
+}
+
+/// All faults of schedules of holograms.
 pub fn section() -> Section {
     let bench = Bench::glass();
     let bytes = &bench.files[schedule::FILE];
@@ -350,22 +507,11 @@ pub fn section() -> Section {
         "In `schedule.pfmg`. A level of the bias is 8, of a hologram 0 to 7. Faults that stay within a tile's recorded ratio are found by the \
          digest of its levels alone (E0616).",
     );
-    let judge = |section: &mut Section, fault: &str, expect: &str, bytes: Option<Vec<u8>>| {
-        section.judge(fault, expect, bench.sealed(&[(schedule::FILE, bytes)], false));
-    };
     let sound = Parts::of(bytes);
-    let at =
-        |name: &str, k: u32| sound.tiles.iter().position(|t| t.name.contains(name) && t.inputs >= k).unwrap();
-    let i = at("w1", 12);
-    let j = sound.tiles.iter().rposition(|t| t.name.contains("w1")).unwrap();
-    assert!(i != j);
+    let [i, j] = two(&sound);
     let (first, second) = (sound.tiles[i].tile, sound.tiles[j].tile);
-    let all = written(first, second).into_iter().chain(records(i, j));
-    for (fault, expect, change) in all.chain(header().into_iter().map(|(f, c)| (f, "E0615", c))) {
-        let mut parts = Parts::of(bytes);
-        change(&mut parts);
-        judge(&mut section, fault, expect, Some(parts.bytes()));
-    }
+    let tiles = written(first, second).into_iter().chain(records(i, j)).chain(ports(i));
+    judge(&mut section, &bench, tiles.chain(headers()));
     for (fault, expect, bytes) in [
         ("empty", "E0611", Vec::new()),
         ("truncated after the magic", "E0611", bytes[..8].to_vec()),
@@ -375,9 +521,25 @@ pub fn section() -> Section {
         ("of another version", "E0611", [&bytes[..8], &[9], &bytes[9..]].concat()),
         ("bytes between two records", "E0620", between(bytes)),
     ] {
-        judge(&mut section, fault, expect, Some(bytes));
+        section.judge(fault, expect, bench.sealed(&[(schedule::FILE, Some(bytes))], false));
     }
     designs(&mut section, &bench);
+    section
+}
+
+/// All faults of schedules of masks.
+pub fn masks() -> Section {
+    let bench = Bench::mask();
+    let mut section = Section::new(
+        "Glass, masks",
+        "In `schedule.pfmg` of a process of masks. Glass that is not written has level 65, azimuths from 0 to 45 degrees have 0 to 64.",
+    );
+    let sound = Parts::of(&bench.files[schedule::FILE]);
+    let [i, j] = two(&sound);
+    let (first, second) = (sound.tiles[i].tile, sound.tiles[j].tile);
+    let same = ["n + bias given as n", "bias 0", "pitches along x and y swapped", "kappa_min 0"];
+    let tiles = pixels(first, second).into_iter().chain(records(i, j)).chain(scales(i));
+    judge(&mut section, &bench, tiles.chain(headers().filter(|h| !same.contains(&h.0))));
     section
 }
 

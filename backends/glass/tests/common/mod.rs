@@ -18,7 +18,16 @@ use pfmc_ir::verify::Verified;
 
 /// The built-in process with replaced lines.
 pub fn process(replace: &[(&str, &str)]) -> ProcessText {
-    let mut p = Glass.processes().remove(0);
+    replaced("borosilicate-phase", replace)
+}
+
+/// The process of masks with replaced lines.
+pub fn mask(replace: &[(&str, &str)]) -> ProcessText {
+    replaced("fused-silica-mask", replace)
+}
+
+fn replaced(name: &str, replace: &[(&str, &str)]) -> ProcessText {
+    let mut p = Glass.processes().into_iter().find(|p| p.name == name).unwrap();
     for (from, to) in replace {
         assert!(p.toml.contains(from), "{from}");
         p.toml = p.toml.replace(from, to);

@@ -108,12 +108,18 @@ impl Parts {
         let t = self.tiles.iter().find(|t| t.tile == tile).unwrap();
         let stored = &self.part(chunk, tile).levels;
         let packed = zstd::bulk::decompress(stored, (t.voxels[0] * t.voxels[1]) as usize).unwrap();
+        if self.header.level_bits == 8 {
+            return packed;
+        }
         packed.iter().flat_map(|b| [b & 15, b >> 4]).collect()
     }
 
     /// Sets levels of a tile in a chunk, and their checksums.
     pub fn set_levels(&mut self, chunk: usize, tile: u32, levels: &[u8]) {
-        let packed: Vec<u8> = levels.chunks(2).map(|p| p[0] | p[1] << 4).collect();
+        let packed: Vec<u8> = match self.header.level_bits {
+            8 => levels.to_vec(),
+            _ => levels.chunks(2).map(|p| p[0] | p[1] << 4).collect(),
+        };
         let part = self.chunks[chunk].parts.iter_mut().find(|p| p.tile == tile).unwrap();
         let lines = part.line_crc32.len();
         part.line_crc32 = packed.chunks(packed.len() / lines).map(crc32fast::hash).collect();
