@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::bound::Layer;
 use super::pipeline::{Contract, Report};
+use crate::files::xml;
 
 /// Layers that the table shows; the others are counted.
 const LAYERS_SHOWN: usize = 12;
@@ -87,25 +88,6 @@ fn layers(all: &[Layer]) -> String {
     }
     if let Some(more) = all.len().checked_sub(LAYERS_SHOWN).filter(|m| *m > 0) {
         out.push_str(&format!("{more} more layers, of smaller bounds; --json has them\n"));
-    }
-    out
-}
-
-/// Text as XML takes it; control characters, which it does not take, become U+FFFD.
-fn xml(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' => out.push_str("&#10;"),
-            '\t' => out.push_str("&#9;"),
-            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
     }
     out
 }
