@@ -138,6 +138,48 @@ fn recovered_blocks_stay_within_their_bound_and_faults_in_them_do_not() {
     }
 }
 
+/// A value that is computed twice, and one of whose two computations stays.
+const TWICE: &str = r#"%0 = input "x" : f32[n, 4]
+%1 "square" = mul(%0, %0) : f32[n, 4]
+%2 "again" = mul(%0, %0) : f32[n, 4]
+%3 "gate" = sigmoid(%2) : f32[n, 4]
+%4 "silu" = mul(%2, %3) : f32[n, 4]
+%5 "less" = sub(%1, %0) : f32[n, 4]
+%6 "y" = add(%4, %5) : f32[n, 4]
+output "y" = %6
+"#;
+
+#[test]
+fn what_is_computed_twice_is_one_value_of_a_region() {
+    let before = graph(TWICE);
+    let mut after = before.clone();
+    let record = apply(&Canonicalise, &mut after).unwrap();
+    assert_eq!((record.stats["merged"], record.stats["silus"]), (1, 1));
+    // The unit reads "square", in place of which it had "again": its region is given other values of either sign.
+    let good = judge(&before, &after, Exactness::Rounding);
+    assert!(good.passed(), "{}", good.problems);
+    assert_eq!(good.checked["regions"], 1, "{good:?}");
+    assert_eq!(good.checked["runs of regions"], good.checked["inputs"] + 4, "{good:?}");
+    let bad = judge(&before, &changed(&print_graph(&after), "silu(", "gelu("), Exactness::Rounding);
+    assert_eq!(codes(&bad.problems), ["E0311"], "{bad:?}");
+}
+
+#[test]
+fn a_region_is_given_no_values_that_contradict_each_other() {
+    let text = "%0 = input \"x\" : f32[n, 4]\n%1 \"square\" = mul(%0, %0) : f32[n, 4]\n%2 = const [2.0] : f32[]\n\
+                %3 \"power\" = pow(%0, %2) : f32[n, 4]\n%4 \"y\" = tanh(%3) : f32[n, 4]\n\
+                output \"y\" = %4\noutput \"square\" = %1\n";
+    // The root of a square, turned around, is no root of the square turned around.
+    let before = graph(text);
+    let after = changed(text, "tanh(%3)", "tanh(%1)");
+    let good = judge(&before, &after, Exactness::Rounding);
+    assert!(good.passed(), "{}", good.problems);
+    assert_eq!((good.checked["regions"], good.checked["regions of the model's values alone"]), (1, 1));
+    assert_eq!(good.checked["runs of regions"], good.checked["inputs"]);
+    let bad = judge(&before, &changed(text, "tanh(%3)", "tanh(%0)"), Exactness::Rounding);
+    assert_eq!(codes(&bad.problems), ["E0311"], "{bad:?}");
+}
+
 #[test]
 fn a_stage_that_nothing_could_be_run_of_does_not_pass() {
     let before = graph(
