@@ -306,14 +306,16 @@ fn axes(g: &Graph) -> Vec<Vec<Option<i64>>> {
     all
 }
 
+type Wrong = fn(&Graph) -> Graph;
+
 #[test]
 fn a_wrong_pass_on_wide_tensors_is_reduced_to_a_few_elements() {
     let before = wide();
-    let passes: [(fn(&Graph) -> Graph, usize, _); 2] = [
+    let passes = [
         // Of one weight there is no other way round.
-        (turned_weights, 3, [vec![None, Some(2)], vec![Some(2), Some(2)]]),
+        (turned_weights as Wrong, 3, [vec![None, Some(2)], vec![Some(2), Some(2)]]),
         // Two rows of two make two heads of two.
-        (reshaped_only, 4, [vec![None, Some(2)], vec![Some(3)]]),
+        (reshaped_only as Wrong, 4, [vec![None, Some(2)], vec![Some(3)]]),
     ];
     for (pass, nodes, lengths) in passes {
         let fails = |g: &Graph| codes(&judge(g, &pass(g), Exactness::BitExact).problems) == ["E0310"];
