@@ -35,22 +35,39 @@ const MAGIC: &[u8; 8] = b"PFMTILE1";
 pub struct Chunk {
     /// Tile id.
     #[prost(uint32, tag = "1")]
-    tile: u32,
+    pub tile: u32,
     /// 0 codes, 1 real, 2 data.
     #[prost(uint32, tag = "2")]
-    kind: u32,
+    pub kind: u32,
     /// Bits of the tile's f32 unit (codes only).
     #[prost(fixed32, tag = "3")]
-    unit: u32,
+    pub unit: u32,
     /// Bytes of the payload before compression.
     #[prost(uint64, tag = "4")]
-    raw_len: u64,
+    pub raw_len: u64,
     /// zstd.
     #[prost(bytes = "bytes", tag = "5")]
-    payload: Bytes,
+    pub payload: Bytes,
     /// See the module.
     #[prost(fixed32, tag = "6")]
-    crc32: u32,
+    pub crc32: u32,
+}
+
+impl Chunk {
+    /// A tile whose payload is `raw`, with what follows from it.
+    ///
+    /// # Errors
+    /// Those of compression.
+    pub fn new(tile: u32, kind: u32, unit: u32, raw: &[u8]) -> std::io::Result<Chunk> {
+        Ok(Chunk {
+            tile,
+            kind,
+            unit,
+            raw_len: raw.len() as u64,
+            payload: zstd::bulk::compress(raw, 1)?.into(),
+            crc32: checksum(tile, kind, unit, raw),
+        })
+    }
 }
 
 fn checksum(tile: u32, kind: u32, unit: u32, raw: &[u8]) -> u32 {
@@ -76,15 +93,7 @@ fn encode(id: TileId, content: &TileContent) -> std::io::Result<Vec<u8>> {
         }
         TileContent::Data(b) => (2, 0, b.clone()),
     };
-    let chunk = Chunk {
-        tile: id.0,
-        kind,
-        unit,
-        raw_len: raw.len() as u64,
-        payload: zstd::bulk::compress(&raw, 1)?.into(),
-        crc32: checksum(id.0, kind, unit, &raw),
-    };
-    Ok(chunk.encode_length_delimited_to_vec())
+    Ok(Chunk::new(id.0, kind, unit, &raw)?.encode_length_delimited_to_vec())
 }
 
 /// Writes the contents of every tile.

@@ -1,4 +1,4 @@
-//! Files: mapping, digests, and errors that name the path.
+//! Files: mapping, digests, errors that name the path, and text as XML takes it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -13,6 +13,25 @@ use crate::codes::E0001;
 /// The diagnostic of a failed file operation.
 pub fn io_error(verb: &str, path: &Path, e: &std::io::Error) -> Diagnostic {
     Diagnostic::error(&E0001, format!("cannot {verb} {}: {e}", path.display()))
+}
+
+/// Text as XML takes it; control characters, which it does not take, become U+FFFD.
+pub(crate) fn xml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' => out.push_str("&#10;"),
+            '\t' => out.push_str("&#9;"),
+            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// Maps a regular file into memory for reading. An empty file gives no bytes.

@@ -15,6 +15,7 @@
 //! Saturation is the part of a matrix's inputs that lie outside the range of int8 activations. There are none
 //! where their scale is that of the row's largest magnitude ([`numerics::quantize_row`]).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -26,8 +27,8 @@ use pfmc_ir::loaded::LoadedMatrices;
 use pfmc_ir::numerics;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tile::{
-    Activations, CODEBOOK_BITS_MAX, Levels, MatrixId, RealBlock, Scheme, Tile, TileContent, TileId, TileKind,
-    TileSource,
+    Activations, CODEBOOK_BITS_MAX, FixedMatrix, Levels, MatrixId, RealBlock, Scheme, Tile, TileContent,
+    TileId, TileKind, TileSource,
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -84,14 +85,14 @@ pub struct Effects {
     pub one_more_bit: Option<Effect>,
 }
 
-/// One matrix.
+/// Which matrix of a program a layer is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Layer {
+pub struct LayerInfo {
     /// Number in the program.
     pub matrix: MatrixId,
     /// Source tensor.
     pub name: String,
-    /// Nodes that use it.
+    /// Source nodes.
     pub nodes: Vec<String>,
     /// Rows: inputs.
     pub k: u32,
@@ -99,6 +100,37 @@ pub struct Layer {
     pub n: u32,
     /// Schemes of its tiles.
     pub scheme: String,
+}
+
+impl LayerInfo {
+    /// Of a matrix of a program and its number there.
+    pub(crate) fn new(program: &TileProgram, matrix: MatrixId, m: &FixedMatrix) -> LayerInfo {
+        let tiles = tiles_of(program, matrix).into_iter();
+        let schemes: BTreeSet<String> =
+            tiles.filter_map(|id| program.matrix_tile(id).map(|t| t.2.to_string())).collect();
+        LayerInfo {
+            matrix,
+            name: m.origin.tensor.clone().unwrap_or_else(|| format!("matrix {matrix}")),
+            nodes: m.origin.nodes.clone(),
+            k: m.k,
+            n: m.n,
+            scheme: schemes.into_iter().collect::<Vec<_>>().join(", "),
+        }
+    }
+}
+
+impl fmt::Display for LayerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} x {}, {}", self.k, self.n, self.scheme)
+    }
+}
+
+/// One matrix.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Layer {
+    /// Which.
+    #[serde(flatten)]
+    pub info: LayerInfo,
     /// Squared error of its own results, given the reference's inputs, relative to their squares; `None` for
     /// a matrix that no sample reached.
     pub local_error: Option<f64>,
@@ -536,7 +568,7 @@ impl<'a> Tiles<'a> {
 
 /// Whether the matrices found in a model are those of a program.
 fn same_matrices(program: &TileProgram, found: &[Found]) -> bool {
-    let same = |(m, f): (&pfmc_ir::tile::FixedMatrix, &Found)| {
+    let same = |(m, f): (&FixedMatrix, &Found)| {
         (m.k, m.n) == (f.view.k, f.view.n) && m.origin.tensor == f.origin.tensor
     };
     program.matrices.len() == found.len() && program.matrices.iter().zip(found).all(same)
@@ -591,12 +623,7 @@ pub fn measure(
         .matrices()
         .zip(&sums)
         .map(|((id, m), s)| Layer {
-            matrix: id,
-            name: m.origin.tensor.clone().unwrap_or_else(|| format!("matrix {id}")),
-            nodes: m.origin.nodes.clone(),
-            k: m.k,
-            n: m.n,
-            scheme: schemes(program, id),
+            info: LayerInfo::new(program, id, m),
             local_error: match () {
                 () if s.signal > 0.0 => Some(s.error / s.signal),
                 () => (s.error > 0.0).then_some(f64::INFINITY),
@@ -611,7 +638,7 @@ pub fn measure(
         layers.sort_by(|a, b| {
             let of = |l: &Layer| (key(l.effects.map(|e| e.all.error)), key(l.local_error));
             let ((a_out, a_own), (b_out, b_own)) = (of(a), of(b));
-            b_out.total_cmp(&a_out).then(b_own.total_cmp(&a_own)).then(a.matrix.cmp(&b.matrix))
+            b_out.total_cmp(&a_out).then(b_own.total_cmp(&a_own)).then(a.info.matrix.cmp(&b.info.matrix))
         });
     };
     worst_first(&mut layers);
@@ -624,7 +651,7 @@ pub fn measure(
     progress.begin("layers: effects", ((chosen + 1) * kinds * samples.len()) as u64);
     let together = tiles.together(&bench, &reference, &artefact)?;
     for layer in layers.iter_mut().take(chosen).filter(|l| l.local_error.is_some()) {
-        layer.effects = Some(tiles.alone(&bench, &reference, &artefact, layer.matrix)?);
+        layer.effects = Some(tiles.alone(&bench, &reference, &artefact, layer.info.matrix)?);
     }
     worst_first(&mut layers);
     Ok(LayerTable {
@@ -634,17 +661,6 @@ pub fn measure(
         together,
         layers,
     })
-}
-
-/// The schemes of a matrix's tiles.
-fn schemes(program: &TileProgram, matrix: MatrixId) -> String {
-    let mut names: Vec<String> = tiles_of(program, matrix)
-        .into_iter()
-        .filter_map(|id| program.matrix_tile(id).map(|t| t.2.to_string()))
-        .collect();
-    names.sort();
-    names.dedup();
-    names.join(", ")
 }
 
 impl fmt::Display for LayerTable {
@@ -683,8 +699,7 @@ impl fmt::Display for LayerTable {
             let effects = l.effects.as_ref().map_or_else(|| blank.clone(), &figures);
             let saturated = if l.saturated > 0.0 { format!("{:.1e}", l.saturated) } else { "0".into() };
             let local = l.local_error.map_or("unused".to_owned(), |e| db(decibel(e)));
-            let nodes = l.nodes.join(", ");
-            let what = format!("{} ({nodes}; {} x {}, {})", l.name, l.k, l.n, l.scheme);
+            let what = format!("{} ({}; {})", l.info.name, l.info.nodes.join(", "), l.info);
             write!(f, "\n{effects} {saturated:>7} {local:>7}  {what}")?;
         }
         Ok(())

@@ -16,9 +16,16 @@ use pfmc::passes::bind::bind;
 use pfmc::passes::canonicalise::Canonicalise;
 use pfmc::passes::{Exactness, apply};
 use pfmc_ir::backend::NoProgress;
+use pfmc_ir::consts::Const;
 use pfmc_ir::diag::Diagnostic;
-use pfmc_ir::graph::Graph;
+use pfmc_ir::elem::Elem;
+use pfmc_ir::eval::eval;
+use pfmc_ir::graph::{Graph, ValueId};
+use pfmc_ir::op::{Op, UnaryFn};
 use pfmc_ir::origin::Origin;
+use pfmc_ir::random::Random;
+use pfmc_ir::shape::{Dim, OpenType};
+use pfmc_ir::tensor::Tensor;
 use pfmc_ir::text::{parse_program, print_graph};
 use pfmc_ir::verify::Verify;
 
@@ -138,6 +145,48 @@ fn recovered_blocks_stay_within_their_bound_and_faults_in_them_do_not() {
     }
 }
 
+/// A value that is computed twice, and one of whose two computations stays.
+const TWICE: &str = r#"%0 = input "x" : f32[n, 4]
+%1 "square" = mul(%0, %0) : f32[n, 4]
+%2 "again" = mul(%0, %0) : f32[n, 4]
+%3 "gate" = sigmoid(%2) : f32[n, 4]
+%4 "silu" = mul(%2, %3) : f32[n, 4]
+%5 "less" = sub(%1, %0) : f32[n, 4]
+%6 "y" = add(%4, %5) : f32[n, 4]
+output "y" = %6
+"#;
+
+#[test]
+fn what_is_computed_twice_is_one_value_of_a_region() {
+    let before = graph(TWICE);
+    let mut after = before.clone();
+    let record = apply(&Canonicalise, &mut after).unwrap();
+    assert_eq!((record.stats["merged"], record.stats["silus"]), (1, 1));
+    // The unit reads "square", in place of which it had "again": its region is given other values of either sign.
+    let good = judge(&before, &after, Exactness::Rounding);
+    assert!(good.passed(), "{}", good.problems);
+    assert_eq!(good.checked["regions"], 1, "{good:?}");
+    assert_eq!(good.checked["runs of regions"], good.checked["inputs"] + 4, "{good:?}");
+    let bad = judge(&before, &changed(&print_graph(&after), "silu(", "gelu("), Exactness::Rounding);
+    assert_eq!(codes(&bad.problems), ["E0311"], "{bad:?}");
+}
+
+#[test]
+fn a_region_is_given_no_values_that_contradict_each_other() {
+    let text = "%0 = input \"x\" : f32[n, 4]\n%1 \"square\" = mul(%0, %0) : f32[n, 4]\n%2 = const [2.0] : f32[]\n\
+                %3 \"power\" = pow(%0, %2) : f32[n, 4]\n%4 \"y\" = tanh(%3) : f32[n, 4]\n\
+                output \"y\" = %4\noutput \"square\" = %1\n";
+    // The root of a square, turned around, is no root of the square turned around.
+    let before = graph(text);
+    let after = changed(text, "tanh(%3)", "tanh(%1)");
+    let good = judge(&before, &after, Exactness::Rounding);
+    assert!(good.passed(), "{}", good.problems);
+    assert_eq!((good.checked["regions"], good.checked["regions of the model's values alone"]), (1, 1));
+    assert_eq!(good.checked["runs of regions"], good.checked["inputs"]);
+    let bad = judge(&before, &changed(text, "tanh(%3)", "tanh(%0)"), Exactness::Rounding);
+    assert_eq!(codes(&bad.problems), ["E0311"], "{bad:?}");
+}
+
 #[test]
 fn a_stage_that_nothing_could_be_run_of_does_not_pass() {
     let before = graph(
@@ -185,6 +234,115 @@ fn a_wrong_pass_is_reduced_to_the_nodes_that_show_it() {
     assert!(fails(&parse_program(&text).unwrap().graph), "{text}");
     // A pass that is right is not reduced.
     assert_eq!(print_graph(&reduce(&before, &|_| false)), print_graph(&before));
+}
+
+fn derived(t: &Tensor, learned: bool) -> Const {
+    Const::derived(t, Origin::default(), learned)
+}
+
+/// A product with a matrix of 512 x 512, cut into 8 heads of 64, which become columns.
+fn wide() -> Graph {
+    let mut g = Graph::new();
+    let mut random = Random(1);
+    let lengths = [Dim::symbol("n"), Dim::known(512)].map(Some).to_vec();
+    let x = g.add_input("x", OpenType { elem: Elem::F32, shape: Some(lengths) });
+    let weights: Vec<f32> = (0..512 * 512).map(|_| random.normal()).collect();
+    let w = g.add_const("w", derived(&Tensor::new(vec![512, 512], weights).unwrap(), true));
+    let heads = g.add_const("cut", derived(&Tensor::vector(vec![-1i64, 8, 64]), false));
+    let mut add = |name: &str, op, inputs: &[ValueId]| {
+        let ty = OpenType::unknown(Elem::F32);
+        g.add(op, inputs.to_vec(), vec![(name.to_owned(), ty)], Origin::default())[0]
+    };
+    let product = add("product", Op::MatMul {}, &[x, w]);
+    let bent = add("bent", Op::Unary(UnaryFn::Tanh), &[product]);
+    let parts = add("parts", Op::Reshape { allow_zero: false }, &[bent, heads]);
+    let y = add("turned", Op::Transpose { perm: vec![0, 2, 1] }, &[parts]);
+    g.add_output("y", y);
+    pfmc_ir::infer::annotate(&mut g).unwrap();
+    g
+}
+
+/// A pass that multiplies with square matrices the wrong way round.
+fn turned_weights(graph: &Graph) -> Graph {
+    let mut g = graph.clone();
+    for id in g.order().unwrap() {
+        let node = g.node(id).unwrap();
+        if node.op.name() != "matmul" {
+            continue;
+        }
+        let Some((c, w)) = g.constant(node.inputs[1]).filter(|(_, w)| w.shape[0] == w.shape[1]) else {
+            continue;
+        };
+        let turned = eval(&Op::Transpose { perm: vec![1, 0] }, &[w.tensor().unwrap()]).unwrap();
+        *g.consts.get_mut(c).unwrap() = derived(&turned[0], true);
+    }
+    g
+}
+
+/// A pass that takes the transpose of what was reshaped for another reshape.
+fn reshaped_only(graph: &Graph) -> Graph {
+    let mut g = graph.clone();
+    for id in g.order().unwrap() {
+        let node = g.node(id).unwrap();
+        let Op::Transpose { perm } = &node.op else { continue };
+        let from = node.inputs[0];
+        let made = g.producer(from).filter(|n| n.op.name() == "reshape" && perm[..] == [0, 2, 1]);
+        let Some((_, shape)) = made.and_then(|n| g.constant(n.inputs[1])) else { continue };
+        let mut shape = shape.tensor().unwrap().as_slice::<i64>().unwrap().to_vec();
+        shape.swap(1, 2);
+        let shape = g.add_const("shape", derived(&Tensor::vector(shape), false));
+        *g.op_mut(id).unwrap().0 = Op::Reshape { allow_zero: false };
+        g.set_inputs(id, vec![from, shape]);
+    }
+    g
+}
+
+/// Lengths of the axes of inputs and constants.
+fn axes(g: &Graph) -> Vec<Vec<Option<i64>>> {
+    let of = |ty: &OpenType| ty.shape.iter().flatten().map(|d| d.as_ref().and_then(Dim::value)).collect();
+    let ends = g.nodes().filter(|(_, n)| n.inputs.is_empty());
+    let mut all: Vec<_> = ends.map(|(_, n)| of(&g.value(n.outputs[0]).unwrap().ty)).collect();
+    all.sort();
+    all
+}
+
+type Wrong = fn(&Graph) -> Graph;
+
+#[test]
+fn a_wrong_pass_on_wide_tensors_is_reduced_to_a_few_elements() {
+    let before = wide();
+    let passes = [
+        // Of one weight there is no other way round.
+        (turned_weights as Wrong, 3, [vec![None, Some(2)], vec![Some(2), Some(2)]]),
+        // Two rows of two make two heads of two.
+        (reshaped_only as Wrong, 4, [vec![None, Some(2)], vec![Some(3)]]),
+    ];
+    for (pass, nodes, lengths) in passes {
+        let fails = |g: &Graph| codes(&judge(g, &pass(g), Exactness::BitExact).problems) == ["E0310"];
+        let tried = std::cell::Cell::new(0);
+        let small = reduce(&before, &|g| {
+            tried.set(tried.get() + 1);
+            fails(g)
+        });
+        let text = format!("pfir 1\n{}", print_graph(&small));
+        assert_eq!((small.node_count(), axes(&small)), (nodes, lengths.to_vec()), "{text}");
+        assert!(fails(&small) && small.verify().is_ok(), "{text}");
+        assert!(fails(&parse_program(&text).unwrap().graph), "{text}");
+        // A pass that does nothing keeps the contract on it: the fault is the pass's.
+        assert!(judge(&small, &small, Exactness::BitExact).passed(), "{text}");
+        assert!(tried.get() < 500, "{} graphs were tried", tried.get());
+        assert_eq!(print_graph(&reduce(&before, &fails)), print_graph(&small), "it depends on no chance");
+    }
+    // A whole decoder, whose open dimensions stay open.
+    let model = pfmc::onnx::import(&fixture("llama.onnx")).unwrap().graph;
+    let fails = |g: &Graph| codes(&judge(g, &turned_weights(g), Exactness::BitExact).problems) == ["E0310"];
+    let small = reduce(&model, &fails);
+    assert_eq!(axes(&small), [vec![None, None, Some(2)], vec![Some(2), Some(2)]], "{}", print_graph(&small));
+    // A length that the fault needs stays.
+    let whole = |g: &Graph| {
+        g.nodes().any(|(_, n)| g.value(n.outputs[0]).is_some_and(|v| v.ty.to_string() == "f32[512, 512]"))
+    };
+    assert!(whole(&reduce(&before, &whole)));
 }
 
 /// Elements of XML by name, with their attributes, in order; `None` for text that is no well-formed XML of the kind that

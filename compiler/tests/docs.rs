@@ -8,18 +8,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use common::estimates::{made, request};
+use common::{docs, documented};
 use pfmc::estimate::arch::Arch;
 use pfmc::estimate::{Estimate, Request, Subject, plot};
 use pfmc_ir::backend::NoProgress;
-
-fn check(name: &str, want: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
-    if std::env::var_os("PFMC_BLESS").is_some() {
-        std::fs::write(&path, want).unwrap();
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == want, "docs/{name} is out of date: run the test with PFMC_BLESS=1");
-}
 
 #[test]
 fn errors() {
@@ -35,7 +27,7 @@ fn errors() {
         assert!(c.explain.len() > 60, "{} needs a real explanation", c.id);
         page.push_str(&format!("\n## {}: {}\n\n{}\n", c.id, c.title, c.explain));
     }
-    check("errors.md", &page);
+    documented("errors.md", &page);
 }
 
 #[test]
@@ -44,7 +36,7 @@ fn operators() {
         "# Supported ONNX operators\n\nGenerated from the importer's own table; `pfmc ops` prints the same.\n\n{}\n",
         pfmc::onnx::support_table()
     );
-    check("operators.md", &page);
+    documented("operators.md", &page);
 }
 
 #[test]
@@ -56,7 +48,7 @@ fn passes() {
     for p in pfmc::passes::ALL {
         page.push_str(&format!("| `{}` | {} | {} |\n", p.name, p.exactness.name(), p.doc));
     }
-    check("passes.md", &page);
+    documented("passes.md", &page);
 }
 
 /// What `pfmc help COMMAND` prints; of all of it without a command.
@@ -81,12 +73,12 @@ fn commands() {
     for name in names {
         page.push_str(&format!("\n## pfmc {name}\n\n```text\n{}```\n", help(name)));
     }
-    check("commands.md", &page);
+    documented("commands.md", &page);
 }
 
 /// Pages of docs/ by path from there.
 fn pages() -> Vec<PathBuf> {
-    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let docs = docs("");
     let of = |folder: &str| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(docs.join(folder)).unwrap();
         let names = entries.map(|e| PathBuf::from(folder).join(e.unwrap().file_name()));
@@ -106,7 +98,7 @@ fn links(text: &str) -> Vec<&str> {
 
 #[test]
 fn links_lead_somewhere_and_the_book_lists_every_page() {
-    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let docs = docs("");
     let summary = std::fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
     let listed = links(&summary);
     let mut seen = 0;
@@ -265,11 +257,11 @@ fn tables() -> String {
 #[test]
 fn estimates() {
     const MARKS: [&str; 2] = ["<!-- generated -->\n", "<!-- end -->\n"];
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/estimates.md");
+    let path = docs("estimates.md");
     let page = std::fs::read_to_string(path).unwrap();
     let (head, rest) = page.split_once(MARKS[0]).unwrap();
     let (_, tail) = rest.split_once(MARKS[1]).unwrap();
-    check("estimates.md", &format!("{head}{}{}{}{tail}", MARKS[0], tables(), MARKS[1]));
+    documented("estimates.md", &format!("{head}{}{}{}{tail}", MARKS[0], tables(), MARKS[1]));
     let requests = ["asic", "glass"].map(|t| imagined(t, 1e9));
-    check("pictures/scaling.svg", &plot::scaling(&requests, &NoProgress).unwrap());
+    documented("pictures/scaling.svg", &plot::scaling(&requests, &NoProgress).unwrap());
 }

@@ -212,7 +212,7 @@ fn layers_made_bad_on_purpose_are_worst_first() {
     o.quantisation.rounding = Rounding::Plain;
     build(&o).unwrap();
     let t = table(&model, &folder, 0);
-    let names: Vec<&str> = t.layers.iter().map(|l| l.name.as_str()).collect();
+    let names: Vec<&str> = t.layers.iter().map(|l| l.info.name.as_str()).collect();
     let at = |name: &str| {
         let place = names.iter().position(|n| *n == name).unwrap_or_else(|| panic!("{name}: {names:?}"));
         (place, t.layers[place].effects.unwrap())
@@ -224,9 +224,9 @@ fn layers_made_bad_on_purpose_are_worst_first() {
     for l in &t.layers {
         let e = l.effects.unwrap();
         assert_eq!((l.saturated, e.noise.error), (0.0, 0.0), "{t}");
-        if l.name != "val_140" {
+        if l.info.name != "val_140" {
             // One bit more of codes takes about three quarters of their squared error.
-            assert!(e.one_more_bit.unwrap().error < 0.6 * e.weights.error, "{}: {t}", l.name);
+            assert!(e.one_more_bit.unwrap().error < 0.6 * e.weights.error, "{}: {t}", l.info.name);
         }
     }
     // The embedding is looked up, and so takes no activations.
@@ -240,7 +240,7 @@ fn layers_made_bad_on_purpose_are_worst_first() {
     });
     assert_eq!(few, again);
     assert_eq!(few.layers.iter().filter(|l| l.effects.is_some()).count(), 3);
-    assert_eq!(few.layers[0].name, "val_149", "{few}");
+    assert_eq!(few.layers[0].info.name, "val_149", "{few}");
     let rest: Vec<f64> = few.layers[3..].iter().map(|l| l.local_error.unwrap()).collect();
     assert!(rest.windows(2).all(|w| w[0] >= w[1]), "{few}");
 

@@ -30,7 +30,7 @@ use serde::Serialize;
 
 use super::{Method, Outcome, Worst};
 use crate::codes::{E0313, E0315, E0316, E0704};
-use crate::layers::tiles_of;
+use crate::layers::{LayerInfo, tiles_of};
 use crate::source::ModelSource;
 
 /// Rows of inputs kept of each matrix.
@@ -39,18 +39,9 @@ const ROWS_MAX: usize = 24;
 /// What is known of one matrix.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Layer {
-    /// Number in the program.
-    pub matrix: MatrixId,
-    /// Source tensor.
-    pub name: String,
-    /// Source nodes.
-    pub nodes: Vec<String>,
-    /// Rows: inputs.
-    pub k: u32,
-    /// Columns: outputs.
-    pub n: u32,
-    /// Schemes of its tiles.
-    pub scheme: String,
+    /// Which.
+    #[serde(flatten)]
+    pub info: LayerInfo,
     /// Largest error of any output for inputs of magnitude at most 1; for inputs of one scale, of magnitude at most 127
     /// times it.
     pub bound: f64,
@@ -283,10 +274,7 @@ fn layer(
         .into_iter()
         .filter_map(|t| program.matrix_tile(t).map(|(k, _, scheme)| (k as u64, scheme)))
         .collect();
-    let mut names: Vec<String> = schemes.iter().map(|s| s.1.to_string()).collect();
-    names.sort();
-    names.dedup();
-    let name = m.origin.tensor.clone().unwrap_or_else(|| format!("matrix {id}"));
+    let info = LayerInfo::new(program, id, m);
     let [products, lookups] = uses;
     let a = match m.activations {
         Activations::Static(scale) if held.codes => f64::from(scale) * f64::from(ACTIVATION_MAX),
@@ -295,11 +283,12 @@ fn layer(
     let most = |f: &dyn Fn(usize) -> f64| (0..held.n).map(f).fold(0f64, f64::max);
     let (bound, range) = (most(&|j| held.bound(j, a)), a * most(&|j| held.columns.weights[j]));
     for tile in &held.strangers {
-        let message = format!("tile {tile} of {name} is farther from the model's weights than zeros are");
+        let message =
+            format!("tile {tile} of {} is farther from the model's weights than zeros are", info.name);
         out.problems.push(Diagnostic::error(&E0316, message).at(&m.origin));
     }
     if products {
-        products_of(&held, m.activations, rows, &name, &mut out)?;
+        products_of(&held, m.activations, rows, &info.name, &mut out)?;
     }
     if lookups {
         out.count("elements looked up", held.weights.len() as u64);
@@ -308,7 +297,7 @@ fn layer(
     let proved = schemes.iter().map(|(k, scheme)| accumulator_bound(*k, *scheme)).max().unwrap_or(0);
     if proved > i32::MAX.unsigned_abs().into() || held.accumulator > proved {
         let message =
-            format!("a sum of {name} reaches {}, proved are {proved} and 32 bits", held.accumulator);
+            format!("a sum of {} reaches {}, proved are {proved} and 32 bits", info.name, held.accumulator);
         out.problems.push(Diagnostic::error(&E0313, message).at(&m.origin));
     } else if held.codes {
         out.by(Method::Proof);
@@ -316,12 +305,7 @@ fn layer(
     }
     let free = |sum: u64| (f64::from(i32::MAX) / sum.max(1) as f64).log2();
     Ok(Layer {
-        matrix: id,
-        name,
-        nodes: m.origin.nodes.clone(),
-        k: m.k,
-        n: m.n,
-        scheme: names.join(", "),
+        info,
         bound,
         range,
         element_error: held.columns.element,

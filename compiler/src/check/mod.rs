@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod reduce;
 pub mod region;
 pub mod report;
+mod shrink;
 mod stage;
 
 use std::collections::BTreeMap;

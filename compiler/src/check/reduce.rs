@@ -1,6 +1,9 @@
 //! Makes a graph that shows a fault small (after A. Zeller and R. Hildebrandt, "Simplifying and Isolating
-//! Failure-Inducing Input", IEEE TSE 28, 2002): nodes are cut off, their results becoming inputs, passed by, or made the
-//! outputs, as long as the fault still shows.
+//! Failure-Inducing Input", IEEE TSE 28, 2002), as long as the fault still shows: nodes are cut off, their results becoming
+//! inputs, passed by, or made the outputs; then axes are made shorter, elements of weights left out.
+//!
+//! Which axes have to change together is found by trying: those of one length, with numbers and attributes that say the
+//! same; those and lengths that are multiples of it; one alone. What types no longer fit is not tried.
 
 use std::collections::BTreeSet;
 
@@ -8,20 +11,29 @@ use pfmc_ir::graph::{Graph, NodeId, ValueId};
 use pfmc_ir::op::Op;
 use pfmc_ir::verify::Verify;
 
-/// Most trials.
+use super::shrink::{self, Cut, Kind, Place};
+
+/// Most graphs of fewer nodes that are tried, and most of shorter axes.
 const TRIALS: usize = 4000;
+/// Most parts that what is kept of a length is divided into.
+const PARTS: usize = 16;
 
 /// A smaller graph for which `fails` holds; `graph` itself when it does not hold for that, or nothing can go.
 pub fn reduce(graph: &Graph, fails: &dyn Fn(&Graph) -> bool) -> Graph {
-    let mut work = Work { best: graph.clone(), fails, left: TRIALS };
+    let mut work = Work { best: graph.clone(), fails, left: 0 };
     if !fails(graph) {
         return work.best;
     }
+    let (mut nodes, mut lengths) = (TRIALS, TRIALS);
     loop {
-        let size = work.size();
+        let before = size(&work.best);
+        work.left = nodes;
         work.outputs();
         work.nodes();
-        if work.size() >= size || work.left == 0 {
+        nodes = std::mem::replace(&mut work.left, lengths);
+        while work.left > 0 && work.shorter() {}
+        lengths = work.left;
+        if size(&work.best) >= before {
             return work.best;
         }
     }
@@ -33,10 +45,12 @@ struct Work<'a> {
     left: usize,
 }
 
-/// An operation or constant counts twice as much as an input, so that an input in its place is progress.
-fn size(graph: &Graph) -> usize {
+/// Nodes and outputs, then elements: fewer nodes count more than fewer elements. An operation or constant counts twice as
+/// much as an input, so that an input in its place is progress.
+fn size(graph: &Graph) -> (usize, u64) {
     let of = |n: &pfmc_ir::graph::Node| if matches!(n.op, Op::Input {}) { 1 } else { 2 };
-    graph.nodes().map(|(_, n)| of(n)).sum::<usize>() + graph.outputs().len()
+    let nodes = graph.nodes().map(|(_, n)| of(n)).sum::<usize>() + graph.outputs().len();
+    (nodes, shrink::elements(graph))
 }
 
 /// Removes what no output needs, inputs included.
@@ -52,19 +66,14 @@ fn tidied(mut graph: Graph) -> Graph {
 }
 
 impl Work<'_> {
-    fn size(&self) -> usize {
-        size(&self.best)
-    }
-
     /// Keeps a candidate in which the fault still shows; whether it does.
     fn attempt(&mut self, candidate: Graph) -> bool {
-        if self.left == 0 {
+        let candidate = tidied(candidate);
+        if self.left == 0 || size(&candidate) >= size(&self.best) {
             return false;
         }
         self.left -= 1;
-        let candidate = tidied(candidate);
-        let smaller = size(&candidate) < self.size();
-        let better = smaller && candidate.verify().is_ok() && (self.fails)(&candidate);
+        let better = candidate.verify().is_ok() && (self.fails)(&candidate);
         if better {
             self.best = candidate;
         }
@@ -162,4 +171,68 @@ impl Work<'_> {
             self.attempt(candidate)
         })
     }
+
+    /// Makes axes shorter, the longest first; whether any could be.
+    fn shorter(&mut self) -> bool {
+        let places = shrink::places(&self.best);
+        let bases: BTreeSet<usize> = places.iter().map(|p| p.length).collect();
+        bases.into_iter().rev().any(|base| {
+            let kept = kept(base);
+            choices(&places, base).iter().any(|chosen| {
+                // Lengths that types do not fit, whichever elements they are of.
+                let mut misfits = BTreeSet::new();
+                kept.iter().any(|keep| {
+                    if self.left == 0 || misfits.contains(&keep.len()) {
+                        return false;
+                    }
+                    let candidate = shrink::cut(&self.best, &Cut { base, keep, places: chosen });
+                    if candidate.is_none() {
+                        misfits.insert(keep.len());
+                    }
+                    candidate.is_some_and(|c| self.attempt(c))
+                })
+            })
+        })
+    }
+}
+
+/// Places that may have to change together when a length does, by their numbers.
+fn choices(places: &[Place], base: usize) -> Vec<BTreeSet<usize>> {
+    let select = |holds: &dyn Fn(&Place) -> bool| -> BTreeSet<usize> {
+        places.iter().enumerate().filter(|(_, p)| holds(p)).map(|(i, _)| i).collect()
+    };
+    let multiples: BTreeSet<usize> =
+        places.iter().map(|p| p.length).filter(|n| n.is_multiple_of(base)).collect();
+    let others = || multiples.iter().copied().filter(|n| *n != base);
+    let mut lengths = vec![multiples.clone(), BTreeSet::from([base])];
+    lengths.extend(others().map(|n| BTreeSet::from([base, n])));
+    lengths.extend(others().map(|n| &multiples - &BTreeSet::from([n])));
+    let mut all = Vec::new();
+    for lengths in &lengths {
+        for most in [Kind::Attribute, Kind::Number, Kind::Axis] {
+            all.push(select(&|p| lengths.contains(&p.length) && p.kind <= most));
+        }
+    }
+    let same = select(&|p| p.length == base);
+    let axes = select(&|p| p.length == base && p.kind == Kind::Axis);
+    for one in axes {
+        all.push(BTreeSet::from([one]));
+        all.push(&same - &BTreeSet::from([one]));
+    }
+    let mut seen = BTreeSet::new();
+    all.retain(|c| !c.is_empty() && seen.insert(c.clone()));
+    all
+}
+
+/// What may be kept of a length: the first, the first two, each part of it, all but each part of it.
+fn kept(length: usize) -> Vec<Vec<usize>> {
+    let mut all = vec![vec![0], vec![0, 1]];
+    for parts in (1..).map(|i| 1usize << i).take_while(|n| *n <= PARTS.min(length)) {
+        let part = |i: usize| i * length / parts..(i + 1) * length / parts;
+        all.extend((0..parts).map(|i| part(i).collect()));
+        all.extend((0..parts).map(|i| (0..length).filter(|j| !part(i).contains(j)).collect()));
+    }
+    let mut seen = BTreeSet::new();
+    all.retain(|keep: &Vec<usize>| keep.len() < length && seen.insert(keep.clone()));
+    all
 }

@@ -1,6 +1,8 @@
 //! Rounding passes, region by region. A region is what lies between values that both graphs have: the nodes that a
 //! pass replaced, and those it put in their place, as two graphs of the same inputs. Errors are therefore those of
-//! the region alone, not composed through the network.
+//! the region alone, not composed through the network. What is computed twice before is one value of that graph, whichever
+//! of its names a pass left. Both sides get the values that the model gives a region, and those multiplied, but not where one
+//! side reads a float, or what follows from one, that the other computes: multiplied, they would contradict each other.
 //!
 //! The reference is the region as it was, in double precision. Where the region as it was errs by e, what it is may
 //! err by [`SLACK`] e + [`UNITS`] u max|reference|, u the unit roundoff of its type (2^-24 for f32): rounding in another order may
@@ -24,7 +26,7 @@ use pfmc_ir::origin::Origin;
 use pfmc_ir::shape::OpenType;
 use pfmc_ir::tensor::Tensor;
 
-use super::numbering::Numbering;
+use super::numbering::{Numbering, Numbers};
 use super::stage::{Stage, difference, doubles, matched, watching};
 use super::{Method, Outcome, Worst};
 use crate::codes::E0311;
@@ -45,6 +47,8 @@ const SCALES: [f32; 4] = [0.0, -1.0, 1.0 / 1024.0, 256.0];
 
 /// Nodes before and after a pass, between values that both graphs have.
 pub(crate) struct Region {
+    /// Whether what it reads may take any values. It may not where one side reads what the other computes from floats.
+    pub free: bool,
     /// The value that they compute.
     pub name: String,
     /// Names of what they read, the names of the graphs' inputs.
@@ -85,12 +89,50 @@ fn cone(
     Some((reads.into_iter().collect(), nodes))
 }
 
-/// Some nodes of a graph as a graph of their own, whose inputs are the values read under these names.
+/// Names of the inputs of which more than the shape is read.
+fn reads_values(part: &Graph) -> BTreeSet<&str> {
+    let shape = |id: &NodeId| part.node(*id).is_some_and(|n| matches!(n.op, Op::Shape { .. }));
+    let read = part.inputs().iter().filter(|v| part.users(**v).iter().any(|id| !shape(id)));
+    read.filter_map(|v| Some(part.value(*v)?.name.as_str())).collect()
+}
+
+/// Whether a value is computed from one that `of` holds for, not only from its shape.
+fn depends(graph: &Graph, value: ValueId, of: &dyn Fn(ValueId) -> bool) -> bool {
+    let (mut seen, mut next) = (BTreeSet::new(), vec![value]);
+    while let Some(id) = next.pop().and_then(|v| Some(graph.value(v)?.node)) {
+        let Some(node) = graph.node(id).filter(|n| seen.insert(id) && !matches!(n.op, Op::Shape { .. }))
+        else {
+            continue;
+        };
+        if node.inputs.iter().any(|v| of(*v)) {
+            return true;
+        }
+        next.extend(&node.inputs);
+    }
+    false
+}
+
+/// Whether two sides of a region may be given any values. What one side alone reads follows from what the other reads, as
+/// long as that is as the model makes it, so that it must not be multiplied, nor what it follows from.
+fn free(graph: &Graph, numbers: &Numbers, reads: &[(ValueId, String)], sides: [&Graph; 2]) -> bool {
+    let [was, is] = sides.map(reads_values);
+    let float = |v: ValueId| graph.value(v).is_some_and(|v| single(v.ty.elem));
+    let floats: BTreeSet<usize> =
+        reads.iter().filter(|r| float(r.0)).filter_map(|r| numbers.get(&r.0)).copied().collect();
+    let from_float = |v: ValueId| numbers.get(&v).is_none_or(|n| floats.contains(n));
+    let mut alone = reads.iter().filter(|r| was.contains(r.1.as_str()) != is.contains(r.1.as_str()));
+    alone.all(|(v, _)| !float(*v) && !depends(graph, *v, &from_float))
+}
+
+/// Some nodes of a graph as a graph of their own, whose inputs are the values read under these names; values of one name
+/// are one input.
 fn cut(graph: &Graph, reads: &[(ValueId, String)], nodes: &BTreeSet<NodeId>, out: ValueId) -> Option<Graph> {
     let mut part = Graph::new();
     let mut map: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    let mut inputs: BTreeMap<&str, ValueId> = BTreeMap::new();
     for (v, name) in reads {
-        map.insert(*v, part.add_input(name, graph.value(*v)?.ty.clone()));
+        let ty = graph.value(*v)?.ty.clone();
+        map.insert(*v, *inputs.entry(name).or_insert_with(|| part.add_input(name, ty)));
     }
     for id in graph.order()?.into_iter().filter(|id| nodes.contains(id)) {
         let node = graph.node(id)?;
@@ -107,7 +149,9 @@ fn cut(graph: &Graph, reads: &[(ValueId, String)], nodes: &BTreeSet<NodeId>, out
         let typed = |v: &ValueId| graph.value(*v).map(|v| (v.name.clone(), v.ty.clone()));
         let results = node.outputs.iter().map(typed).collect::<Option<Vec<_>>>()?;
         let made = part.add(op, inputs, results, node.origin.clone());
-        map.extend(node.outputs.iter().copied().zip(made));
+        for (v, new) in node.outputs.iter().zip(made) {
+            map.entry(*v).or_insert(new);
+        }
     }
     part.add_output("y", *map.get(&out)?);
     Some(part)
@@ -118,33 +162,47 @@ pub(crate) fn regions(before: Stage<'_>, after: Stage<'_>) -> (Vec<Region>, u64)
     let pairs = matched(before.graph, after.graph);
     let of_after: BTreeMap<ValueId, (&str, ValueId)> =
         pairs.iter().map(|(name, b, a)| (*a, (name.as_str(), *b))).collect();
+    // Values that are computed twice before are one value, which may be left once.
+    let numbers = Numbering::default().graph(before.graph, before.fixed).unwrap_or_default();
     let (mut found, mut lost) = (Vec::new(), 0);
     for (name, b, a) in &pairs {
         let Some(made) = after.graph.producer(*a).filter(|n| !matches!(n.op, Op::Input {})) else { continue };
         let whole = || -> Option<Option<Region>> {
             let (reads, nodes) = cone(after.graph, *a, &|v| of_after.contains_key(&v))?;
-            let mut reads: Vec<(ValueId, ValueId, String)> = reads
-                .into_iter()
-                .filter_map(|v| of_after.get(&v).map(|(name, b)| (v, *b, (*name).to_owned())))
-                .collect();
-            let stops: BTreeSet<ValueId> = reads.iter().map(|r| r.1).collect();
+            let (mut old_reads, mut new_reads) = (Vec::new(), Vec::new());
+            for v in reads {
+                if let Some((name, b)) = of_after.get(&v) {
+                    old_reads.push((*b, (*name).to_owned()));
+                    new_reads.push((v, (*name).to_owned()));
+                }
+            }
+            let stops: BTreeMap<ValueId, &str> = old_reads.iter().map(|(v, n)| (*v, n.as_str())).collect();
+            let same_as: BTreeMap<usize, &str> =
+                stops.iter().filter_map(|(v, name)| Some((*numbers.get(v)?, *name))).collect();
+            let given = |v: &ValueId| stops.get(v).or_else(|| same_as.get(numbers.get(v)?)).copied();
             // What it was made of may reach back to inputs of the graph that it no longer reads: a mask, a length.
             let input = |v| before.graph.producer(v).is_some_and(|n| matches!(n.op, Op::Input {}));
-            let (old_reads, old) = cone(before.graph, *b, &|v| stops.contains(&v) || input(v))?;
-            for v in old_reads.into_iter().filter(|v| !stops.contains(v)) {
-                let (name, _, a) = pairs.iter().find(|p| p.1 == v)?;
-                reads.push((*a, v, name.clone()));
+            let (reads, old) = cone(before.graph, *b, &|v| given(&v).is_some() || input(v))?;
+            let (mut twice, mut further) = (Vec::new(), Vec::new());
+            for v in reads.into_iter().filter(|v| !stops.contains_key(v)) {
+                match given(&v) {
+                    Some(name) => twice.push((v, name.to_owned())),
+                    None => further.push(pairs.iter().find(|p| p.1 == v)?),
+                }
             }
-            let named = |of: fn(&(ValueId, ValueId, String)) -> ValueId| {
-                reads.iter().map(|r| (of(r), r.2.clone())).collect::<Vec<_>>()
-            };
-            let was = cut(before.graph, &named(|r| r.1), &old, *b)?;
-            let is = cut(after.graph, &named(|r| r.0), &nodes, *a)?;
+            for (name, b, a) in further {
+                old_reads.push((*b, name.clone()));
+                new_reads.push((*a, name.clone()));
+            }
+            let all_reads: Vec<_> = old_reads.iter().cloned().chain(twice).collect();
+            let was = cut(before.graph, &all_reads, &old, *b)?;
+            let is = cut(after.graph, &new_reads, &nodes, *a)?;
             if same(&was, before.fixed, &is, after.fixed) {
                 return Some(None);
             }
-            let reads = reads.into_iter().map(|r| r.2).collect();
+            let reads = new_reads.into_iter().map(|r| r.1).collect();
             Some(Some(Region {
+                free: free(before.graph, &numbers, &old_reads, [&was, &is]),
                 name: name.clone(),
                 reads,
                 before: was,
@@ -353,6 +411,10 @@ pub(super) fn check(
     if lost > 0 {
         out.count("values in no region", lost);
     }
+    let bound = regions.iter().filter(|r| !r.free).count() as u64;
+    if bound > 0 {
+        out.count("regions of the model's values alone", bound);
+    }
     // The values that regions read, by the names of the pairs.
     let wanted: BTreeSet<&str> = regions.iter().flat_map(|r| r.reads.iter().map(String::as_str)).collect();
     let pairs: Vec<_> =
@@ -384,7 +446,7 @@ pub(super) fn check(
         for (region, judge) in regions.iter().zip(&judges) {
             let read: Inputs =
                 region.reads.iter().filter_map(|n| Some((n.clone(), values.get(n)?.clone()))).collect();
-            let scales = if seen == 1 { &SCALES[..] } else { &[] };
+            let scales = if seen == 1 && region.free { &SCALES[..] } else { &[] };
             let variants: Vec<Inputs> = scales.iter().map(|s| scaled(&read, *s)).collect();
             for read in std::iter::once(read).chain(variants) {
                 let ran = judge.compare(&region.name, &region.origin, &read, out);

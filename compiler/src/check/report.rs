@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::bound::Layer;
 use super::pipeline::{Contract, Report};
+use crate::files::xml;
 
 /// Layers that the table shows; the others are counted.
 const LAYERS_SHOWN: usize = 12;
@@ -67,7 +68,7 @@ impl fmt::Display for Report {
 fn layers(all: &[Layer]) -> String {
     let part = |l: &Layer| if l.range > 0.0 { l.bound / l.range } else { 0.0 };
     let mut sorted: Vec<&Layer> = all.iter().collect();
-    sorted.sort_by(|a, b| part(b).total_cmp(&part(a)).then(a.matrix.cmp(&b.matrix)));
+    sorted.sort_by(|a, b| part(b).total_cmp(&part(a)).then(a.info.matrix.cmp(&b.info.matrix)));
     let mut out = format!(
         "{:>9} {:>9} {:>9} {:>8} {:>6}  layer, inputs of magnitude 1 or of the static format\n",
         "bound", "of range", "element", "sampled", "bits"
@@ -75,39 +76,18 @@ fn layers(all: &[Layer]) -> String {
     for l in sorted.iter().take(LAYERS_SHOWN) {
         let free = l.accumulator_bits_free.map_or_else(|| "-".into(), |b| format!("{b:.1}"));
         out.push_str(&format!(
-            "{:>9.2e} {:>9.4} {:>9.2e} {:>8} {free:>6}  {} ({} x {}, {}){}\n",
+            "{:>9.2e} {:>9.4} {:>9.2e} {:>8} {free:>6}  {} ({}){}\n",
             l.bound,
             part(l),
             l.element_error,
             l.outcome.share(),
-            l.name,
-            l.k,
-            l.n,
-            l.scheme,
+            l.info.name,
+            l.info,
             if l.outcome.passed() { "" } else { " FAILED" }
         ));
     }
     if let Some(more) = all.len().checked_sub(LAYERS_SHOWN).filter(|m| *m > 0) {
         out.push_str(&format!("{more} more layers, of smaller bounds; --json has them\n"));
-    }
-    out
-}
-
-/// Text as XML takes it; control characters, which it does not take, become U+FFFD.
-fn xml(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' => out.push_str("&#10;"),
-            '\t' => out.push_str("&#9;"),
-            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
     }
     out
 }
@@ -151,9 +131,8 @@ impl Report {
         for c in &self.contracts {
             add("pass", &c.pass, &c.outcome, &format!("declared {}", c.exactness.name()));
             for l in &c.layers {
-                let extra =
-                    format!("bound {:.3e}, range {:.3e}, {} x {}, {}", l.bound, l.range, l.k, l.n, l.scheme);
-                add(&c.pass, &format!("{} {}", l.matrix, l.name), &l.outcome, &extra);
+                let extra = format!("bound {:.3e}, range {:.3e}, {}", l.bound, l.range, l.info);
+                add(&c.pass, &format!("{} {}", l.info.matrix, l.info.name), &l.outcome, &extra);
             }
         }
         let name = xml(&format!("{} for {}", self.model, self.target));

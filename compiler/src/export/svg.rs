@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Scene;
+use crate::files::xml;
 
 /// The scene; a unit is a nanometre.
 pub fn draw(scene: &Scene) -> String {
@@ -22,7 +23,7 @@ pub fn draw(scene: &Scene) -> String {
         );
     }
     for ([x, y], size, what) in &scene.texts {
-        let what = what.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let what = xml(what);
         let baseline = y1 - y + size / 3;
         let _ = writeln!(text, "<text x=\"{}\" y=\"{baseline}\" font-size=\"{size}\">{what}</text>", x - x0);
     }

@@ -21,6 +21,21 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx").join(name)
 }
 
+/// A file of docs/.
+pub fn docs(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
+}
+
+/// Demands that a generated file of docs/ is what the code gives; with `PFMC_BLESS` set, makes it so.
+pub fn documented(name: &str, want: &str) {
+    let path = docs(name);
+    if std::env::var_os("PFMC_BLESS").is_some() {
+        std::fs::write(&path, want).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == want, "docs/{name} is out of date: run the test with PFMC_BLESS=1");
+}
+
 /// Contents of the files of a folder by name.
 pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap());

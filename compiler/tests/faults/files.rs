@@ -1,5 +1,6 @@
 //! Faults of the other files of a folder, of files whose digests were left as they were, and of files of two runs.
 
+use pfmc::contents::Chunk;
 use pfmc::manifest::Manifest;
 use pfmc_ir::text::parse_program;
 use prost::Message;
@@ -324,34 +325,14 @@ fn program(section: &mut Section, target: &str, bench: &Bench) {
     });
 }
 
-/// A chunk of `contents.pfmt`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Chunk {
-    #[prost(uint32, tag = "1")]
-    tile: u32,
-    #[prost(uint32, tag = "2")]
-    kind: u32,
-    #[prost(fixed32, tag = "3")]
-    unit: u32,
-    #[prost(uint64, tag = "4")]
-    raw_len: u64,
-    #[prost(bytes = "vec", tag = "5")]
-    payload: Vec<u8>,
-    #[prost(fixed32, tag = "6")]
-    crc32: u32,
+/// The payload of a tile, unpacked.
+fn raw(chunk: &Chunk) -> Vec<u8> {
+    zstd::bulk::decompress(&chunk.payload, chunk.raw_len as usize).unwrap()
 }
 
-impl Chunk {
-    fn raw(&self) -> Vec<u8> {
-        zstd::bulk::decompress(&self.payload, self.raw_len as usize).unwrap()
-    }
-
-    fn set(&mut self, raw: &[u8]) {
-        self.payload = zstd::bulk::compress(raw, 1).unwrap();
-        self.raw_len = raw.len() as u64;
-        let head: Vec<u8> = [self.tile, self.kind, self.unit].iter().flat_map(|w| w.to_le_bytes()).collect();
-        self.crc32 = crc32fast::hash(&[&head, raw].concat());
-    }
+/// Gives a tile another payload, with its checksum.
+fn set(chunk: &mut Chunk, raw: &[u8]) {
+    *chunk = Chunk::new(chunk.tile, chunk.kind, chunk.unit, raw).unwrap();
 }
 
 fn contents(section: &mut Section, target: &str, bench: &Bench) {
@@ -374,37 +355,37 @@ fn contents(section: &mut Section, target: &str, bench: &Bench) {
     };
     // Told from the artefact and from the model.
     judge("an element changed in contents.pfmt", "E0704", &|c| {
-        let mut raw = c[0].raw();
-        let last = raw.len() - 1;
-        raw[last] ^= 1;
-        c[0].set(&raw);
+        let mut payload = raw(&c[0]);
+        let last = payload.len() - 1;
+        payload[last] ^= 1;
+        set(&mut c[0], &payload);
     });
     judge("two tiles of contents.pfmt swapped", "E0703", &|c| c.swap(0, 1));
     judge("two tiles of contents.pfmt swapped, numbers set right", "E0704", &|c| {
         c.swap(0, 1);
         for i in [0, 1] {
             c[i].tile = i as u32;
-            let raw = c[i].raw();
-            c[i].set(&raw);
+            let payload = raw(&c[i]);
+            set(&mut c[i], &payload);
         }
     });
     judge("a tile of contents.pfmt missing", "E0703", &|c| drop(c.pop()));
     judge("a tile of contents.pfmt twice", "E0703", &|c| c.push(c[0].clone()));
     judge("a tile of contents.pfmt a byte shorter", "E0703", &|c| {
-        let mut raw = c[0].raw();
-        raw.pop();
-        c[0].set(&raw);
+        let mut payload = raw(&c[0]);
+        payload.pop();
+        set(&mut c[0], &payload);
     });
     judge("a tile of another kind", "E0703", &|c| {
         c[0].kind = (c[0].kind + 1) % 3;
-        let raw = c[0].raw();
-        c[0].set(&raw);
+        let payload = raw(&c[0]);
+        set(&mut c[0], &payload);
     });
     if target == "asic" {
         judge("a tile's unit doubled", "E0704", &|c| {
             c[0].unit = (f32::from_bits(c[0].unit) * 2.0).to_bits();
-            let raw = c[0].raw();
-            c[0].set(&raw);
+            let payload = raw(&c[0]);
+            set(&mut c[0], &payload);
         });
     }
     let plan = String::from_utf8(bench.files["plan.json"].clone()).unwrap();
