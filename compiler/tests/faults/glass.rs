@@ -179,11 +179,6 @@ fn records(i: usize, j: usize) -> Vec<(&'static str, &'static str, Change)> {
         ),
         ("off the raster by a nanometre", "E0613", Box::new(move |p| p.tiles[i].origin_nm[0] += 1)),
         (
-            "moved along x by a voxel, clear of all others",
-            "E0702",
-            Box::new(move |p| p.tiles[i].origin_nm[0] += i64::from(p.header.pitch_nm[0])),
-        ),
-        (
             "moved along y by a voxel, clear of all others",
             "E0702",
             Box::new(move |p| p.tiles[i].origin_nm[1] += i64::from(p.header.pitch_nm[1])),
@@ -267,6 +262,11 @@ fn ports(i: usize) -> Vec<(&'static str, &'static str, Change)> {
             "E0613",
             Box::new(move |p| p.tiles[i].column_scales = vec![1.0]),
         ),
+        (
+            "moved along x by a voxel, clear of all others",
+            "E0702",
+            Box::new(move |p| p.tiles[i].origin_nm[0] += i64::from(p.header.pitch_nm[0])),
+        ),
     ]
 }
 
@@ -284,6 +284,11 @@ fn scales(i: usize) -> Vec<(&'static str, &'static str, Change)> {
         ("gain other than 1", "E0613", Box::new(move |p| p.tiles[i].gain = 1.05)),
         ("ports, as holograms have", "E0613", Box::new(move |p| p.tiles[i].columns = 8)),
         ("a pixel of an output more", "E0613", Box::new(move |p| p.tiles[i].voxels[0] += 1)),
+        (
+            "moved along x by a voxel, into the gap to the next",
+            "E0613",
+            Box::new(move |p| p.tiles[i].origin_nm[0] += i64::from(p.header.pitch_nm[0])),
+        ),
     ]
 }
 
