@@ -141,7 +141,7 @@ pub static TARGETS: &[Target] = &[
         name: "contents",
         about: "contents.pfmt under a manifest that lists its digest: what verifies is what was written",
         seeds: folders::contents_seeds,
-        mutate: mutate::delimited,
+        mutate: mutate::contents,
         check: folders::contents,
         bounded: 200,
     },

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::ops::Range;
 
+use pfmc::contents;
 use pfmc_glass::schedule::{self, Chunk, Frame, Index, Kind};
 use prost::Message;
 
@@ -151,6 +152,24 @@ fn tokens(text: &str) -> Vec<&str> {
     all
 }
 
+/// A number near another, which may well be taken for it; other words as they are.
+fn near(r: &mut Random, word: &str) -> String {
+    let how = r.below(6);
+    if let Ok(n) = word.parse::<i64>() {
+        let all = [
+            n.checked_add(1),
+            n.checked_sub(1),
+            n.checked_mul(2),
+            Some(n / 2),
+            n.checked_neg(),
+            n.checked_mul(10),
+        ];
+        return all[how].unwrap_or(n).to_string();
+    }
+    let factor = [1.01, 0.99, 2.0, 0.5, -1.0, 10.0][how];
+    word.parse::<f64>().map_or_else(|_| word.to_owned(), |x| format!("{:?}", x * factor))
+}
+
 /// Changes of words, numbers and lines.
 pub fn text(r: &mut Random, data: &[u8], other: &[u8]) -> Vec<u8> {
     let (Ok(text), Ok(with)) = (std::str::from_utf8(data), std::str::from_utf8(other)) else {
@@ -173,7 +192,8 @@ pub fn text(r: &mut Random, data: &[u8], other: &[u8]) -> Vec<u8> {
                     1 => theirs.get(r.below(theirs.len())).copied().unwrap_or_default().to_owned(),
                     2 => words.get(r.below(words.len())).cloned().unwrap_or_default(),
                     3 => format!("{word}{word}"),
-                    _ if numeric => NUMBERS[r.below(NUMBERS.len())].to_owned(),
+                    _ if numeric && r.below(3) == 0 => NUMBERS[r.below(NUMBERS.len())].to_owned(),
+                    _ if numeric => near(r, &word),
                     _ => words.get(r.below(words.len())).cloned().unwrap_or_default(),
                 };
                 if let Some(word) = words.get_mut(at) {
@@ -306,9 +326,9 @@ pub fn model(r: &mut Random, data: &[u8], other: &[u8]) -> Vec<u8> {
     [sizes, model].concat()
 }
 
-/// Messages one behind another, each with its length, after eight bytes of magic; now and then as bytes.
-pub fn delimited(r: &mut Random, data: &[u8], other: &[u8]) -> Vec<u8> {
-    let Some((magic, mut rest)) = data.split_at_checked(8).filter(|_| r.below(6) != 0) else {
+/// Contents of tiles: tiles change, with their checksums, mostly; messages go, come twice and change places.
+pub fn contents(r: &mut Random, data: &[u8], other: &[u8]) -> Vec<u8> {
+    let Some((magic, mut rest)) = data.split_at_checked(8).filter(|_| r.below(8) != 0) else {
         return bytes(r, data, other);
     };
     let mut chunks = Vec::new();
@@ -320,14 +340,21 @@ pub fn delimited(r: &mut Random, data: &[u8], other: &[u8]) -> Vec<u8> {
     if chunks.is_empty() {
         return bytes(r, data, other);
     }
-    let (at, with) = (r.below(chunks.len()), r.below(chunks.len()));
-    match r.below(6) {
-        0 => chunks.swap(at, with),
-        1 => {
-            let chunk = chunks[at].clone();
-            chunks.insert(with, chunk);
+    for _ in 0..1 + r.below(2) {
+        let (at, with) = (r.below(chunks.len()), r.below(chunks.len()));
+        match r.below(10) {
+            0 => chunks.swap(at, with),
+            1 => {
+                let chunk = chunks[at].clone();
+                chunks.insert(with, chunk);
+            }
+            2 if chunks.len() > 1 => drop(chunks.remove(at)),
+            3 => chunks[at] = protobuf(r, &chunks[at], other),
+            _ => {
+                let from = chunks[with].clone();
+                chunks[at] = tile(r, &chunks[at], &from).unwrap_or_else(|| protobuf(r, &chunks[at], other));
+            }
         }
-        _ => chunks[at] = protobuf(r, &chunks[at], other),
     }
     let mut out = magic.to_vec();
     for chunk in chunks {
@@ -335,6 +362,31 @@ pub fn delimited(r: &mut Random, data: &[u8], other: &[u8]) -> Vec<u8> {
         out.extend(chunk);
     }
     out
+}
+
+/// A tile of contents, changed and sound again: its payload, kept as long as it was mostly, or what stands before it.
+fn tile(r: &mut Random, chunk: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+    let of = |bytes: &[u8]| {
+        let c = contents::Chunk::decode(bytes).ok()?;
+        let raw = zstd::bulk::decompress(&c.payload, 1 << 20).ok()?;
+        Some((c, raw))
+    };
+    let ((mut c, mut raw), (_, with)) = (of(chunk)?, of(other)?);
+    match r.below(8) {
+        0 => c.kind = (r.next() % 4) as u32,
+        1 => c.tile = (r.next() % 8) as u32,
+        2 => c.unit = EDGES[r.below(EDGES.len())] as u32,
+        3 => c.unit ^= 1 << r.below(32),
+        _ => {
+            let length = raw.len();
+            raw = bytes(r, &raw, &with);
+            if r.below(4) != 0 {
+                raw.resize(length, 0);
+            }
+        }
+    }
+    let made = contents::Chunk::new(c.tile, c.kind, c.unit, &raw).ok()?;
+    Some(made.encode_to_vec())
 }
 
 /// Records of GDSII: whole ones go, come twice or change places, and bodies change.
