@@ -132,13 +132,13 @@ fn programs(tiles: u32, dir: &std::path::Path) {
     };
     let nodes: usize = groups.iter().map(|(_, nodes)| nodes.rows() * nodes.columns()).sum();
     let capacity = patterns::program_bytes(split, nodes);
-    let gdsii = || {
-        let mut cells = Cells::new(capacity);
+    let gdsii = |spare: Vec<u8>| {
+        let mut cells = Cells::reusing(spare, capacity);
         let mut used = Used::new();
         patterns::program(&process, split, "t_prog", base.columns(), &groups, &mut used, &mut cells).unwrap();
         cells.into_bytes()
     };
-    timed("GDSII", &|| gdsii().len());
+    timed("GDSII", &|| gdsii(Vec::new()).len());
     timed("OASIS", &|| {
         let mut cells = oasis::Cells::new(0);
         let program = oasis::Program::new(&process, base.columns(), &groups, &mut Used::new());
@@ -146,23 +146,23 @@ fn programs(tiles: u32, dir: &std::path::Path) {
         cells.into_bytes().len()
     });
 
-    // As a layout is written: while one program is written, the next is made.
+    // As a layout is written: while one program is written, the next is made in the memory of the one before.
     let path = dir.join("programs.gds");
-    let to_file = |what: &str, next: &(dyn Fn() -> Vec<u8> + Sync)| {
+    let to_file = |what: &str, next: &(dyn Fn(Vec<u8>) -> Vec<u8> + Sync)| {
         let mut file = File::create(&path).unwrap();
         let clock = Instant::now();
-        let mut ready = next();
+        let (mut ready, mut spare) = (next(Vec::new()), Vec::new());
         for _ in 1..tiles {
-            let (more, done) = rayon::join(next, || file.write_all(&ready));
+            let (more, done) = rayon::join(|| next(spare), || file.write_all(&ready));
             done.unwrap();
-            ready = more;
+            (spare, ready) = (ready, more);
         }
         file.write_all(&ready).unwrap();
         println!("{what}, wall clock: {:.3} s", clock.elapsed().as_secs_f64());
         drop(file);
         std::fs::remove_file(&path).unwrap();
     };
-    let made = gdsii();
+    let made = gdsii(Vec::new());
     let plain = || {
         let mut file = File::create(&path).unwrap();
         let clock = Instant::now();

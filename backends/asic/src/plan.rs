@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
 use pfmc_ir::codes::E0001;
@@ -256,7 +256,7 @@ impl<'a> RomPlan<'a> {
             let sample = match samples.get(&(p.used, p.shape)) {
                 Some(bytes) => *bytes,
                 None => {
-                    let written = self.cells(p, name, &random_bits(p.used, p.shape))?;
+                    let written = self.cells(p, name, &random_bits(p.used, p.shape), Vec::new())?;
                     let without = names(name);
                     let bytes =
                         [written.gds.len() as f64 - without[0], written.oasis.len() as f64 - without[1]];
@@ -311,19 +311,26 @@ impl<'a> RomPlan<'a> {
     }
 
     /// The cells of one tile.
-    fn tile(&self, placed: &Placed, source: &dyn TileSource) -> Result<Written, Diagnostics> {
+    /// Fills a tile; its bytes may take the memory of `spare`.
+    fn tile(&self, placed: &Placed, source: &dyn TileSource, spare: Vec<u8>) -> Result<Written, Diagnostics> {
         let tile = &self.program.tiles[placed.tile.index()];
         let content = source.tile(placed.tile)?;
         let bits = encode::bits(placed.contents, placed.shape, &content, tile)?;
         drop(content);
-        self.cells(placed, &tile.name, &bits).map_err(|e| {
+        self.cells(placed, &tile.name, &bits, spare).map_err(|e| {
             let mut problems = limit(e);
             problems.0.iter_mut().for_each(|d| d.origin.clone_from(&tile.origin));
             problems
         })
     }
 
-    fn cells(&self, placed: &Placed, name: &str, bits: &BitMatrix) -> Result<Written, StreamError> {
+    fn cells(
+        &self,
+        placed: &Placed,
+        name: &str,
+        bits: &BitMatrix,
+        spare: Vec<u8>,
+    ) -> Result<Written, StreamError> {
         let Some(base) = self.bases.get(&placed.shape) else { return Ok(Written::default()) };
         let groups = encode::groups(bits, base.row_groups());
         let mut measures = [0u64; 2];
@@ -336,7 +343,7 @@ impl<'a> RomPlan<'a> {
         let mut oasis = oasis::Cells::new(0);
         oasis.program(&prog, Program::new(self.process, base.columns(), &groups, &mut used[1]))?;
         self.write_tile(base, name, &prog, &mut oasis)?;
-        let mut gds = Cells::new(patterns::program_bytes(self.split, measures[0] as usize));
+        let mut gds = Cells::reusing(spare, patterns::program_bytes(self.split, measures[0] as usize));
         patterns::program(self.process, self.split, &prog, base.columns(), &groups, &mut used[0], &mut gds)?;
         self.write_tile(base, name, &prog, &mut gds)?;
         Ok(Written { gds: gds.into_bytes(), oasis: oasis.into_bytes(), used, measures })
@@ -421,9 +428,11 @@ impl<'a> RomPlan<'a> {
         oas.write(&o.into_bytes())?;
         let mut used = [Used::new(), Used::new()];
         let mut records = Vec::with_capacity(self.placed.len());
+        let spares = Mutex::new(Vec::new());
+        let spare = || spares.lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
         let fill = |window: &[Placed]| -> Vec<Result<Written, Diagnostics>> {
             let tile = |placed: &Placed| {
-                let written = self.tile(placed, source);
+                let written = self.tile(placed, source, spare());
                 progress.advance(1);
                 written
             };
@@ -439,6 +448,9 @@ impl<'a> RomPlan<'a> {
                         oas.write(&written.oasis)?;
                         used.iter_mut().zip(&written.used).for_each(|(all, more)| all.add(more));
                         records.push(self.record(placed, written.measures));
+                        if let Ok(mut all) = spares.lock() {
+                            all.push(written.gds);
+                        }
                     }
                 }
             }

@@ -104,6 +104,13 @@ impl Cells {
         Cells { bytes: Vec::with_capacity(capacity), cell: String::new() }
     }
 
+    /// No cells yet, in the memory of bytes that are needed no more.
+    pub fn reusing(mut bytes: Vec<u8>, capacity: usize) -> Self {
+        bytes.clear();
+        bytes.reserve(capacity);
+        Cells { bytes, cell: String::new() }
+    }
+
     /// The cells' bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
