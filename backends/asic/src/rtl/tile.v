@@ -246,12 +246,12 @@ module pfmc_tile #(
         end
     endgenerate
 
-    wire [LANES*BUSW-1:0] buses;
     generate
         for (g = 0; g < LANES; g = g + 1) begin : activations
+            wire [BUSW-1:0] bus;
             // Groups do not descend: all of two lanes' are the same if the first and the last are.
             if (g > 0 && group_of(OFFSET + (g-1)*CPL) == group_of(OFFSET + g*CPL + CPL-1)) begin : same
-                assign buses[g*BUSW +: BUSW] = buses[(g-1)*BUSW +: BUSW];
+                assign bus = activations[g-1].bus;
             end else begin : run
                 wire [8*CPL-1:0] of_sweep;
                 for (i = 0; i < CPL; i = i + 1) begin : choice
@@ -262,7 +262,7 @@ module pfmc_tile #(
                 ) activation (
                     .clk(clk), .load(x_ready && x_valid), .x_data(of_sweep[8*sweep +: 8]),
                     .code(s1_code && !s1_looking), .first(s1_first), .last(s1_last), .codebook(codebook),
-                    .bus(buses[g*BUSW +: BUSW])
+                    .bus(bus)
                 );
             end
         end
@@ -281,7 +281,7 @@ module pfmc_tile #(
                 .BUSW(BUSW), .GROUPW(GROUPW), .SUMW(SUMW)
             ) lane (
                 .clk(clk), .q(q[g*OPL +: OPL]), .select(s1_select), .take((s1_code || s1_scale) && !s1_looking),
-                .bus(buses[g*BUSW +: BUSW]), .add(LATE ? s3_add : s2_add), .scale(LATE ? s3_scale : s2_scale),
+                .bus(activations[g].bus), .add(LATE ? s3_add : s2_add), .scale(LATE ? s3_scale : s2_scale),
                 .scale_last(LATE ? s3_scale_last : s2_scale_last),
                 .shift(drain_step || !started), .sum_in(chain[(g+1)*SUMW +: SUMW] & {SUMW{started}}),
                 .sum(chain[g*SUMW +: SUMW])
