@@ -321,6 +321,7 @@ fn grouped_layers_of_the_detection_model_give_the_interpreters_sums() {
         }
     }
     assert!(widest.keys().eq(&[9, 25]), "{:?}", widest.keys());
-    assert!(widest.values().all(|p| run.shape(p.matrix).1 > 256));
+    // One is wider than a tile.
+    assert!(widest.values().any(|p| run.shape(p.matrix).1 > 256));
     check_groups(&run, &widest.into_values().collect::<Vec<_>>());
 }
