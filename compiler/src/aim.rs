@@ -133,61 +133,85 @@ fn planned<T>(
     ask(&*target.plan(&program)?, &source)
 }
 
-/// Chooses the settings of a process for a model.
-///
-/// # Errors
-/// E0004 for a target without a choice, E0406 where no settings do what is asked for, and what makes all of them
-/// unfit for the model.
-pub fn choose(
-    from: &OpenTarget,
-    fixed: &Fixed,
-    aim: Aim,
-    progress: &dyn Progress,
-) -> Result<Chosen, Diagnostics> {
-    let lists = from.backend.variants(&from.process)?;
-    let hardest = planned(from, fixed, &Settings::new(), |plan, source| plan.hardest(source))?;
-    let forecast = |settings: &Settings| match &hardest {
-        None => Ok(None),
-        Some(hardest) => planned(from, fixed, settings, |plan, _| plan.forecast(hardest)),
-    };
-    let mut settings = Settings::new();
-    let mut last = None;
-    for (i, list) in lists.iter().enumerate() {
-        progress.begin("choosing settings", list.len() as u64);
-        let results: Vec<Result<Option<(Settings, Forecast)>, Diagnostics>> = list
-            .par_iter()
-            .map(|more| {
-                let mut all = settings.clone();
-                all.extend(more.clone());
-                let found = forecast(&all);
-                progress.advance(1);
-                Ok(found?.map(|f| (all, f)))
-            })
-            .collect();
-        let mut unfit = None;
-        let mut tried = Vec::new();
-        for result in results {
-            match result {
-                Ok(found) => tried.extend(found),
-                Err(e) => unfit = unfit.or(Some(e)),
+/// What a model should give and take under the settings to choose among.
+pub struct Choices<'a> {
+    from: &'a OpenTarget,
+    /// Of the last list, each with what was kept of those before; none where the target has no settings to choose.
+    tried: Option<Vec<(Settings, Forecast)>>,
+}
+
+impl<'a> Choices<'a> {
+    /// Forecasts a model under each of the settings, list after list.
+    ///
+    /// # Errors
+    /// What makes all settings of a list unfit for the model.
+    pub fn of(
+        from: &'a OpenTarget,
+        fixed: &Fixed,
+        progress: &dyn Progress,
+    ) -> Result<Choices<'a>, Diagnostics> {
+        let lists = from.backend.variants(&from.process)?;
+        let mut tried: Option<Vec<(Settings, Forecast)>> = None;
+        if lists.is_empty() {
+            return Ok(Choices { from, tried });
+        }
+        let hardest = planned(from, fixed, &Settings::new(), |plan, source| plan.hardest(source))?;
+        for list in &lists {
+            let kept = match &tried {
+                None => Settings::new(),
+                // Of each list but the last what reaches most.
+                Some(before) => match best(Aim::Volume(f64::INFINITY), before) {
+                    Some((settings, _)) => settings.clone(),
+                    None => break,
+                },
+            };
+            progress.begin("choosing settings", list.len() as u64);
+            let results: Vec<Result<Option<(Settings, Forecast)>, Diagnostics>> = list
+                .par_iter()
+                .map(|more| {
+                    let mut all = kept.clone();
+                    all.extend(more.clone());
+                    let found = match &hardest {
+                        None => Ok(None),
+                        Some(hardest) => planned(from, fixed, &all, |plan, _| plan.forecast(hardest)),
+                    };
+                    progress.advance(1);
+                    Ok(found?.map(|f| (all, f)))
+                })
+                .collect();
+            let mut unfit = None;
+            let mut fit = Vec::new();
+            for result in results {
+                match result {
+                    Ok(found) => fit.extend(found),
+                    Err(e) => unfit = unfit.or(Some(e)),
+                }
             }
+            if let (true, Some(e)) = (fit.is_empty(), unfit) {
+                return Err(e);
+            }
+            tried = Some(fit);
         }
-        if let (true, Some(e)) = (tried.is_empty(), unfit) {
-            return Err(e);
-        }
-        let meets = |f: &Forecast| i + 1 < lists.len() || aim.meets(f);
-        let order = if i + 1 < lists.len() { Aim::Volume(f64::INFINITY) } else { aim };
-        let best = tried.iter().filter(|t| meets(&t.1)).min_by(|a, b| order.order(&a.1, &b.1));
-        let (chosen, forecast) = best.cloned().ok_or_else(|| aim.refusal(&tried))?;
-        settings = chosen;
-        last = Some(forecast);
+        Ok(Choices { from, tried })
     }
-    let Some(forecast) = last else {
-        let name = from.backend.name();
-        let text = format!("the target {name} has no settings to choose for {aim}");
-        return Err(Diagnostic::error(&E0004, text)
-            .help("--snr-target and budgets in mm3 are for targets that write a volume")
-            .into());
-    };
-    Ok(Chosen { open: with(from, &settings)?, settings, forecast })
+
+    /// Chooses the settings for an aim.
+    ///
+    /// # Errors
+    /// E0004 for a target without a choice, E0406 where no settings do what is asked for.
+    pub fn choose(&self, aim: Aim) -> Result<Chosen, Diagnostics> {
+        let Some(tried) = &self.tried else {
+            let text = format!("the target {} has no settings to choose for {aim}", self.from.backend.name());
+            return Err(Diagnostic::error(&E0004, text)
+                .help("--snr-target and budgets in mm3 are for targets that write a volume")
+                .into());
+        };
+        let (settings, forecast) = best(aim, tried).cloned().ok_or_else(|| aim.refusal(tried))?;
+        Ok(Chosen { open: with(self.from, &settings)?, settings, forecast })
+    }
+}
+
+/// Of the settings that do what is asked for the best.
+fn best(aim: Aim, tried: &[(Settings, Forecast)]) -> Option<&(Settings, Forecast)> {
+    tried.iter().filter(|t| aim.meets(&t.1)).min_by(|a, b| aim.order(&a.1, &b.1))
 }

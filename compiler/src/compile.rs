@@ -13,7 +13,7 @@ use pfmc_ir::tile::{CODEBOOK_BITS_MAX, Levels, Scheme, TileId, TileSource};
 use pfmc_ir::verify::{Verified, Verify};
 use rayon::prelude::*;
 
-use crate::aim::{self, Aim, Chosen};
+use crate::aim::{Aim, Choices, Chosen};
 use crate::codes::{E0002, E0004, E0403, E0406, E0407};
 use crate::files::io_error;
 use crate::manifest::{self, FileRecord, Manifest, ModelRecord, QuantisationRecord, TileEntry};
@@ -608,11 +608,12 @@ pub fn compile(
     };
     check_output(&folder)?;
     let fixed = find(&options.model, &bindings, &quantisation.keep, progress)?;
+    let choices = aim.map(|_| Choices::of(&given, &fixed, progress)).transpose()?;
     let mut asked = aim;
     // Of each attempt whose worst tile fell short, why.
     let mut missed: Vec<Diagnostics> = Vec::new();
     let (process, lowered, mut partial, figures, emission, rounding) = loop {
-        let chosen = asked.map(|aim| aim::choose(&given, &fixed, aim, progress)).transpose();
+        let chosen = choices.as_ref().zip(asked).map(|(choices, aim)| choices.choose(aim)).transpose();
         let chosen = chosen.map_err(|e| missed.pop().unwrap_or(e))?;
         let OpenTarget { backend, process, target } = chosen.as_ref().map_or(&given, |c| &c.open);
         let settings = chosen.as_ref().map(|c| c.settings.clone()).unwrap_or_default();
