@@ -252,6 +252,8 @@ struct Choice<const P: usize> {
     /// The parts that are read, to first order, and what is held beside it.
     t: Parts<P>,
     held: Parts<P>,
+    /// Squared length of the weights.
+    power: f64,
     /// Best real gain, and squared error with it.
     gain: f64,
     error: f64,
@@ -259,8 +261,8 @@ struct Choice<const P: usize> {
 }
 
 impl<const P: usize> Choice<P> {
-    fn db(&self, power: f64) -> f64 {
-        db(self.gain * self.gain * power, self.error)
+    fn db(&self) -> f64 {
+        db(self.gain * self.gain * self.power, self.error)
     }
 }
 
@@ -384,23 +386,25 @@ impl Task<'_> {
         drop((c, field, e));
 
         let none: Parts<P> = std::array::from_fn(|_| Vec::new());
-        let mut choice = Choice { state, t, held: none, gain: 0.0, error: 0.0, history_db: Vec::new() };
+        let mut choice =
+            Choice { state, t, held: none, power, gain: 0.0, error: 0.0, history_db: Vec::new() };
         self.evaluate(ws, &w, &mut choice);
         self.flip(ws, &w, &mut choice, 0);
-        let aim = choice.db(power).min(process.snr_target_db);
-        let (mut propagated_db, mut best) = (Vec::new(), None::<(f64, Vec<u8>, [Vec<f32>; 2])>);
+        let aim = choice.db().min(process.snr_target_db);
+        let (mut propagated_db, mut best) = (Vec::new(), None::<((f64, f64, f64), Vec<u8>)>);
         let rounds = process.propagation_rounds;
         for round in 0..if rounds == 0 { 0 } else { rounds + 1 } {
             let whole = self.propagated(&choice.state);
-            let (_, db, _) = self.figures(&w, |part, at| f64::from(whole[part][at]));
+            let figures = self.figures(&w, |part, at| f64::from(whole[part][at]));
+            let (_, db, _) = figures;
             propagated_db.push(db);
             for ((held, t), whole) in choice.held.iter_mut().zip(&choice.t).zip(&whole) {
                 let before = std::mem::take(held);
                 let first = |at: usize| t[at] - before.get(at).copied().unwrap_or(0.0);
                 *held = whole.iter().enumerate().map(|(at, v)| self.taken * (v - first(at))).collect();
             }
-            if best.as_ref().is_none_or(|b| db > b.0) {
-                best = Some((db, choice.state.clone(), whole));
+            if best.as_ref().is_none_or(|((_, most, _), _)| db > *most) {
+                best = Some((figures, choice.state.clone()));
             }
             if db >= aim - CLOSE_DB || round == rounds {
                 break;
@@ -410,10 +414,7 @@ impl Task<'_> {
         }
 
         let (state, (gain, snr_db, snr_complex_db)) = match best {
-            Some((_, state, whole)) => {
-                let figures = self.figures(&w, |part, at| f64::from(whole[part][at]));
-                (state, figures)
-            }
+            Some((figures, state)) => (state, figures),
             None => {
                 let mut other = vec![0f32; if P == 1 { born.weights() } else { 0 }];
                 if P == 1 {
@@ -461,21 +462,21 @@ impl Task<'_> {
     fn read<const P: usize>(
         &self,
         ws: &mut Workspace,
-        w: &Parts<P>,
+        [w, held]: [&Parts<P>; 2],
+        power: f64,
         state: &[u8],
-        held: &Parts<P>,
         t: &mut Parts<P>,
     ) -> (f64, f64) {
         for ((t, held), part) in t.iter_mut().zip(held).zip([Part::Real, Part::Imaginary]) {
             self.forward(ws, part, state, t);
             t.iter_mut().zip(held).for_each(|(t, h)| *t += h);
         }
-        real_fit(t, w, square(w))
+        real_fit(t, w, power)
     }
 
     fn evaluate<const P: usize>(&self, ws: &mut Workspace, w: &Parts<P>, c: &mut Choice<P>) {
-        (c.gain, c.error) = self.read(ws, w, &c.state, &c.held, &mut c.t);
-        c.history_db.push(c.db(square(w)));
+        (c.gain, c.error) = self.read(ws, [w, &c.held], c.power, &c.state, &mut c.t);
+        c.history_db.push(c.db());
     }
 
     /// Real and imaginary part of the propagated T of some levels, in line order and units of the hologram's root mean square.
@@ -511,7 +512,6 @@ impl Task<'_> {
         let [nx, ny, _] = born.sites();
         let top = process.base.levels - 1;
         let step = process.level_step() as f32;
-        let power = square(w);
         let zero = || -> Parts<P> { std::array::from_fn(|_| vec![0f32; born.weights()]) };
         let (mut e, mut trial) = (zero(), zero());
         let mut next = vec![0u8; if process.flip_steps > 0 { c.state.len() } else { 0 }];
@@ -521,7 +521,7 @@ impl Task<'_> {
         let mut share = 0.1f64;
         let mut idle = 0;
         for flip in first..first + process.flip_steps {
-            if c.db(power) >= process.snr_target_db {
+            if c.db() >= process.snr_target_db {
                 break;
             }
             residual(&c.t, w, c.gain as f32, &mut e);
@@ -552,7 +552,7 @@ impl Task<'_> {
                 continue;
             }
             idle = 0;
-            let mut better = self.read(ws, w, &next, &c.held, &mut trial);
+            let mut better = self.read(ws, [w, &c.held], c.power, &next, &mut trial);
             // |e + f D|^2 for a share f of these flips, of which `own` is what their single effects add.
             let (mut cross, mut square) = (0f64, 0f64);
             for ((w, trial), e) in w.iter().zip(&trial).zip(&e) {
@@ -589,7 +589,7 @@ impl Task<'_> {
                         }
                     },
                 );
-                better = self.read(ws, w, &next, &c.held, &mut trial);
+                better = self.read(ws, [w, &c.held], c.power, &next, &mut trial);
             }
             share = (share * best.clamp(0.2, 2.0)).clamp(1e-7, 0.5);
             let improved = better.0 > 0.0 && better.0 * better.0 / better.1 > c.gain * c.gain / c.error;
@@ -600,7 +600,7 @@ impl Task<'_> {
             } else {
                 share *= 0.5;
             }
-            c.history_db.push(c.db(power));
+            c.history_db.push(c.db());
         }
     }
 }
