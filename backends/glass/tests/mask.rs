@@ -64,14 +64,7 @@ fn what_is_written_is_read_back_and_is_the_weights() {
 #[test]
 fn bytes_do_not_depend_on_the_number_of_threads() {
     let (target, model) = (open(&mask(&[])), Model::new(&SHAPES));
-    let mut files = Vec::new();
-    for threads in [1, 2, 3] {
-        let dir = folder(&format!("mask-threads{threads}"));
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| model.emit(target.as_ref(), &dir)).unwrap_or_else(|e| panic!("{e}"));
-        files.push(std::fs::read(dir.join(schedule::FILE)).unwrap());
-    }
-    assert!(files.windows(2).all(|w| w[0] == w[1]));
+    model.same_on_any_threads(target.as_ref(), "mask-threads");
 }
 
 #[test]

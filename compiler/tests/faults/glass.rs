@@ -23,6 +23,16 @@ fn levels(tile: u32, change: Levels) -> Change {
     })
 }
 
+/// The levels of a tile are those of another.
+fn levels_of(tile: u32, other: u32) -> Change {
+    Box::new(move |p| {
+        for (a, b) in p.layers_of(tile).into_iter().zip(p.layers_of(other)) {
+            let l = p.levels(b, other);
+            p.set_levels(a, tile, &l);
+        }
+    })
+}
+
 /// Levels of one layer.
 fn layer(tile: u32, at: usize, change: impl Fn(&mut Vec<u8>, usize) + 'static) -> Change {
     levels(
@@ -94,16 +104,7 @@ fn written(first: u32, second: u32) -> Vec<(&'static str, &'static str, Change)>
             of(|z, old, _| old[z].iter().map(|l| if *l < 8 { l / 2 } else { *l }).collect()),
         ),
         ("all levels bias", both, of(|z, old, _| vec![8; old[z].len()])),
-        (
-            "levels of the other half of the matrix",
-            both,
-            Box::new(move |p| {
-                for (a, b) in p.layers_of(first).into_iter().zip(p.layers_of(second)) {
-                    let l = p.levels(b, second);
-                    p.set_levels(a, first, &l);
-                }
-            }),
-        ),
+        ("levels of the other half of the matrix", both, levels_of(first, second)),
         (
             "a line's checksum of other levels",
             "E0614",
@@ -416,16 +417,7 @@ fn pixels(first: u32, second: u32) -> Vec<(&'static str, &'static str, Change)> 
                 (0..nx * ny).map(|at| old[z][at % ny * nx + at / ny]).collect()
             }),
         ),
-        (
-            "levels of the other half of the matrix",
-            both,
-            Box::new(move |p| {
-                for (a, b) in p.layers_of(first).into_iter().zip(p.layers_of(second)) {
-                    let l = p.levels(b, second);
-                    p.set_levels(a, first, &l);
-                }
-            }),
-        ),
+        ("levels of the other half of the matrix", both, levels_of(first, second)),
     ]
 }
 

@@ -6,7 +6,7 @@ pub mod parts;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pfmc_glass::Glass;
+use pfmc_glass::{Glass, schedule};
 use pfmc_ir::backend::{Backend, Emission, NoProgress, ProcessText, Target};
 use pfmc_ir::diag::{Diagnostic, Diagnostics};
 use pfmc_ir::origin::Origin;
@@ -47,6 +47,18 @@ pub struct Model {
 }
 
 impl Model {
+    /// Fails the test unless one, two and three threads emit the same bytes.
+    pub fn same_on_any_threads(&self, target: &dyn Target, name: &str) {
+        let mut files = Vec::new();
+        for threads in [1, 2, 3] {
+            let dir = folder(&format!("{name}{threads}"));
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| self.emit(target, &dir)).unwrap_or_else(|e| panic!("{e}"));
+            files.push(std::fs::read(dir.join(schedule::FILE)).unwrap());
+        }
+        assert!(files.windows(2).all(|w| w[0] == w[1]));
+    }
+
     /// One tile a matrix, nearly Gaussian weights.
     pub fn new(shapes: &[(u32, u32)]) -> Model {
         let mut program = TileProgram::default();
