@@ -13,6 +13,7 @@ use pfmc_asic::bits::BitMatrix;
 use pfmc_asic::encode::{self, ArrayShape};
 use pfmc_asic::oasis;
 use pfmc_asic::patterns::{self, Split, Used};
+use pfmc_asic::pipe::in_order;
 use pfmc_asic::process::Process;
 use pfmc_asic::stream::Cells;
 use pfmc_ir::backend::{Backend, NoProgress};
@@ -146,19 +147,15 @@ fn programs(tiles: u32, dir: &std::path::Path) {
         cells.into_bytes().len()
     });
 
-    // As a layout is written: while one program is written, the next is made in the memory of the one before.
+    // As a layout is written: while one program is written, another is made.
     let path = dir.join("programs.gds");
-    let to_file = |what: &str, next: &(dyn Fn(Vec<u8>) -> Vec<u8> + Sync)| {
+    let to_file = || {
         let mut file = File::create(&path).unwrap();
         let clock = Instant::now();
-        let (mut ready, mut spare) = (next(Vec::new()), Vec::new());
-        for _ in 1..tiles {
-            let (more, done) = rayon::join(|| next(spare), || file.write_all(&ready));
-            done.unwrap();
-            (spare, ready) = (ready, more);
-        }
-        file.write_all(&ready).unwrap();
-        println!("{what}, wall clock: {:.3} s", clock.elapsed().as_secs_f64());
+        let make = |_, spare: Option<Vec<u8>>| gdsii(spare.unwrap_or_default());
+        let write = |program: &mut Vec<u8>| file.write_all(program);
+        in_order(tiles as usize, 8, make, write).unwrap();
+        println!("programs in GDSII to a file, wall clock: {:.3} s", clock.elapsed().as_secs_f64());
         drop(file);
         std::fs::remove_file(&path).unwrap();
     };
@@ -172,7 +169,7 @@ fn programs(tiles: u32, dir: &std::path::Path) {
         std::fs::remove_file(&path).unwrap();
     };
     for _ in 0..5 {
-        to_file("programs in GDSII to a file", &gdsii);
+        to_file();
         plain();
     }
 }

@@ -18,6 +18,7 @@ pub mod handoff;
 pub mod macros;
 pub mod oasis;
 pub mod patterns;
+pub mod pipe;
 pub mod plan;
 pub mod process;
 pub mod readback;

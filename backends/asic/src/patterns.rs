@@ -15,9 +15,9 @@ use crate::stream::{self, Cells, RECTANGLE_BYTES, StreamError};
 pub const WIDEST: usize = 18;
 /// Characters of names after the first.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// The two digits of each number below 62 * 62.
-static PAIRS: [[u8; 2]; 62 * 62] = {
-    let mut pairs = [[0; 2]; 62 * 62];
+/// The two digits of each number below 1024.
+static PAIRS: [[u8; 2]; 1024] = {
+    let mut pairs = [[0; 2]; 1024];
     let mut i = 0;
     while i < pairs.len() {
         pairs[i] = [DIGITS[i / 62], DIGITS[i % 62]];
@@ -41,35 +41,27 @@ impl Pattern {
         1 << self.width | self.value
     }
 
-    /// Name of its cell: 2 or 4 characters, the first one a digit, so that it is no tile's. The even
-    /// length is the shortest that GDSII stores.
+    /// Name of its cell: two digits of base 62 for the code's upper bits and two for its lower ten. The first one is
+    /// of 0 to 9, so that it is no tile's; the even length is stored in GDSII without padding.
+    #[inline]
     pub fn name(self) -> Name {
         let code = self.code() as usize;
-        if code < 620 {
-            let [a, b] = PAIRS[code];
-            return Name { text: [a, b, 0, 0], len: 2 };
-        }
         let ([a, b], [c, d]) = (PAIRS[code / PAIRS.len() % PAIRS.len()], PAIRS[code % PAIRS.len()]);
-        Name { text: [a, b, c, d], len: 4 }
+        Name([a, b, c, d])
     }
 }
 
-/// Name of a pattern cell.
+/// Name of a pattern cell: ASCII.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Name {
-    text: [u8; 4],
-    len: usize,
-}
+pub struct Name(pub [u8; NAME_LEN]);
+
+/// Characters of the name of a pattern cell.
+pub const NAME_LEN: usize = 4;
 
 impl Name {
     /// The characters.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
-    }
-
-    /// The characters as bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.text[..self.len]
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -114,18 +106,29 @@ impl Split {
 }
 
 /// The pattern of `width` columns from `first` on of a row of 64-column words.
+#[inline]
 pub fn pattern(row: &[u64], first: usize, width: usize) -> Pattern {
     let (word, shift) = (first / 64, first % 64);
-    let low = row.get(word).map_or(0, |w| w >> shift);
-    let high = if shift + width > 64 { row.get(word + 1).map_or(0, |w| w << (64 - shift)) } else { 0 };
-    Pattern { width, value: (low | high) as u32 & ((1 << width) - 1) }
+    let [low, high] = [word, word + 1].map(|i| row.get(i).copied().unwrap_or(0));
+    // In two steps, for a shift by 64 is none.
+    let value = low >> shift | high << 1 << (63 - shift);
+    Pattern { width, value: value as u32 & ((1 << width) - 1) }
 }
 
+/// Words of a bit for each pattern.
+const WORDS: usize = (2 << WIDEST) / 64;
+
 /// Which patterns are in use.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Used {
-    /// By width, one bit a value; empty where no pattern of the width is.
-    sets: [Vec<u64>; WIDEST + 1],
+    /// A bit for each [`Pattern::code`].
+    codes: Box<[u64; WORDS]>,
+}
+
+impl Default for Used {
+    fn default() -> Self {
+        Used { codes: Box::new([0; WORDS]) }
+    }
 }
 
 impl Used {
@@ -135,35 +138,25 @@ impl Used {
     }
 
     /// Adds a pattern.
+    #[inline]
     pub fn insert(&mut self, p: Pattern) {
-        let set = &mut self.sets[p.width];
-        if set.is_empty() {
-            set.resize((1usize << p.width).div_ceil(64), 0);
+        let code = p.code();
+        if let Some(word) = self.codes.get_mut(code as usize / 64) {
+            *word |= 1 << (code % 64);
         }
-        set[p.value as usize / 64] |= 1 << (p.value % 64);
     }
 
     /// Adds all of another.
     pub fn add(&mut self, other: &Used) {
-        for (set, more) in self.sets.iter_mut().zip(&other.sets) {
-            if set.is_empty() {
-                set.clone_from(more);
-            } else {
-                set.iter_mut().zip(more).for_each(|(a, b)| *a |= b);
-            }
-        }
+        self.codes.iter_mut().zip(&other.codes[..]).for_each(|(a, b)| *a |= b);
     }
 
     /// Widest first, values ascending.
     pub fn iter(&self) -> impl Iterator<Item = Pattern> + '_ {
-        self.sets.iter().enumerate().rev().flat_map(|(width, set)| {
-            let value = move |(word, bits): (usize, &u64)| {
-                let bits = *bits;
-                (0..64)
-                    .filter(move |i| bits >> i & 1 == 1)
-                    .map(move |i| Pattern { width, value: (word * 64 + i) as u32 })
-            };
-            set.iter().enumerate().flat_map(value)
+        (1..=WIDEST).rev().flat_map(move |width| {
+            let first = 1u32 << width;
+            let used = move |code: &u32| self.codes[*code as usize / 64] >> (code % 64) & 1 == 1;
+            (first..2 * first).filter(used).map(move |code| Pattern { width, value: code - first })
         })
     }
 
@@ -216,17 +209,19 @@ pub fn program(
     used: &mut Used,
     cells: &mut Cells,
 ) -> Result<(), StreamError> {
-    let parts = columns.parts(split);
     cells.begin(name)?;
+    let parts = columns.parts(split);
+    let xs = parts.iter().map(|p| cells.coordinate(p.x)).collect::<Result<Vec<_>, _>>()?;
     for (bottom, nodes) in groups {
         for node in 0..nodes.rows() {
             let row = nodes.row(node);
             let names = parts.iter().map(|part| {
                 let pattern = pattern(row, part.first, part.width);
                 used.insert(pattern);
-                (pattern.name(), part.x)
+                pattern.name()
             });
-            cells.patterns(bottom + node as Nm * process.cell.pitch_y_nm, names)?;
+            let y = cells.coordinate(bottom + node as Nm * process.cell.pitch_y_nm)?;
+            cells.patterns(names.zip(&xs), y);
         }
     }
     cells.end()
@@ -234,7 +229,7 @@ pub fn program(
 
 /// About how many bytes a tile's cells have in GDSII whose arrays have so many nodes: enough where rows have no tails.
 pub fn program_bytes(split: Split, nodes: usize) -> usize {
-    nodes / split.full.max(1) * stream::sref_bytes(name_len(split.full)) as usize + 1024
+    nodes / split.full.max(1) * stream::sref_bytes(NAME_LEN) as usize + 1024
 }
 
 /// Writes the pattern cells in use, and those they are made of, in GDSII.
@@ -250,11 +245,6 @@ pub fn cells(process: &Process, split: Split, used: &Used, cells: &mut Cells) ->
     Ok(())
 }
 
-/// Length of the longest name of a pattern of a width.
-pub fn name_len(width: usize) -> usize {
-    Pattern { width, value: (1 << width) - 1 }.name().as_bytes().len()
-}
-
 /// Bytes in GDSII of the cells of patterns that `references` of each width use. `distinct` says how many different patterns of a width
 /// so many references have.
 pub fn cells_bytes(split: Split, references: [f64; WIDEST + 1], distinct: impl Fn(f64, usize) -> f64) -> f64 {
@@ -262,11 +252,11 @@ pub fn cells_bytes(split: Split, references: [f64; WIDEST + 1], distinct: impl F
     let mut cells = references;
     for width in (1..=WIDEST).rev() {
         let n = distinct(cells[width], width);
-        bytes += n * stream::cell_bytes(name_len(width)) as f64;
+        bytes += n * stream::cell_bytes(NAME_LEN) as f64;
         if width > split.leaf {
             for half in [split.leaf, width - split.leaf] {
                 cells[half] += n;
-                bytes += n * stream::sref_bytes(name_len(half)) as f64;
+                bytes += n * stream::sref_bytes(NAME_LEN) as f64;
             }
         } else {
             bytes += n * (width as u64 * RECTANGLE_BYTES) as f64;
@@ -309,7 +299,6 @@ mod tests {
             }
         }
         let last = Pattern { width: WIDEST, value: (1 << WIDEST) - 1 };
-        assert_eq!(last.name().as_str().len(), 4);
         assert!(is_reserved(last.name().as_str()));
     }
 

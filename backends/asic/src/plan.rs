@@ -7,7 +7,7 @@
 //! | `base_...` | macros, or arrays alone, without weights, see [`crate::base`] |
 //! | `<tile>_prog` | one reference to a pattern cell for each part of a node row |
 //! | `<tile>_rom` | its base and its program, both at the origin |
-//! | two or four characters, the first a digit | patterns: cuts of some columns, see [`crate::patterns`] |
+//! | four characters, the first a digit | patterns: cuts of some columns, see [`crate::patterns`] |
 //! | `die<N>` | the boundary and the tiles of a die; the top cells |
 //!
 //! Only pattern cells that are used are written; they follow the tiles. Two weight sets on one plan differ
@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pfmc_ir::backend::{Emission, Figure, Plan, Progress, Region, TileRecord};
 use pfmc_ir::codes::E0001;
@@ -37,6 +37,7 @@ use crate::encode::{self, ArrayShape, Contents};
 use crate::estimate;
 use crate::oasis::{self, Program};
 use crate::patterns::{self, Split, Used, WIDEST};
+use crate::pipe::in_order;
 use crate::process::{Nm, Process};
 use crate::rtl::{MatrixUse, TileRtl};
 use crate::sink::Sink;
@@ -50,8 +51,8 @@ pub const OASIS: &str = "layout.oas";
 const LIBRARY: &str = "pfmc";
 /// Size of the file buffer.
 const BUFFER: usize = 1 << 20;
-/// Tiles in flight a thread.
-const TILES_A_THREAD: usize = 4;
+/// Most tiles that are made before their turn to be written.
+const TILES_AHEAD: usize = 8;
 
 /// A tile on its die.
 #[derive(Debug, Clone)]
@@ -203,8 +204,7 @@ impl<'a> RomPlan<'a> {
     fn pattern_bytes(&self, split: Split, count: impl Fn(&Placed) -> f64) -> f64 {
         let references = self.references(split, count);
         let most = |n: f64, width: usize| n.min((1u64 << width) as f64);
-        let reference = |width: usize| stream::sref_bytes(patterns::name_len(width)) as f64;
-        let bytes: f64 = references.iter().enumerate().map(|(width, n)| n * reference(width)).sum();
+        let bytes = references.iter().sum::<f64>() * stream::sref_bytes(patterns::NAME_LEN) as f64;
         bytes + patterns::cells_bytes(split, references, most)
     }
 
@@ -428,48 +428,31 @@ impl<'a> RomPlan<'a> {
         oas.write(&o.into_bytes())?;
         let mut used = [Used::new(), Used::new()];
         let mut records = Vec::with_capacity(self.placed.len());
-        let spares = Mutex::new(Vec::new());
-        let spare = || spares.lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
-        let fill = |window: &[Placed]| -> Vec<Result<Written, Diagnostics>> {
-            let tile = |placed: &Placed| {
-                let written = self.tile(placed, source, spare());
-                progress.advance(1);
-                written
-            };
-            window.par_iter().map(tile).collect()
+        let tile = |i: usize, spare: Option<(&Placed, Result<Written, Diagnostics>)>| {
+            let placed = &self.placed[i];
+            let spare = spare.and_then(|(_, written)| Some(written.ok()?.gds)).unwrap_or_default();
+            let written = self.tile(placed, source, spare);
+            progress.advance(1);
+            (placed, written)
         };
-        let mut put = |(window, filled): (&[Placed], Vec<Result<Written, Diagnostics>>)| {
-            let mut problems = Diagnostics::new();
-            for (placed, written) in window.iter().zip(filled) {
+        let mut problems = Diagnostics::new();
+        let put =
+            |(placed, written): &mut (&Placed, Result<Written, Diagnostics>)| -> Result<(), Diagnostics> {
                 match written {
-                    Err(more) => problems.extend(more),
+                    Err(more) => problems.extend(std::mem::take(more)),
+                    // After the first problem the files are of no use.
+                    Ok(_) if problems.has_errors() => {}
                     Ok(written) => {
                         gds.write(&written.gds)?;
                         oas.write(&written.oasis)?;
                         used.iter_mut().zip(&written.used).for_each(|(all, more)| all.add(more));
                         records.push(self.record(placed, written.measures));
-                        if let Ok(mut all) = spares.lock() {
-                            all.push(written.gds);
-                        }
                     }
                 }
-            }
-            problems.check()
-        };
-        // While a window is written, the next is filled.
-        let mut filled = None;
-        let mut windows = self.placed.chunks(TILES_A_THREAD * rayon::current_num_threads());
-        loop {
-            let window = windows.next();
-            let ready = filled.take();
-            let (next, done) =
-                rayon::join(|| window.map(|w| (w, fill(w))), || ready.map_or(Ok(()), &mut put));
-            done?;
-            if next.is_none() {
-                break;
-            }
-            filled = next;
-        }
+                Ok(())
+            };
+        in_order(self.placed.len(), TILES_AHEAD, tile, put)?;
+        problems.check()?;
         let [gds_used, oasis_used] = used;
         let mut cells = Cells::new(0);
         patterns::cells(self.process, self.split, &gds_used, &mut cells).map_err(limit)?;

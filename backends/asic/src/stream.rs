@@ -7,7 +7,7 @@ use gdsii::parser::{Aref, Boundary, Element, GdsEvent, LibraryBegin, Sref, Struc
 use gdsii::writer::{GdsWriter, WriteError};
 use gdsii::{I16, I32};
 
-use crate::patterns::Name;
+use crate::patterns::{NAME_LEN, Name};
 use crate::process::{Layer, Nm};
 use crate::sink::Sink;
 
@@ -92,6 +92,13 @@ pub fn tail() -> Result<Vec<u8>, StreamError> {
 /// The record that ends an element.
 const ENDEL: [u8; 4] = [0, 4, 0x11, 0];
 
+/// A coordinate as it stands in the file.
+#[derive(Debug, Clone, Copy)]
+pub struct Coordinate([u8; 4]);
+
+/// Bytes of a reference to a pattern cell.
+const REFERENCE: usize = 24 + NAME_LEN;
+
 /// Writes cells into memory.
 pub struct Cells {
     bytes: Vec<u8>,
@@ -120,33 +127,31 @@ impl Cells {
         Ok(GdsWriter::new(&mut self.bytes).write_event(event)?)
     }
 
-    /// A pattern cell in the place of each of a row's parts: `names` with the x of their origins, all at
-    /// height `y`. The same bytes as [`Cells::copy`], written as one template.
+    /// A row of pattern cells: their names with the x of their origins, all at height `y`. The same bytes as
+    /// [`Cells::copy`], each reference in one piece.
+    pub fn patterns<'a>(
+        &mut self,
+        row: impl ExactSizeIterator<Item = (Name, &'a Coordinate)>,
+        Coordinate([y0, y1, y2, y3]): Coordinate,
+    ) {
+        let start = self.bytes.len();
+        self.bytes.resize(start + row.len() * REFERENCE, 0);
+        let (places, _) = self.bytes[start..].as_chunks_mut::<REFERENCE>();
+        for (place, (Name([a, b, c, d]), &Coordinate([x0, x1, x2, x3]))) in places.iter_mut().zip(row) {
+            // SREF, SNAME, XY, ENDEL.
+            *place = [
+                0, 4, 0x0a, 0, 0, 8, 0x12, 6, a, b, c, d, 0, 12, 0x10, 3, x0, x1, x2, x3, y0, y1, y2, y3, 0,
+                4, 0x11, 0,
+            ];
+        }
+    }
+
+    /// A coordinate as it stands in the file.
     ///
     /// # Errors
-    /// Coordinates past 32 bits.
-    pub fn patterns(
-        &mut self,
-        y: Nm,
-        names: impl ExactSizeIterator<Item = (Name, Nm)>,
-    ) -> Result<(), StreamError> {
-        let [y0, y1, y2, y3] = self.at(y)?.to_bytes();
-        self.bytes.reserve(names.len() * sref_bytes(4) as usize);
-        for (name, x) in names {
-            let [x0, x1, x2, x3] = self.at(x)?.to_bytes();
-            match *name.as_bytes() {
-                [a, b] => self.bytes.extend_from_slice(&[
-                    0, 4, 0x0a, 0, 0, 6, 0x12, 6, a, b, 0, 12, 0x10, 3, x0, x1, x2, x3, y0, y1, y2, y3, 0, 4,
-                    0x11, 0,
-                ]),
-                [a, b, c, d] => self.bytes.extend_from_slice(&[
-                    0, 4, 0x0a, 0, 0, 8, 0x12, 6, a, b, c, d, 0, 12, 0x10, 3, x0, x1, x2, x3, y0, y1, y2, y3,
-                    0, 4, 0x11, 0,
-                ]),
-                _ => self.copy(name.as_str(), [x, y])?,
-            }
-        }
-        Ok(())
+    /// Past 32 bits.
+    pub fn coordinate(&self, nm: Nm) -> Result<Coordinate, StreamError> {
+        Ok(Coordinate(self.at(nm)?.to_bytes()))
     }
 
     fn element(&mut self, element: Element<'_>) -> Result<(), StreamError> {
@@ -284,7 +289,8 @@ mod tests {
         for code in [Pattern { width: 8, value: 77 }, Pattern { width: 14, value: 12_345 }] {
             let name = code.name();
             let (mut a, mut b) = (Cells::new(0), Cells::new(0));
-            a.patterns(-430, [(name, 770), (name, 1540)].into_iter()).unwrap();
+            let [x, y, z] = [770, 1540, -430].map(|nm| a.coordinate(nm).unwrap());
+            a.patterns([(name, &x), (name, &y)].into_iter(), z);
             for x in [770, 1540] {
                 b.copy(name.as_str(), [x, -430]).unwrap();
             }

@@ -127,22 +127,36 @@ fn exact(content: &TileContent) -> Vec<f64> {
     }
 }
 
-/// One matrix: what the model says, what its tiles hold, and a multiplier for them.
+/// One matrix: what the model says and what its tiles hold, summed up, and a multiplier for the tiles. No more of it is in
+/// memory than what the tiles hold.
 struct Held {
     /// Tiles that are farther from the model's weights than zeros would be.
     strangers: Vec<TileId>,
     loaded: LoadedMatrix,
-    /// As the model has them, `[k][n]`.
-    weights: Vec<f32>,
-    /// As the tiles hold them.
-    values: Vec<f64>,
     columns: Columns,
+    /// The column of the largest error, for each row: the model's weight and what the tiles hold.
+    worst: Vec<(f64, f64)>,
     /// Whether any tile has codes.
     codes: bool,
     /// Largest sum of magnitudes that a 32-bit accumulator meets.
     accumulator: u64,
     k: usize,
     n: usize,
+}
+
+/// A tile of a matrix: its rows, its columns, and the model's weights there, `[k][n]`.
+type Part = (Range<usize>, Range<usize>, Vec<f32>);
+
+/// A part of a matrix that is in a tile.
+fn part(program: &TileProgram, source: &ModelSource, tile: TileId) -> Result<(Part, Scheme), Diagnostics> {
+    let missing = || Diagnostic::error(&E0704, format!("the model has no weights for tile {tile}"));
+    let (Some(TileKind::Matrix { k, n, scheme, .. }), Some(weights)) =
+        (program.tiles.get(tile.index()).map(|t| &t.kind), source.weights(tile))
+    else {
+        return Err(missing().into());
+    };
+    let range = |r: &Range<u32>| r.start as usize..r.end as usize;
+    Ok(((range(k), range(n), weights), *scheme))
 }
 
 impl Held {
@@ -156,18 +170,19 @@ impl Held {
             || Diagnostics::from(Diagnostic::error(&E0704, format!("the model has no matrix {id}")));
         let m = program.matrices.get(id.index()).ok_or_else(missing)?;
         let (k, n) = (m.k as usize, m.n as usize);
-        let weights = source.matrix(id).ok_or_else(missing)?;
-        let mut values = vec![0f64; k * n];
+        let mut columns = Columns {
+            weights: vec![0.0; n],
+            held: vec![0.0; n],
+            error: vec![0.0; n],
+            element: 0.0,
+            worst: 0,
+        };
         let (mut loaded, mut codes, mut accumulator) = (LoadedMatrix::new(m), false, 0);
         let mut strangers = Vec::new();
         for tile in tiles_of(program, id) {
-            let Some(TileKind::Matrix { k: rows, n: columns, scheme, .. }) =
-                program.tiles.get(tile.index()).map(|t| t.kind.clone())
-            else {
-                continue;
-            };
+            let ((rows, across, weights), scheme) = part(program, source, tile)?;
             let content = tiles.tile(tile)?;
-            let width = columns.len();
+            let width = across.len();
             let fault = match &content {
                 TileContent::Codes(b) => b.fault(rows.len(), width, scheme),
                 TileContent::Real(b) if b.values.len() == rows.len() * width => None,
@@ -177,43 +192,46 @@ impl Held {
                 let message = format!("tile {tile} of matrix {id}: {fault}");
                 return Err(Diagnostic::error(&E0315, message).at(&m.origin).into());
             }
-            let (mut signal, mut error) = (0f64, 0f64);
-            for (i, row) in exact(&content).chunks_exact(width.max(1)).enumerate() {
-                let at = (rows.start as usize + i) * n + columns.start as usize;
-                for (w, v) in weights[at..at + width].iter().zip(row) {
-                    signal += f64::from(*w).powi(2);
-                    error += (f64::from(*w) - v).powi(2);
+            let (mut signal, mut wrong) = (0f64, 0f64);
+            let held = exact(&content);
+            for (w, v) in weights.chunks_exact(width.max(1)).zip(held.chunks_exact(width.max(1))) {
+                for ((j, w), v) in across.clone().zip(w).zip(v) {
+                    let w = f64::from(*w);
+                    let error = (w - v).abs();
+                    signal += w * w;
+                    wrong += error * error;
+                    columns.weights[j] += w.abs();
+                    columns.held[j] += v.abs();
+                    columns.error[j] += error;
+                    columns.element = columns.element.max(error);
                 }
-                values[at..at + width].copy_from_slice(row);
             }
-            if error > signal {
+            if wrong > signal {
                 strangers.push(tile);
             }
             if let TileContent::Codes(b) = &content {
                 codes = true;
                 accumulator = accumulator.max(largest_sum(b, rows.len(), 0..width));
             }
-            loaded.insert(&rows, &columns, content).map_err(|e| Diagnostic::error(&E0704, e))?;
-        }
-        let mut columns = Columns {
-            weights: vec![0.0; n],
-            held: vec![0.0; n],
-            error: vec![0.0; n],
-            element: 0.0,
-            worst: 0,
-        };
-        for (w, v) in weights.chunks_exact(n.max(1)).zip(values.chunks_exact(n.max(1))) {
-            for j in 0..n {
-                let error = (f64::from(w[j]) - v[j]).abs();
-                columns.weights[j] += f64::from(w[j]).abs();
-                columns.held[j] += v[j].abs();
-                columns.error[j] += error;
-                columns.element = columns.element.max(error);
-            }
+            let range = |r: &Range<usize>| r.start as u32..r.end as u32;
+            loaded
+                .insert(&range(&rows), &range(&across), content)
+                .map_err(|e| Diagnostic::error(&E0704, e))?;
         }
         let last = columns.error.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         columns.worst = last.map_or(0, |(j, _)| j);
-        Ok(Held { strangers, loaded, weights, values, columns, codes, accumulator, k, n })
+        let mut worst = vec![(0f64, 0f64); k];
+        for tile in tiles_of(program, id) {
+            let ((rows, across, weights), _) = part(program, source, tile)?;
+            if across.contains(&columns.worst) {
+                let (at, width) = (columns.worst - across.start, across.len());
+                let column = |all: &[f64]| all.iter().skip(at).step_by(width).copied().collect::<Vec<_>>();
+                let weights: Vec<f64> = weights.iter().map(|w| f64::from(*w)).collect();
+                let both = column(&weights).into_iter().zip(column(&exact(&tiles.tile(tile)?)));
+                worst[rows].iter_mut().zip(both).for_each(|(slot, pair)| *slot = pair);
+            }
+        }
+        Ok(Held { strangers, loaded, columns, worst, codes, accumulator, k, n })
     }
 
     /// The bound of each output for a row of inputs of magnitude at most `a`.
@@ -243,9 +261,9 @@ fn largest_sum(b: &pfmc_ir::tile::CodeBlock, k: usize, columns: Range<usize>) ->
 /// Rows of inputs that come near the bound: those that the worst column's errors add up for, half-way between codes,
 /// zeros, magnitudes too small for a scale, and one outlier.
 fn adversarial(held: &Held) -> Vec<Vec<f32>> {
-    let (k, n, j) = (held.k, held.n.max(1), held.columns.worst);
+    let k = held.k;
     let sign = |i: usize| {
-        let (w, v) = (f64::from(held.weights[i * n + j]), held.values[i * n + j]);
+        let (w, v) = held.worst[i];
         (if w - v < 0.0 { -1f32 } else { 1.0 }, if v < 0.0 { -1f32 } else { 1.0 })
     };
     let half = |i: usize| if i == 0 { 1.0 } else { (63.5 / 127.0) * sign(i).1 };
@@ -288,10 +306,11 @@ fn layer(
         out.problems.push(Diagnostic::error(&E0316, message).at(&m.origin));
     }
     if products {
-        products_of(&held, m.activations, rows, &info.name, &mut out)?;
+        let parts = tiles_of(program, id).into_iter().map(|t| Ok(part(program, source, t)?.0));
+        products_of(&held, m.activations, rows, parts, &info.name, &mut out)?;
     }
     if lookups {
-        out.count("elements looked up", held.weights.len() as u64);
+        out.count("elements looked up", held.k as u64 * held.n as u64);
     }
     // Whatever the codes are, and with those that there are.
     let proved = schemes.iter().map(|(k, scheme)| accumulator_bound(*k, *scheme)).max().unwrap_or(0);
@@ -314,17 +333,17 @@ fn layer(
     })
 }
 
-/// Compares products of rows of inputs with exact ones, in f64.
+/// Compares products of rows of inputs with exact ones, in f64. `parts` are the matrix as the model has it, those of
+/// the same columns in the order of their rows.
 fn products_of(
     held: &Held,
     activations: Activations,
     rows: &[Vec<f32>],
+    parts: impl Iterator<Item = Result<Part, Diagnostics>>,
     name: &str,
     out: &mut Outcome,
 ) -> Result<(), Diagnostics> {
-    let n = held.n.max(1);
-    let all = rows.iter().cloned().chain(adversarial(held));
-    for x in all {
+    let limit = |x: &[f32]| {
         let a = x.iter().fold(0f64, |a, v| a.max(f64::from(*v).abs()));
         let limit = match activations {
             Activations::Static(scale) if held.codes => f64::from(scale) * f64::from(ACTIVATION_MAX),
@@ -332,22 +351,31 @@ fn products_of(
         };
         let overflows =
             a * held.columns.weights.iter().copied().fold(0f64, f64::max) > f64::from(f32::MAX) / 2.0;
-        if !a.is_finite() || a > limit || overflows {
-            out.count("rows outside of the format", 1);
-            continue;
-        }
-        let got = held.loaded.linear(&x)?;
-        let mut want = vec![0f64; held.n];
-        for (x, w) in x.iter().zip(held.weights.chunks_exact(n)) {
-            for (y, w) in want.iter_mut().zip(w) {
-                *y += f64::from(*x) * f64::from(*w);
+        (a.is_finite() && a <= limit && !overflows).then_some(limit)
+    };
+    let all: Vec<Vec<f32>> = rows.iter().cloned().chain(adversarial(held)).collect();
+    let fitting: Vec<(&[f32], f64)> = all.iter().filter_map(|x| Some((x.as_slice(), limit(x)?))).collect();
+    if fitting.len() < all.len() {
+        out.count("rows outside of the format", (all.len() - fitting.len()) as u64);
+    }
+    let mut wanted = vec![vec![0f64; held.n]; fitting.len()];
+    for part in parts {
+        let (down, across, weights) = part?;
+        for ((x, _), want) in fitting.iter().zip(&mut wanted) {
+            for (x, w) in x[down.clone()].iter().zip(weights.chunks_exact(across.len().max(1))) {
+                for (y, w) in want[across.clone()].iter_mut().zip(w) {
+                    *y += f64::from(*x) * f64::from(*w);
+                }
             }
         }
+    }
+    for ((x, limit), want) in fitting.iter().zip(&wanted) {
+        let got = held.loaded.linear(x)?;
         out.count("rows", 1);
         for (j, (want, got)) in want.iter().zip(&got).enumerate() {
             let worst = Worst {
                 error: (f64::from(*got) - want).abs(),
-                bound: held.bound(j, limit),
+                bound: held.bound(j, *limit),
                 at: format!("{name}, output {j}"),
             };
             Worst::keep(&mut out.worst, worst);
@@ -461,7 +489,9 @@ mod tests {
         let mut held = Held::new(&program, &source, &source, MatrixId(0)).unwrap();
         let judge = |held: &Held| {
             let mut out = Outcome::default();
-            products_of(held, Activations::Row, &[], "w", &mut out).unwrap();
+            let tiles = tiles_of(&program, MatrixId(0)).into_iter();
+            let parts = tiles.map(|t| Ok(part(&program, &source, t)?.0));
+            products_of(held, Activations::Row, &[], parts, "w", &mut out).unwrap();
             out
         };
         assert!(judge(&held).passed());
