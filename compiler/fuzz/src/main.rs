@@ -4,7 +4,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Parser;
 use pfmc_fuzz::{Pool, TARGETS, kept, target};
@@ -14,9 +14,9 @@ use pfmc_fuzz::{Pool, TARGETS, kept, target};
 struct Args {
     /// What to fuzz; without it all targets are listed.
     target: Option<String>,
-    /// How long.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
+    /// How long, in seconds of processor time where the system tells it.
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
     /// Seed of the sequence of inputs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -98,10 +98,14 @@ fn main() -> ExitCode {
             last.seek(SeekFrom::Start(0)).and_then(|_| last.set_len(0)).and_then(|()| last.write_all(input));
     };
     let mut pool = Pool::new(target, args.seed);
-    let (begin, limit) = (Instant::now(), Duration::from_secs(args.seconds));
+    let (begin, clock) = (processor_seconds(), Instant::now());
+    let spent = || {
+        let processor = processor_seconds() - begin;
+        if processor > 0.0 || begin > 0.0 { processor } else { clock.elapsed().as_secs_f64() }
+    };
     let (mut executions, mut findings, mut accepted, mut slowest) = (0u64, 0u64, 0u64, 0f64);
     let mut peak = 0;
-    while begin.elapsed() < limit {
+    while spent() < args.seconds {
         let input = pool.draw();
         keep(&input);
         let start = processor_seconds();
@@ -138,9 +142,9 @@ fn main() -> ExitCode {
     }
     let _ = std::fs::remove_file(&current);
     println!(
-        "{name}: {executions} executions in {:.0} s, {accepted} accepted, {} outcomes, slowest {slowest:.2} s, \
+        "{name}: {executions} executions in {:.0} s of processor time, {accepted} accepted, {} outcomes, slowest {slowest:.2} s, \
          at most {} MiB, {findings} findings",
-        begin.elapsed().as_secs_f64(),
+        spent(),
         pool.outcomes().len(),
         peak / 1024
     );
