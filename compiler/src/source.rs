@@ -57,6 +57,12 @@ impl ModelSource {
         view.read(0..view.k, 0..view.n)
     }
 
+    /// One column of a matrix.
+    pub fn column(&self, id: MatrixId, column: u32) -> Option<Vec<f32>> {
+        let view = self.views.get(id.index())?;
+        view.read(0..view.k, column..column.checked_add(1)?)
+    }
+
     /// The unquantised elements of a matrix tile, `[k][n]`.
     pub fn weights(&self, id: TileId) -> Option<Vec<f32>> {
         match self.tiles.get(id.index())? {

@@ -140,10 +140,7 @@ impl LoadedMatrix {
         let LoadedMatrix { k, n, ref tiles, .. } = *self;
         let mut out = eval::zeros::<f32>(&[indices.len(), k]).map_err(fixed_error)?;
         for (row, &index) in out.chunks_exact_mut(k.max(1)).zip(indices) {
-            let column = usize::try_from(if index < 0 { index.saturating_add(n as i64) } else { index })
-                .ok()
-                .filter(|c| *c < n)
-                .ok_or_else(|| fixed_error(format!("index {index} of a table with {n} entries")))?;
+            let column = entry(index, n)?;
             for tile in tiles.iter().filter(|t| t.n.contains(&column)) {
                 let c = column - tile.n.start;
                 for (i, v) in row[tile.k.clone()].iter_mut().enumerate() {
@@ -160,6 +157,16 @@ impl LoadedMatrix {
         }
         Ok(out)
     }
+}
+
+/// The entry of a table with `n` entries that an index means; negative ones count from the end.
+///
+/// # Errors
+/// When there is none.
+pub fn entry(index: i64, n: usize) -> Result<usize, Diagnostics> {
+    let from_start = if index < 0 { index.saturating_add(n as i64) } else { index };
+    let found = usize::try_from(from_start).ok().filter(|c| *c < n);
+    found.ok_or_else(|| fixed_error(format!("index {index} of a table with {n} entries")))
 }
 
 pub(crate) struct LoadedTile {
@@ -244,6 +251,14 @@ pub trait ById {
     /// When there is none.
     fn matrix(&self, id: MatrixId) -> Result<Self::Held<'_>, Diagnostics>;
 
+    /// Entries of one matrix, as [`FixedMatrices::lookup`].
+    ///
+    /// # Errors
+    /// When there is no such matrix, or entry.
+    fn entries(&self, id: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
+        self.matrix(id)?.lookup(indices)
+    }
+
     /// Bytes of the data.
     ///
     /// # Errors
@@ -261,7 +276,7 @@ impl<T: ById + Sync> FixedMatrices for T {
     }
 
     fn lookup(&self, matrix: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
-        self.matrix(matrix)?.lookup(indices)
+        ById::entries(self, matrix, indices)
     }
 
     fn data(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {

@@ -160,11 +160,13 @@ fn part(program: &TileProgram, source: &ModelSource, tile: TileId) -> Result<(Pa
 }
 
 impl Held {
+    /// With a multiplier where there are `products`.
     fn new(
         program: &TileProgram,
         source: &ModelSource,
         tiles: &dyn TileSource,
         id: MatrixId,
+        products: bool,
     ) -> Result<Held, Diagnostics> {
         let missing =
             || Diagnostics::from(Diagnostic::error(&E0704, format!("the model has no matrix {id}")));
@@ -213,10 +215,12 @@ impl Held {
                 codes = true;
                 accumulator = accumulator.max(largest_sum(b, rows.len(), 0..width));
             }
-            let range = |r: &Range<usize>| r.start as u32..r.end as u32;
-            loaded
-                .insert(&range(&rows), &range(&across), content)
-                .map_err(|e| Diagnostic::error(&E0704, e))?;
+            if products {
+                let range = |r: &Range<usize>| r.start as u32..r.end as u32;
+                loaded
+                    .insert(&range(&rows), &range(&across), content)
+                    .map_err(|e| Diagnostic::error(&E0704, e))?;
+            }
         }
         let last = columns.error.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         columns.worst = last.map_or(0, |(j, _)| j);
@@ -284,7 +288,8 @@ fn layer(
     (id, uses): (MatrixId, [bool; 2]),
     rows: &[Vec<f32>],
 ) -> Result<Layer, Diagnostics> {
-    let held = Held::new(program, source, tiles, id)?;
+    let [products, lookups] = uses;
+    let held = Held::new(program, source, tiles, id, products)?;
     let m = &program.matrices[id.index()];
     let mut out = Outcome::default();
     out.by(Method::Bound);
@@ -293,7 +298,6 @@ fn layer(
         .filter_map(|t| program.matrix_tile(t).map(|(k, _, scheme)| (k as u64, scheme)))
         .collect();
     let info = LayerInfo::new(program, id, m);
-    let [products, lookups] = uses;
     let a = match m.activations {
         Activations::Static(scale) if held.codes => f64::from(scale) * f64::from(ACTIVATION_MAX),
         _ => 1.0,
@@ -486,7 +490,7 @@ mod tests {
     #[test]
     fn a_product_beyond_its_bound_is_a_failure() {
         let (program, source) = cut(Scheme::Codes { bits: 4, group: 4, levels: Levels::Uniform });
-        let mut held = Held::new(&program, &source, &source, MatrixId(0)).unwrap();
+        let mut held = Held::new(&program, &source, &source, MatrixId(0), true).unwrap();
         let judge = |held: &Held| {
             let mut out = Outcome::default();
             let tiles = tiles_of(&program, MatrixId(0)).into_iter();

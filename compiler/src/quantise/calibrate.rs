@@ -19,7 +19,7 @@ use pfmc_ir::elem::Elem;
 use pfmc_ir::eval::matmul::product_f32;
 use pfmc_ir::exec::{Executor, FixedMatrices, Frame};
 use pfmc_ir::graph::{Graph, Node, ValueId};
-use pfmc_ir::loaded::{ById, LoadedMatrix};
+use pfmc_ir::loaded::{ById, LoadedMatrix, entry};
 use pfmc_ir::numerics::{self, ACTIVATION_MAX};
 use pfmc_ir::op::{BinaryFn, Op};
 use pfmc_ir::program::TileProgram;
@@ -96,6 +96,18 @@ impl ById for Exact<'_> {
         Ok(loaded)
     }
 
+    /// Reads the entries alone: a vocabulary is not copied for some words.
+    fn entries(&self, id: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
+        let n = self.matrices.get(id.index()).map_or(0, |m| m.n as usize);
+        let mut out = Vec::new();
+        for &index in indices {
+            let column = u32::try_from(entry(index, n)?).unwrap_or(u32::MAX);
+            let found = self.source.column(id, column);
+            out.extend(found.ok_or_else(|| failed(format!("the model has no weights for matrix {id}")))?);
+        }
+        Ok(out)
+    }
+
     fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, Diagnostics> {
         let missing = || failed(format!("the model has no {len} data bytes at {offset}"));
         self.source.data(offset, len).ok_or_else(missing)
@@ -137,6 +149,14 @@ impl ById for Compiled<'_> {
         match done.get(id.index()) {
             Some(Some(m)) => Ok(m.clone()),
             _ => self.exact.matrix(id),
+        }
+    }
+
+    fn entries(&self, id: MatrixId, indices: &[i64]) -> Result<Vec<f32>, Diagnostics> {
+        let done = self.done.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match done.get(id.index()) {
+            Some(Some(m)) => m.lookup(indices),
+            _ => self.exact.entries(id, indices),
         }
     }
 
