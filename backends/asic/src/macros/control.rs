@@ -101,6 +101,28 @@ pub(super) struct Control {
     pub rows: Vec<Nm>,
 }
 
+/// The places from `low` to `high` at `step`, the one nearest to `from` first, the lower one of two that are as near.
+fn outward([low, high]: Span, step: Nm, from: Nm) -> impl Iterator<Item = Nm> {
+    let last = (high - low) / step;
+    // The next of those up to `from`, and of the others.
+    let mut below = (from - low).div_euclid(step).min(last).max(-1);
+    let mut above = below + 1;
+    std::iter::from_fn(move || {
+        let [a, b] = [below, above].map(|i| (0..=last).contains(&i).then_some(low + i * step));
+        let lower = match (a, b) {
+            (Some(a), Some(b)) => from - a <= b - from,
+            (a, _) => a.is_some(),
+        };
+        if lower {
+            below -= 1;
+            a
+        } else {
+            above += 1;
+            b
+        }
+    })
+}
+
 impl Places<'_> {
     /// Draws the block in `x`, its highest rail at `top`, its pins down to `bottom` or lower; `None` where it cannot be wired.
     pub(super) fn control(
@@ -353,31 +375,33 @@ impl Places<'_> {
             let area = [trunk - half, core[0], trunk + half, core[1]];
             alone || core[0] >= core[1] || lines.is_clear_of_others(Metal::Four, area, id)
         };
+        // Of each row: its rail, the net's wires, and heights for a line on met3, those near the wires first.
+        let in_row = |&i: &usize| {
+            let wires: Vec<_> = rows[i].wires.iter().filter(|w| w.net == net).collect();
+            let base = bases[i];
+            let mean = wires.iter().map(|w| track_y(p, w.track)).sum::<Nm>() / (wires.len() as Nm).max(1);
+            let mut tracks: Vec<Nm> = (0..band)
+                .map(|t| base - l.met3_pitch_nm + t * l.met3_pitch_nm)
+                .filter(|&y| i > 0 || y < base + height(p))
+                .collect();
+            tracks.sort_by_key(|y| ((y - base - mean).abs(), *y));
+            (base, wires, tracks)
+        };
+        let of: Vec<_> = of.iter().map(in_row).collect();
         candidates.iter().filter(|&&trunk| may(trunk)).find_map(|&trunk| {
             let mut found = Found::default();
             let mut heights = Vec::new();
-            for &i in of {
-                let wires: Vec<_> = rows[i].wires.iter().filter(|w| w.net == net).collect();
-                let base = bases[i];
-                let mean = wires.iter().map(|w| track_y(p, w.track)).sum::<Nm>() / (wires.len() as Nm).max(1);
-                let mut tracks: Vec<Nm> = (0..band)
-                    .map(|t| base - l.met3_pitch_nm + t * l.met3_pitch_nm)
-                    .filter(|&y| i > 0 || y < base + height(p))
-                    .collect();
-                tracks.sort_by_key(|y| ((y - base - mean).abs(), *y));
-                let y = tracks.into_iter().find_map(|y| {
+            for (base, wires, tracks) in &of {
+                let y = tracks.iter().find_map(|&y| {
                     let mut shapes: Vec<(Metal, Area, usize)> = Vec::new();
                     let (mut vias, mut ends) =
                         (Vec::new(), if alone { [Nm::MAX, Nm::MIN] } else { [trunk, trunk] });
-                    for wire in &wires {
+                    for wire in wires {
                         let from = base + track_y(p, wire.track);
                         let (m, w) = (l.met2_end_nm, l.met2_half_width_nm);
                         let [low, high] = [wire.x[0] + l.met1_end_nm, wire.x[1] - l.met1_end_nm];
                         let half_step = l.column_pitch_nm / 2;
-                        let mut places: Vec<Nm> =
-                            (0..=(high - low) / half_step).map(|i| low + i * half_step).collect();
-                        places.sort_by_key(|v| ((v - trunk).abs(), *v));
-                        let (v, area) = places.into_iter().find_map(|v| {
+                        let (v, area) = outward([low, high], half_step, trunk).find_map(|v| {
                             let area = [v - w, from.min(y) - m, v + w, from.max(y) + m];
                             let space = lines.space[Metal::Two as usize];
                             let own = || shapes.iter().all(|s| agree(space, area, id, (s.1, s.2)));
@@ -435,5 +459,21 @@ impl Places<'_> {
             }
             Some((found, trunk))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_come_in_order_of_their_distance() {
+        for high in [-200, -1, 0, 5, 299, 300, 1000] {
+            for from in [-500, -1, 0, 49, 50, 51, 250, 300, 2000] {
+                let mut want: Vec<Nm> = (0..=high / 100).map(|i| i * 100).collect();
+                want.sort_by_key(|v| ((v - from).abs(), *v));
+                assert_eq!(outward([0, high], 100, from).collect::<Vec<_>>(), want, "{high} {from}");
+            }
+        }
     }
 }
