@@ -208,7 +208,7 @@ impl TileSource for Reference {
                 let signed = |bytes: &[u8]| bytes.iter().map(|b| b.cast_signed()).collect();
                 let (codebook, rest) = raw.split_at(codebook);
                 let (scales, levels) = rest.split_at(k.div_ceil(group) * n);
-                Ok(TileContent::Codes(CodeBlock {
+                let block = CodeBlock {
                     k,
                     n,
                     bits,
@@ -217,7 +217,12 @@ impl TileSource for Reference {
                     levels: signed(levels),
                     scales: scales.to_vec(),
                     codebook: signed(codebook),
-                }))
+                };
+                // The checksum is of anyone's making: what its bits cannot hold is in no artefact.
+                match block.fault(k, n, block.scheme()) {
+                    Some(fault) => Err(damaged(&fault)),
+                    None => Ok(TileContent::Codes(block)),
+                }
             }
             (Shape::Real { k, n }, 1) => {
                 let m = k * n;

@@ -85,7 +85,8 @@ fn killed(model: &str, target: &str, options: &[&str]) {
 
 #[test]
 fn killed_runs_of_masks_leave_nothing_wrong() {
-    killed("bert.onnx", "asic", &[]);
+    // Arrays alone: what is written and in which order is the same, and drawing macros would be most of the time.
+    killed("bert.onnx", "asic", &["--process", "sg13g2"]);
 }
 
 #[test]

@@ -230,10 +230,8 @@ impl Format {
         match (self.kind, content) {
             (Kind::Data { len }, TileContent::Data(bytes)) => bytes.len() == len,
             (Kind::Codes { k, n, bits, group, codebook }, TileContent::Codes(b)) => {
-                (b.k, b.n, usize::from(b.bits), b.group) == (k, n, bits, group)
-                    && b.codebook.len() == codebook
-                    && b.levels.len() == k * n
-                    && b.scales.len() == k.div_ceil(group) * n
+                (usize::from(b.bits), b.group, b.codebook.len()) == (bits, group, codebook)
+                    && b.fault(k, n, b.scheme()).is_none()
             }
             _ => false,
         }

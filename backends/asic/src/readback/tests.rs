@@ -781,6 +781,20 @@ fn both_files_hold_one_layout() {
 }
 
 #[test]
+fn a_reference_that_its_bits_cannot_hold_is_refused() {
+    let model = Model::new().codes(40, 9, 4, 32, 1);
+    let process = process();
+    let read = RomReadBack::of_bytes(&process, &model.program, Box::new(model.layout())).unwrap();
+    assert!(read.check(TileId(0), &model.contents[0]).is_ok());
+    let mut beyond = model.contents[0].clone();
+    let TileContent::Codes(block) = &mut beyond else { panic!("no codes") };
+    // Its four lower bits are those of the layout.
+    block.levels[3] ^= 0x10;
+    let problems = read.check(TileId(0), &beyond).unwrap_err();
+    assert_eq!(problems.0.iter().map(|d| d.code.id).collect::<Vec<_>>(), ["E0521"]);
+}
+
+#[test]
 fn no_damage_of_the_oasis_file_goes_unnoticed() {
     let model = Model::new().codes(20, 5, 4, 8, 1).data(40, 2);
     let rom = bare();
