@@ -48,7 +48,7 @@ impl<T, E> Drop for OnPanic<'_, T, E> {
 /// Makes the pieces 0 to `count` on all threads of the pool, and takes them in their order. A piece whose turn has come is
 /// taken by the thread that made it, while the others make the next ones; of those made before their turn at most `ahead`
 /// wait. `make` is handed the piece that its thread took last, for its memory: memory that another core wrote is slow to
-/// write.
+/// write. Neither may wait for other work of the pool, whose threads wait for turns here.
 ///
 /// # Errors
 /// The first of taking, which ends the work.

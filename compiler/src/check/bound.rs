@@ -134,7 +134,7 @@ struct Held {
     strangers: Vec<TileId>,
     loaded: LoadedMatrix,
     columns: Columns,
-    /// The column of the largest error, for each row: the model's weight and what the tiles hold.
+    /// The column of the largest error, for each row: the model's weight and what the tiles hold. Empty without a multiplier.
     worst: Vec<(f64, f64)>,
     /// Whether any tile has codes.
     codes: bool,
@@ -224,16 +224,17 @@ impl Held {
         }
         let last = columns.error.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         columns.worst = last.map_or(0, |(j, _)| j);
-        let mut worst = vec![(0f64, 0f64); k];
-        for tile in tiles_of(program, id) {
+        let mut worst = vec![(0f64, 0f64); if products { k } else { 0 }];
+        let has_worst = |tile: &TileId| match program.tiles.get(tile.index()).map(|t| &t.kind) {
+            Some(TileKind::Matrix { n, .. }) => (n.start as usize..n.end as usize).contains(&columns.worst),
+            _ => false,
+        };
+        for tile in tiles_of(program, id).into_iter().filter(|t| products && has_worst(t)) {
             let ((rows, across, weights), _) = part(program, source, tile)?;
-            if across.contains(&columns.worst) {
-                let (at, width) = (columns.worst - across.start, across.len());
-                let column = |all: &[f64]| all.iter().skip(at).step_by(width).copied().collect::<Vec<_>>();
-                let weights: Vec<f64> = weights.iter().map(|w| f64::from(*w)).collect();
-                let both = column(&weights).into_iter().zip(column(&exact(&tiles.tile(tile)?)));
-                worst[rows].iter_mut().zip(both).for_each(|(slot, pair)| *slot = pair);
-            }
+            let held = exact(&tiles.tile(tile)?);
+            let (at, width) = (columns.worst - across.start, across.len());
+            let column = weights.iter().zip(&held).skip(at).step_by(width);
+            worst[rows].iter_mut().zip(column).for_each(|(slot, (w, v))| *slot = (f64::from(*w), *v));
         }
         Ok(Held { strangers, loaded, columns, worst, codes, accumulator, k, n })
     }

@@ -133,7 +133,7 @@ pub fn write_patterns(process: &Process, used: &Used) -> Result<Vec<u8>, StreamE
     let used = used.with_parts(SPLIT);
     for p in used.iter() {
         cells.body.push(record::CELLNAME);
-        put_string(&mut cells.body, p.name().as_str().as_bytes());
+        put_string(&mut cells.body, &p.name().0);
         put_unsigned(&mut cells.body, number(p));
     }
     // A record of the full width has 9 bytes, a cell of it 14.
