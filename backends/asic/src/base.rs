@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pfmc_ir::diag::{Diagnostic, Diagnostics};
+use pfmc_ir::diag::Diagnostics;
 
 use crate::array::{Array, RowGroup};
-use crate::codes::E0508;
 use crate::columns::Columns;
 use crate::encode::ArrayShape;
+use crate::macros::BuildError;
 use crate::macros::draw::{Area, Drawing, Sketch};
 use crate::macros::{Macro, MacroShape};
 use crate::process::{Layer, Nm, Process};
@@ -106,9 +106,10 @@ impl Base {
             }
             None => {
                 let mut cells = Drawing::default();
-                array
-                    .write_base(&mut cells, &mut BTreeSet::new())
-                    .map_err(|e| Diagnostics::from(Diagnostic::error(&E0508, e.to_string())))?;
+                array.write_base(&mut cells, &mut BTreeSet::new()).map_err(BuildError::from)?;
+                if let Some(areas) = cells.outside(process) {
+                    return Err(BuildError::Outside(areas).into());
+                }
                 (cells, Columns::even(process, shape))
             }
         };

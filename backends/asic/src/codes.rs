@@ -95,8 +95,10 @@ pfmc_ir::codes! {
     E0523 "a macro of this size cannot be built"
         "A ROM macro has a periphery that fits certain sizes alone: whole rows of the decoder, whole \
          segments between the straps of its word lines, and 8 or 16 bit lines to an output. The message \
-         names the number and what is possible. Choose a size near it. Of a process file without the sections of a \
-         periphery (logic, strap, column, wire, device, die) no macro can be built: it describes arrays alone."
+         names the number and what is possible. Choose a size near it. Distances of a process file can also \
+         leave wires no place, or move shapes out of the boundary: correct what was changed in it. Of a process \
+         file without the sections of a periphery (logic, strap, column, wire, device, die) no macro can be \
+         built: it describes arrays alone."
     E0525 "the measured timing of macros cannot be used"
         "Liberty files are written from a file of measurements beside the process file. The message names what \
          is missing in it, or the size or corner that was not measured. Measure it with \

@@ -7,7 +7,7 @@ use crate::encode;
 use crate::macros::circuit::PRECHARGE_FAR;
 use crate::macros::column::GROUP;
 use crate::macros::control::Exit;
-use crate::macros::draw::{Drawing, Kit, RAIL_CUTS, Sketch, about};
+use crate::macros::draw::{Area, Drawing, Kit, RAIL_CUTS, Sketch, about};
 use crate::macros::netlist::{GROUND, SUPPLY};
 use crate::macros::place::Places;
 use crate::macros::row::{Row, height, track_y};
@@ -23,6 +23,9 @@ pub enum BuildError {
     /// A part whose wires find no place.
     #[error("the wires of the {0} find no place")]
     Wires(&'static str),
+    /// Shapes that lie outside of the boundary: what they cover, and the boundary.
+    #[error("shapes up to {:?} nm lie outside of the boundary {:?} nm", .0[0], .0[1])]
+    Outside([Area; 2]),
     /// Bits of another size than the macro's.
     #[error("{} x {} bits for a macro of {} x {}", .0[0], .0[1], .1[0], .1[1])]
     Bits([usize; 2], [usize; 2]),
@@ -105,12 +108,15 @@ impl<'a> Places<'a> {
     /// The macro without its program; its cell, the last one, is `name`. The origin is that of the array.
     ///
     /// # Errors
-    /// A part that cannot be wired.
+    /// A part that cannot be wired, and shapes outside of the boundary.
     pub fn draw(&self, name: &str) -> Result<Drawing, BuildError> {
         let mut cells = Drawing::default();
         let base = self.base(&mut cells)?;
         base.write(&mut cells, name)?;
-        Ok(cells)
+        match cells.outside(self.process) {
+            Some(areas) => Err(BuildError::Outside(areas)),
+            None => Ok(cells),
+        }
     }
 
     /// x of the supply and the ground strap of a segment, from its left edge: clear of data lines and

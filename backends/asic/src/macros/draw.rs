@@ -1,6 +1,6 @@
 //! Shapes of one cell, and stacks of cuts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::process::{Layer, Nm, Process};
 use crate::sink::Sink;
@@ -121,6 +121,29 @@ impl Drawing {
     /// The boundary of the last cell drawn.
     pub fn boundary(&self, process: &Process) -> Option<Area> {
         self.last()?.on(process.layers.boundary).next()
+    }
+
+    /// What the shapes of the last cell cover, those of the cells that it copies among them, and its boundary, where it
+    /// has one and shapes are outside of it.
+    pub fn outside(&self, process: &Process) -> Option<[Area; 2]> {
+        let mut covered: BTreeMap<&str, Area> = BTreeMap::new();
+        for (name, cell) in &self.cells {
+            let rectangles = cell.rectangles.iter().filter(|r| r.0 != process.layers.boundary).map(|r| r.1);
+            let copies = cell.copies.iter().filter_map(|c| {
+                let [x0, y0, x1, y1] = *covered.get(c.cell.as_str())?;
+                let [dx, dy] = [0, 1].map(|i| c.pitch[i] * (c.counts[i] - 1));
+                let [x, y] = c.at;
+                Some([x + x0 + dx.min(0), y + y0 + dy.min(0), x + x1 + dx.max(0), y + y1 + dy.max(0)])
+            });
+            let union = |a: Area, b: Area| [a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3])];
+            if let Some(area) = rectangles.chain(copies).reduce(union) {
+                covered.insert(name, area);
+            }
+        }
+        let boundary = self.boundary(process)?;
+        let area = *covered.get(self.cells.last()?.0.as_str())?;
+        let inside = (0..2).all(|i| boundary[i] <= area[i] && area[i + 2] <= boundary[i + 2]);
+        (!inside).then_some([area, boundary])
     }
 
     /// Writes the cells but for those whose names are in `written`, and puts their names there.

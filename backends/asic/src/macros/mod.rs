@@ -216,7 +216,7 @@ impl<'a> Macro<'a> {
 impl From<BuildError> for Diagnostics {
     fn from(e: BuildError) -> Diagnostics {
         let code = match e {
-            BuildError::Wires(_) | BuildError::Bits(..) => &E0523,
+            BuildError::Wires(_) | BuildError::Outside(_) | BuildError::Bits(..) => &E0523,
             BuildError::Stream(StreamError::Name(_)) => &E0505,
             BuildError::Stream(_) => &E0508,
         };

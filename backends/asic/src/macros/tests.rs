@@ -208,6 +208,19 @@ fn only_the_program_depends_on_the_bits() {
 }
 
 #[test]
+fn shapes_outside_of_the_boundary_are_refused() {
+    let shape = MacroShape { word_lines: 16, bit_lines: 32, mux: 16 };
+    let mut p = process();
+    assert!(Macro::new(&p, shape).unwrap().draw("rom").is_ok());
+    p.column.gate_offset_nm *= 1000;
+    let refused = Macro::new(&p, shape).unwrap().draw("rom").unwrap_err();
+    assert!(
+        refused.0[0].code.id == "E0523" && refused.0[0].message.contains("outside of the boundary"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn sizes_that_cannot_be_built_are_refused_with_every_reason() {
     let p = process();
     let refused = Macro::new(&p, MacroShape { word_lines: 12, bit_lines: 100, mux: 5 }).err().unwrap();
