@@ -1,7 +1,7 @@
 //! The files that users copy into their CI: the workflow against the published schema, the script on a clean checkout.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::referee::{root, tool};
@@ -27,6 +27,24 @@ fn the_workflow_is_valid_by_the_published_schema() {
     assert!(!check(&bad).0);
 }
 
+/// Copies what was built of other people's crates, so that the script builds pfmc alone: a build of `cargo` depends on the
+/// sources of a registry's crate and on options, not on where its target folder is.
+fn take_dependencies(built: &Path, target: &Path) {
+    let release = target.join("release");
+    let copy = |from: &[PathBuf], to: &Path| {
+        fs::create_dir_all(to).unwrap();
+        // Times of files say what is fresh.
+        let mut cp = Command::new("cp");
+        assert!(cp.args(["-a", "--"]).args(from).arg(to).status().unwrap().success());
+    };
+    copy(&[built.join(".fingerprint"), built.join("build")], &release);
+    let of_crates = |p: &PathBuf| {
+        p.extension().is_some_and(|e| ["rlib", "rmeta", "so", "d"].iter().any(|known| e == *known))
+    };
+    let all = fs::read_dir(built.join("deps")).unwrap().map(|f| f.unwrap().path());
+    copy(&all.filter(of_crates).collect::<Vec<_>>(), &release.join("deps"));
+}
+
 /// The script with what it needs, in a folder of a user.
 fn script(checkout: &Path, user: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let mut c = Command::new("bash");
@@ -49,6 +67,10 @@ fn the_script_checks_a_model_on_a_clean_checkout() {
         .unwrap();
     assert!(cloned.status.success(), "{}", text(&cloned));
     fs::create_dir(&user).unwrap();
+    let target = root().join("target/ci");
+    if !target.exists() {
+        take_dependencies(Path::new(env!("CARGO_BIN_EXE_pfmc")).parent().unwrap(), &target);
+    }
     let model = user.join("model.onnx");
     fs::copy(checkout.join("fixtures/onnx/bert.onnx"), &model).unwrap();
     let (code, said) = script(&checkout, &user, &["model.onnx"]);
