@@ -25,6 +25,7 @@ const MODEL: &str = "onnx/small/fixed_gemm.onnx";
 /// A compiled folder that goes away with its files.
 pub struct Folder {
     dir: TempDir,
+    target: &'static str,
     opened: Option<(Opened, Reference)>,
 }
 
@@ -52,14 +53,14 @@ fn temporary() -> TempDir {
 impl Folder {
     /// The model, compiled.
     #[expect(clippy::panic, reason = "there is nothing to fuzz without a folder")]
-    pub fn new(target: &str, process: Option<&str>) -> Folder {
+    pub fn new(target: &'static str, process: Option<&str>) -> Folder {
         let dir = temporary();
         let out = dir.path().join("out");
         let made = compile(&options(target, process, out.clone()), &NoProgress, &|_, _| {});
         if let Err(e) = made {
             panic!("{e}");
         }
-        let mut folder = Folder { dir, opened: None };
+        let mut folder = Folder { dir, target, opened: None };
         folder.opened = folder.reopen().ok();
         folder
     }
@@ -68,6 +69,11 @@ impl Folder {
         let opened = open(&self.out())?;
         let reference = Reference::open(&opened.program, &self.out())?;
         Ok((opened, reference))
+    }
+
+    /// The target that it was compiled for.
+    pub fn target(&self) -> &'static str {
+        self.target
     }
 
     /// A folder for other files.
@@ -112,12 +118,12 @@ impl Folder {
     }
 }
 
-fn seeds(target: &str, process: Option<&str>, name: &str) -> Vec<Vec<u8>> {
+fn seeds(target: &'static str, process: Option<&str>, name: &str) -> Vec<Vec<u8>> {
     Folder::new(target, process).bytes(name).into_iter().collect()
 }
 
 /// Reads an artefact file back. What is accepted must hold what was written: its own tiles say so.
-fn artefact(target: &str, process: Option<&str>, name: &'static str) -> Check {
+fn artefact(target: &'static str, process: Option<&str>, name: &'static str) -> Check {
     let folder = Folder::new(target, process);
     Box::new(move |data| {
         let (Some((opened, reference)), out) = (&folder.opened, folder.out()) else { return String::new() };
@@ -236,7 +242,7 @@ fn loaded(out: &Path) -> String {
 
 /// Verifies a folder in which one file is another; with what is accepted `then` is done.
 fn listed(
-    target: &str,
+    target: &'static str,
     process: Option<&str>,
     name: &'static str,
     then: fn(&Folder, &[u8], &Path) -> String,

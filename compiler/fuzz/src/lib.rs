@@ -75,7 +75,7 @@ pub static TARGETS: &[Target] = &[
     },
     Target {
         name: "asic-process",
-        about: "process file of asic: what is accepted can be planned, and what is emitted is read back",
+        about: "process file of asic: what is accepted can be planned and estimated, and what is emitted is read back",
         seeds: readers::asic_processes,
         mutate: mutate::text,
         check: readers::asic_process,
@@ -83,7 +83,7 @@ pub static TARGETS: &[Target] = &[
     },
     Target {
         name: "glass-process",
-        about: "process file of glass: what is accepted can be planned",
+        about: "process file of glass: what is accepted can be planned and estimated, and what is emitted is read back",
         seeds: readers::glass_processes,
         mutate: mutate::text,
         check: readers::glass_process,
@@ -91,7 +91,7 @@ pub static TARGETS: &[Target] = &[
     },
     Target {
         name: "calibration",
-        about: "calibration of a writer (--calibration): what is accepted can be planned",
+        about: "calibration of a writer (--calibration): as a process file",
         seeds: readers::calibrations,
         mutate: mutate::text,
         check: readers::calibration,

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
+use pfmc::estimate::arch::Arch;
+use pfmc::estimate::{Request, Subject, estimate};
 use pfmc::onnx;
 use pfmc::passes::bind;
+use pfmc::quantise::options::Quantisation;
 use pfmc::samples::Samples;
-use pfmc_ir::backend::{Backend, NoProgress, ProcessText, Wishes};
+use pfmc_ir::backend::{Backend, NoProgress, ProcessText, Target, Wishes};
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::exec::{Executor, NoMatrices};
 use pfmc_ir::graph::Graph;
@@ -236,49 +239,87 @@ pub fn asic_processes() -> Vec<Vec<u8>> {
 /// Layouts that are larger are planned alone, bytes.
 const LAYOUT_MAX: f64 = 4e6;
 
-fn figure(figures: &[pfmc_ir::backend::Figure], start: &str) -> f64 {
-    figures.iter().find(|f| f.name.starts_with(start)).map_or(f64::INFINITY, |f| f.value)
+/// Tiles of more voxels are planned alone.
+const VOXELS_MAX: f64 = 3e4;
+
+/// Plans a small program with a process, estimates with it, emits where that is not too large, and reads back.
+fn built(folder: &Folder, target: &dyn Target, process: &str) -> String {
+    let Some((program, reference)) = folder.program() else { return String::new() };
+    let plan = match target.plan(program) {
+        Ok(p) => p,
+        Err(e) => return outcome(&e),
+    };
+    let figures = plan.figures();
+    let odd: Vec<_> = figures.iter().filter(|f| f.value.is_nan()).collect();
+    assert!(odd.is_empty(), "figures that are no numbers: {odd:?}");
+    let estimate = estimated(folder, process);
+    let above = |name, most| figures.iter().any(|f| f.name.starts_with(name) && f.value > most);
+    if above("layout.gds at most", LAYOUT_MAX) || above("tile voxels", VOXELS_MAX) {
+        return accepted(&format!("large, {estimate}"));
+    }
+    let out = folder.path().join("emitted");
+    // Plans emit into empty folders.
+    let _ = std::fs::remove_dir_all(&out);
+    if std::fs::create_dir_all(&out).is_err() {
+        return String::new();
+    }
+    match plan.emit(reference, &out, &NoProgress) {
+        Err(e) => outcome(&e),
+        Ok(_) => {
+            let read = checked(target, program, reference, &out);
+            assert!(read.is_ok(), "what was emitted is not read back: {read:?}");
+            accepted(&format!("emitted, {estimate}"))
+        }
+    }
 }
 
-/// Opens a process, plans a small program with it, emits and reads back.
+/// Estimates a model of a thousand million parameters with one process of eight: that takes longer than all else.
+fn estimated(folder: &Folder, process: &str) -> String {
+    if !crc32fast::hash(process.as_bytes()).is_multiple_of(8) {
+        return "not estimated".to_owned();
+    }
+    let path = folder.path().join("estimated.toml");
+    if std::fs::write(&path, process).is_err() {
+        return String::new();
+    }
+    let request = Request {
+        subject: Subject::Parameters(1e9, Arch::Llama),
+        target: folder.target().to_owned(),
+        process: Some(path.display().to_string()),
+        wishes: Wishes::default(),
+        bind: Vec::new(),
+        quantisation: Quantisation::default(),
+        context: 1024.0,
+        closed_form: false,
+        assumed: BTreeMap::new(),
+    };
+    match estimate(&request, &NoProgress) {
+        Err(e) => outcome(&e),
+        Ok(made) => {
+            let odd: Vec<_> = made.quantities.iter().filter(|q| q.range.nominal.is_nan()).collect();
+            assert!(odd.is_empty(), "quantities that are no numbers: {odd:?}");
+            "estimated".to_owned()
+        }
+    }
+}
+
+/// Opens a process and builds a small program with it.
 pub fn asic_process() -> Check {
     let folder = Folder::new("asic", Some("sg13g2"));
-    Box::new(move |data| {
-        let Ok(toml) = std::str::from_utf8(data) else { return String::new() };
-        let process = ProcessText { name: "p".to_owned(), toml: toml.to_owned() };
-        let target = match pfmc_asic::Asic.open(&process) {
-            Ok(t) => t,
-            Err(e) => return outcome(&e),
-        };
-        let Some((program, reference)) = folder.program() else { return String::new() };
-        let plan = match target.plan(program) {
-            Ok(p) => p,
-            Err(e) => return outcome(&e),
-        };
-        let figures = plan.figures();
-        if figure(&figures, "layout.gds at most") > LAYOUT_MAX {
-            return accepted("large");
-        }
-        let out = folder.path().join("emitted");
-        // Plans emit into empty folders.
-        let _ = std::fs::remove_dir_all(&out);
-        if std::fs::create_dir_all(&out).is_err() {
-            return String::new();
-        }
-        match plan.emit(reference, &out, &NoProgress) {
-            Err(e) => outcome(&e),
-            Ok(_) => {
-                let read = checked(&*target, program, reference, &out);
-                assert!(read.is_ok(), "what was emitted is not read back: {read:?}");
-                accepted("emitted")
-            }
-        }
-    })
+    Box::new(move |data| opened(&folder, &pfmc_asic::Asic, data))
+}
+
+fn opened(folder: &Folder, backend: &dyn Backend, data: &[u8]) -> String {
+    let Ok(toml) = std::str::from_utf8(data) else { return String::new() };
+    match backend.open(&ProcessText { name: "p".to_owned(), toml: toml.to_owned() }) {
+        Ok(target) => built(folder, &*target, toml),
+        Err(e) => outcome(&e),
+    }
 }
 
 /// Reads a folder's artefact back and checks every tile.
 pub fn checked(
-    target: &dyn pfmc_ir::backend::Target,
+    target: &dyn Target,
     program: &Verified<TileProgram>,
     reference: &pfmc::contents::Reference,
     folder: &Path,
@@ -299,30 +340,10 @@ pub fn glass_processes() -> Vec<Vec<u8>> {
     processes(&pfmc_glass::Glass)
 }
 
-fn planned(target: &dyn pfmc_ir::backend::Target, program: &Verified<TileProgram>) -> String {
-    match target.plan(program) {
-        Ok(plan) => {
-            let figures = plan.figures();
-            let odd: Vec<_> = figures.iter().filter(|f| f.value.is_nan()).collect();
-            assert!(odd.is_empty(), "figures that are no numbers: {odd:?}");
-            accepted("planned")
-        }
-        Err(e) => outcome(&e),
-    }
-}
-
-/// Opens a process and plans a small program with it.
+/// Opens a process and builds a small program with it.
 pub fn glass_process() -> Check {
     let folder = Folder::new("glass", None);
-    Box::new(move |data| {
-        let Ok(toml) = std::str::from_utf8(data) else { return String::new() };
-        let process = ProcessText { name: "p".to_owned(), toml: toml.to_owned() };
-        let Some((program, _)) = folder.program() else { return String::new() };
-        match pfmc_glass::Glass.open(&process) {
-            Ok(target) => planned(&*target, program),
-            Err(e) => outcome(&e),
-        }
-    })
+    Box::new(move |data| opened(&folder, &pfmc_glass::Glass, data))
 }
 
 /// A file with every table.
@@ -337,21 +358,17 @@ pub fn calibrations() -> Vec<Vec<u8>> {
     vec![text.into()]
 }
 
-/// Opens the built-in process with a calibration and plans a small program with it.
+/// Opens the built-in process with a calibration and builds a small program with it.
 pub fn calibration() -> Check {
     let folder = Folder::new("glass", None);
     Box::new(move |data| {
         let Ok(text) = std::str::from_utf8(data) else { return String::new() };
         let backend = &pfmc_glass::Glass;
-        let Some((program, _)) = folder.program() else { return String::new() };
         let Some(process) = backend.processes().into_iter().next() else { return String::new() };
         let wishes = Wishes { preset: None, calibration: Some(text.to_owned()), ..Wishes::default() };
         match backend.adapt(process, &wishes) {
             Err(e) => format!("not adapted {}", crate::shape("", &e)),
-            Ok(process) => match backend.open(&process) {
-                Ok(target) => planned(&*target, program),
-                Err(e) => outcome(&e),
-            },
+            Ok(process) => opened(&folder, backend, process.toml.as_bytes()),
         }
     })
 }
