@@ -1,22 +1,25 @@
 //! Targets that read a file of an output folder, whose other files are as they were written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use pfmc::compile::{Options, compile};
 use pfmc::contents::Reference;
 use pfmc::manifest::{FileRecord, Manifest};
+use pfmc::onnx;
+use pfmc::passes::bind;
+use pfmc::quantise::options::{Quantisation, Rounding};
 use pfmc::run::Runnable;
 use pfmc::verify::{Opened, open, verify};
 use pfmc_ir::backend::{NoProgress, Wishes};
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tensor::Tensor;
-use pfmc_ir::tile::TileSource as _;
+use pfmc_ir::tile::{Levels, TileSource as _};
 use pfmc_ir::verify::Verified;
 use tempfile::TempDir;
 
-use crate::readers::{checked, held};
+use crate::readers::{checked, held, models};
 use crate::{Check, fixture, outcome};
 
 /// The model of all folders: one product with a bias.
@@ -308,6 +311,85 @@ pub fn manifest() -> Check {
         match verify(&out, None, None, &NoProgress) {
             Ok(_) => loaded(&out),
             Err(e) => outcome(&e),
+        }
+    })
+}
+
+/// Models of no more parameters are compiled.
+const PARAMETERS_MAX: u64 = 4096;
+
+/// Codes of what is wrong with a program or a folder that pfmc made, never with a model.
+const OURS: [&str; 7] = ["E0301", "E0302", "E0510", "E0611", "E0701", "E0703", "E0704"];
+/// First and last codes of the checks of artefacts that are read back.
+const READ_BACK: [[&str; 2]; 3] = [["E0511", "E0522"], ["E0530", "E0531"], ["E0612", "E0620"]];
+
+/// Small models behind the bytes that [`model`] takes, for each target.
+pub fn compiled_seeds() -> Vec<Vec<u8>> {
+    let mut check = compiled();
+    let mut all = Vec::new();
+    for model in models() {
+        let variants = (0..3).map(|target| {
+            let mut data = model.clone();
+            data.splice(5..8, [0, 0, target]);
+            data
+        });
+        all.extend(variants.filter(|data| check(data).starts_with("accepted")));
+    }
+    all
+}
+
+/// Compiles a model for a target, and verifies the folder against the model. Of eight bytes before the model the first
+/// five choose sizes of open dimensions, the others rounding, bits and group, and target.
+pub fn compiled() -> Check {
+    let dir = temporary();
+    Box::new(move |data| {
+        let Some((choices, bytes)) = data.split_first_chunk::<8>() else { return String::new() };
+        let model = match onnx::import_bytes(bytes.to_vec().into()) {
+            Ok(model) if model.parameters <= PARAMETERS_MAX => model,
+            Ok(_) => return "large".to_owned(),
+            Err(e) => return outcome(&e),
+        };
+        let &[ref sizes @ .., rounding, scheme, target] = choices;
+        let (target, process) =
+            [("asic", Some("sg13g2")), ("glass", None), ("glass", Some(MASK))][usize::from(target) % 3];
+        let sizes = bind::open_dimensions(&model.graph).into_iter().zip(sizes.iter().cycle());
+        let path = dir.path().join("model.onnx");
+        if std::fs::write(&path, bytes).is_err() {
+            return String::new();
+        }
+        let out = dir.path().join("out");
+        let codes = target == "asic";
+        let group = [0, 1, 3, 32].get(usize::from(scheme / 8 % 8)).copied();
+        let options = Options {
+            model: path.clone(),
+            bind: sizes.map(|(name, &size)| (name, i64::from(size % 16) + 1)).collect(),
+            quantisation: Quantisation {
+                bits: (2..=8).nth(usize::from(scheme % 8)).filter(|_| codes),
+                group: group.filter(|_| codes),
+                levels: [Levels::Uniform, Levels::Codebook]
+                    .get(usize::from(rounding % 4))
+                    .copied()
+                    .filter(|_| codes),
+                rounding: if rounding / 4 % 2 == 0 { Rounding::Search } else { Rounding::Plain },
+                ..Quantisation::default()
+            },
+            ..options(target, process, out.clone())
+        };
+        let ours = |e: &Diagnostics| {
+            let among = |id: &str| READ_BACK.iter().any(|[first, last]| (*first..=*last).contains(&id));
+            e.0.iter().any(|d| OURS.contains(&d.code.id) || among(d.code.id))
+        };
+        match compile(&options, &NoProgress, &|_, _| {}) {
+            Ok(made) => {
+                let verified = verify(&out, Some(&path), None, &NoProgress);
+                assert!(verified.is_ok(), "what was compiled does not verify: {verified:?}");
+                let ops: BTreeSet<&str> = made.program.graph.nodes().map(|(_, n)| n.op.name()).collect();
+                format!("accepted {target} {ops:?}")
+            }
+            Err(e) => {
+                assert!(!ours(&e), "compiling a model ends in what is no fault of it: {e:?}");
+                outcome(&e)
+            }
         }
     })
 }

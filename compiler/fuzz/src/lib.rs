@@ -170,6 +170,14 @@ pub static TARGETS: &[Target] = &[
         bounded: 100,
     },
     Target {
+        name: "compile",
+        about: "model.onnx, for each target and several schemes: what compiles verifies against the model",
+        seeds: folders::compiled_seeds,
+        mutate: mutate::model,
+        check: folders::compiled,
+        bounded: 100,
+    },
+    Target {
         name: "graph",
         about: "arbitrary valid graphs: every pass keeps what the interpreter computes, and the verifier stays content",
         seeds: graphs::seeds,
@@ -299,6 +307,6 @@ mod tests {
     bounded! {
         onnx "onnx" pfir "pfir" npz "npz" samples "samples" asic_process "asic-process" glass_process "glass-process"
         calibration "calibration" gds "gds" oasis "oasis" schedule "schedule" mask "mask" measured "measured" contents "contents"
-        program "program" manifest "manifest" plan "plan" graph "graph"
+        program "program" manifest "manifest" plan "plan" compile "compile" graph "graph"
     }
 }

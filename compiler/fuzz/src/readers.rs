@@ -254,7 +254,12 @@ fn built(folder: &Folder, target: &dyn Target, process: &str) -> String {
     assert!(odd.is_empty(), "figures that are no numbers: {odd:?}");
     let estimate = estimated(folder, process);
     let above = |name, most| figures.iter().any(|f| f.name.starts_with(name) && f.value > most);
-    if above("layout.gds at most", LAYOUT_MAX) || above("tile voxels", VOXELS_MAX) {
+    // Tiles that are propagated while they are designed take seconds.
+    let propagated = |line: &str| line.trim().starts_with("propagation_rounds") && !line.contains("= 0");
+    if above("layout.gds at most", LAYOUT_MAX)
+        || above("tile voxels", VOXELS_MAX)
+        || process.lines().any(propagated)
+    {
         return accepted(&format!("large, {estimate}"));
     }
     let out = folder.path().join("emitted");

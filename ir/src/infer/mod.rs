@@ -240,6 +240,20 @@ fn same_length(a: &OpenDim, b: &OpenDim) -> Result<(), String> {
     Ok(())
 }
 
+/// Refuses a convolution's bias that is not one number an output channel, and channels that groups do not divide.
+fn channels_of(channels: &OpenDim, groups: i64, bias: Option<&&Fact>) -> Result<(), String> {
+    if let Some(n) = channels.as_ref().and_then(Dim::value)
+        && (groups < 1 || n % groups != 0)
+    {
+        return Err(format!("{n} output channels in {groups} groups"));
+    }
+    match bias.and_then(|b| b.dims()) {
+        Some([n]) => same_length(n, channels),
+        Some(d) => Err(format!("a bias of rank {}, where each output channel has a number", d.len())),
+        None => Ok(()),
+    }
+}
+
 fn product(dims: &[OpenDim]) -> OpenDim {
     dims.iter().try_fold(Dim::known(1), |a, d| a.mul(d.as_ref()?))
 }
@@ -409,6 +423,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             if let Some(c) = w[1].as_ref().and_then(|c| c.mul(&Dim::known(*groups))) {
                 same_length(&d[1], &Some(c))?;
             }
+            channels_of(&w[0], *groups, x.get(2))?;
             let kernel: Option<Vec<i64>> = w[2..].iter().map(|k| k.as_ref()?.value()).collect();
             let mut shape = vec![d[0].clone(), w[0].clone()];
             match kernel {

@@ -1,6 +1,6 @@
 //! Types of operations on images: windows, resizing, sampling and boxes.
 
-use super::{Fact, norm_axis, same_length};
+use super::{Fact, channels_of, norm_axis, same_length};
 use crate::elem::Elem;
 use crate::op::{AspectRatio, AutoPad, Op};
 use crate::shape::{Dim, OpenDim, OpenType};
@@ -41,6 +41,7 @@ pub(super) fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let r = w.len().checked_sub(2).filter(|r| *r > 0).ok_or("w needs [C, O / groups, kernel]")?;
             let kernel: Option<Vec<i64>> = w[2..].iter().map(|k| k.as_ref()?.value()).collect();
             let channels = w[1].as_ref().and_then(|c| c.mul(&Dim::known(*groups)));
+            channels_of(&channels, *groups, x.get(2))?;
             let Some(d) = image(x[0], r)? else { return of(elem, None) };
             same_length(&d[1], &w[0])?;
             let mut shape = vec![d[0].clone(), channels];
@@ -63,13 +64,14 @@ pub(super) fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             }
             of(elem, Some(shape))
         }
-        Op::DeformConv { .. } => {
+        Op::DeformConv { groups, biased, .. } => {
             let (Some(d), Some(w)) = (image(x[0], 2)?, x[1].dims()) else { return of(elem, None) };
             let out = match image(x[2], 2)? {
                 Some(o) => o[2..].to_vec(),
                 None => vec![None; 2],
             };
             let outs = w.first().cloned().ok_or("w needs [O, C / groups, kernel]")?;
+            channels_of(&outs, *groups, x.get(3).filter(|_| *biased))?;
             of(elem, Some([&[d[0].clone(), outs], &out[..]].concat()))
         }
         Op::Col2Im { .. } => {
@@ -261,7 +263,7 @@ mod tests {
     }
 
     fn shown(op: &Op, x: &[&Fact]) -> String {
-        infer(op, x).map_or_else(|e| e, |f| f[0].ty.to_string())
+        crate::infer::infer(op, x).map_or_else(|e| e, |f| f[0].ty.to_string())
     }
 
     fn resize(scales: &[f32], axes: &[i64]) -> Op {
@@ -327,6 +329,45 @@ mod tests {
         assert!(shown(&resize(&[2.0], &[2, 3]), &[&x]).contains("1 scales for 2 axes"));
         assert!(shown(&resize(&[0.0, 1.0], &[2, 3]), &[&x]).contains("scales"));
         assert!(shown(&resize(&[1.0, 1.0], &[2, 4]), &[&x]).contains("axis 4"));
+    }
+
+    #[test]
+    fn biases_and_groups_of_convolutions_fit_their_channels() {
+        let conv = |groups| Op::Conv { strides: vec![1, 1], pads: vec![0; 4], dilations: vec![1, 1], groups };
+        let transposed = |groups| Op::ConvTranspose {
+            strides: vec![1, 1],
+            pads: vec![0; 4],
+            dilations: vec![1, 1],
+            groups,
+            output_padding: vec![0, 0],
+            output: Vec::new(),
+            auto: AutoPad::Given,
+        };
+        let deform = |groups| Op::DeformConv {
+            strides: vec![1, 1],
+            pads: vec![0; 4],
+            dilations: vec![1, 1],
+            groups,
+            offset_groups: 1,
+            biased: true,
+        };
+        let x = fact(&[Some("1"), Some("4"), Some("5"), Some("5")]);
+        let [six, rank_two] = [fact(&[Some("6")]), fact(&[Some("6"), Some("1")])];
+        let w = fact(&[Some("6"), Some("2"), Some("2"), Some("2")]);
+        let up = fact(&[Some("4"), Some("3"), Some("2"), Some("2")]);
+        let five = fact(&[Some("5"), Some("2"), Some("2"), Some("2")]);
+        let offset = fact(&[Some("1"), Some("8"), Some("4"), Some("4")]);
+        let of = |op: &Op, w: &Fact, bias: &Fact| match op {
+            Op::DeformConv { .. } => shown(op, &[&x, w, &offset, bias]),
+            _ => shown(op, &[&x, w, bias]),
+        };
+        let wrong = fact(&[Some("3")]);
+        for (op, w) in [(conv(2), &w), (transposed(2), &up), (deform(2), &w)] {
+            assert!(of(&op, w, &six).starts_with("f32[1, 6, "), "{}", of(&op, w, &six));
+            assert!(of(&op, w, &wrong).contains("lengths 3 and 6 differ"), "{}", of(&op, w, &wrong));
+            assert!(of(&op, w, &rank_two).contains("bias of rank 2"), "{}", of(&op, w, &rank_two));
+        }
+        assert!(of(&conv(2), &five, &fact(&[Some("5")])).contains("5 output channels in 2 groups"));
     }
 
     #[test]
