@@ -323,7 +323,7 @@ const OURS: [&str; 7] = ["E0301", "E0302", "E0510", "E0611", "E0701", "E0703", "
 /// First and last codes of the checks of artefacts that are read back.
 const READ_BACK: [[&str; 2]; 3] = [["E0511", "E0522"], ["E0530", "E0531"], ["E0612", "E0620"]];
 
-/// Small models behind the bytes that [`model`] takes, for each target.
+/// Small models behind the bytes that [`compiled`] takes, for each target.
 pub fn compiled_seeds() -> Vec<Vec<u8>> {
     let mut check = compiled();
     let mut all = Vec::new();
