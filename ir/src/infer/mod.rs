@@ -240,14 +240,18 @@ fn same_length(a: &OpenDim, b: &OpenDim) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses a convolution's bias that is not one number an output channel, and channels that groups do not divide.
-fn channels_of(channels: &OpenDim, groups: i64, bias: Option<&&Fact>) -> Result<(), String> {
+/// Refuses operands of a convolution that are not all of one type, output channels that groups do not divide, and a bias,
+/// where `x` has one at `bias`, that is not a number for each output channel.
+fn convolved(x: &[&Fact], channels: &OpenDim, groups: i64, bias: Option<usize>) -> Result<(), String> {
+    if x.iter().any(|f| f.ty.elem != x[0].ty.elem) {
+        return Err("the element types differ".into());
+    }
     if let Some(n) = channels.as_ref().and_then(Dim::value)
         && (groups < 1 || n % groups != 0)
     {
         return Err(format!("{n} output channels in {groups} groups"));
     }
-    match bias.and_then(|b| b.dims()) {
+    match bias.and_then(|at| x.get(at)?.dims()) {
         Some([n]) => same_length(n, channels),
         Some(d) => Err(format!("a bias of rank {}, where each output channel has a number", d.len())),
         None => Ok(()),
@@ -423,7 +427,7 @@ pub fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             if let Some(c) = w[1].as_ref().and_then(|c| c.mul(&Dim::known(*groups))) {
                 same_length(&d[1], &Some(c))?;
             }
-            channels_of(&w[0], *groups, x.get(2))?;
+            convolved(x, &w[0], *groups, Some(2))?;
             let kernel: Option<Vec<i64>> = w[2..].iter().map(|k| k.as_ref()?.value()).collect();
             let mut shape = vec![d[0].clone(), w[0].clone()];
             match kernel {

@@ -1,6 +1,6 @@
 //! Types of operations on images: windows, resizing, sampling and boxes.
 
-use super::{Fact, channels_of, norm_axis, same_length};
+use super::{Fact, convolved, norm_axis, same_length};
 use crate::elem::Elem;
 use crate::op::{AspectRatio, AutoPad, Op};
 use crate::shape::{Dim, OpenDim, OpenType};
@@ -41,7 +41,7 @@ pub(super) fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
             let r = w.len().checked_sub(2).filter(|r| *r > 0).ok_or("w needs [C, O / groups, kernel]")?;
             let kernel: Option<Vec<i64>> = w[2..].iter().map(|k| k.as_ref()?.value()).collect();
             let channels = w[1].as_ref().and_then(|c| c.mul(&Dim::known(*groups)));
-            channels_of(&channels, *groups, x.get(2))?;
+            convolved(x, &channels, *groups, Some(2))?;
             let Some(d) = image(x[0], r)? else { return of(elem, None) };
             same_length(&d[1], &w[0])?;
             let mut shape = vec![d[0].clone(), channels];
@@ -71,7 +71,7 @@ pub(super) fn infer(op: &Op, x: &[&Fact]) -> Result<Vec<Fact>, String> {
                 None => vec![None; 2],
             };
             let outs = w.first().cloned().ok_or("w needs [O, C / groups, kernel]")?;
-            channels_of(&outs, *groups, x.get(3).filter(|_| *biased))?;
+            convolved(x, &outs, *groups, biased.then_some(3))?;
             of(elem, Some([&[d[0].clone(), outs], &out[..]].concat()))
         }
         Op::Col2Im { .. } => {
@@ -362,9 +362,12 @@ mod tests {
             _ => shown(op, &[&x, w, bias]),
         };
         let wrong = fact(&[Some("3")]);
+        let mut whole = six.clone();
+        whole.ty.elem = Elem::I32;
         for (op, w) in [(conv(2), &w), (transposed(2), &up), (deform(2), &w)] {
             assert!(of(&op, w, &six).starts_with("f32[1, 6, "), "{}", of(&op, w, &six));
             assert!(of(&op, w, &wrong).contains("lengths 3 and 6 differ"), "{}", of(&op, w, &wrong));
+            assert!(of(&op, w, &whole).contains("element types differ"), "{}", of(&op, w, &whole));
             assert!(of(&op, w, &rank_two).contains("bias of rank 2"), "{}", of(&op, w, &rank_two));
         }
         assert!(of(&conv(2), &five, &fact(&[Some("5")])).contains("5 output channels in 2 groups"));
