@@ -14,7 +14,7 @@ mod files;
 mod glass;
 #[path = "faults/layout.rs"]
 mod layout;
-#[allow(dead_code)] // the other users of this file write into folders
+#[expect(dead_code, reason = "the other users of this file write into folders")]
 #[path = "../../backends/glass/tests/common/parts.rs"]
 mod parts;
 #[path = "faults/passes.rs"]

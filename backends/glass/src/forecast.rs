@@ -61,7 +61,7 @@ impl Probe {
         let signs = [signs(1, k), signs(2, ports)];
         let ports_signs = [&signs[0][..], &signs[1][..]];
         // Rounds are taken to reach what the levels alone reach.
-        let first_order = Hologram { propagation_rounds: 0, ..process.clone() };
+        let first_order = process.first_order();
         let d = design(&first_order, &g, &born, &mut Workspace::default(), weights, ports_signs, hash(0, 1));
         let relative = |db: f64| 10f64.powf(-db / 10.0);
         Ok(Probe {

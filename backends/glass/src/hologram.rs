@@ -220,6 +220,11 @@ impl Hologram {
         header.history = line.history.to_vec();
     }
 
+    /// The process without rounds against multiple scattering, which leave as many levels of each kind.
+    pub(crate) fn first_order(&self) -> Hologram {
+        Hologram { propagation_rounds: 0, ..self.clone() }
+    }
+
     /// Designs the hologram of a tile; `tile` names the stream of its random choices.
     pub(crate) fn design(&self, g: &Geometry, born: &Born, weights: &RealBlock, tile: u32) -> Designed {
         let ports = self.quadrature.ports(weights.n);

@@ -35,9 +35,9 @@ fn pair_shares(process: &Hologram) -> Vec<Vec<f64>> {
     let (k, n) = (g.inputs(), g.outputs() * process.quadrature.weights_a_grating());
     let born = Born::new(&g, k, g.outputs());
     let weights = weights(k, n);
-    // Rounds against multiple scattering take minutes, and leave as many levels of each kind.
-    let process = &Hologram { propagation_rounds: 0, ..process.clone() };
-    let d = design::design(process, &g, &born, &mut Workspace::default(), &weights, [&[], &[]], 1);
+    // Rounds would take longer than all else of a plan.
+    let d =
+        design::design(&process.first_order(), &g, &born, &mut Workspace::default(), &weights, [&[], &[]], 1);
     let [nx, ny, nz] = g.voxels;
     let parts = d.levels.chunks(nz.div_ceil(DEPTHS) * nx * ny);
     parts
