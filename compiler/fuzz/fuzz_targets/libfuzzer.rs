@@ -1,16 +1,8 @@
 //! Any target under libFuzzer, which sees the code that an input reaches. `PFMC_FUZZ_TARGET` names it. Three of four
 //! changes are the target's own, which know the form of its inputs; the others are libFuzzer's.
 //!
-//! With a nightly toolchain `cargo fuzz run --fuzz-dir compiler/fuzz libfuzzer`; on a stable one, without `cargo fuzz`:
-//!
-//! ```text
-//! RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-//!   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-//!   -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1" \
-//!   cargo build --release -p pfmc-fuzz --bin libfuzzer --target x86_64-unknown-linux-gnu --target-dir target/fuzz
-//! cargo run --release -p pfmc-fuzz --bin fuzz -- TARGET --seeds CORPUS
-//! PFMC_FUZZ_TARGET=TARGET target/fuzz/x86_64-unknown-linux-gnu/release/libfuzzer CORPUS
-//! ```
+//! `.ci/fuzz SECONDS [TARGET...]` builds and runs it on a stable toolchain; with a nightly one and `cargo fuzz`,
+//! `PFMC_FUZZ_TARGET=TARGET cargo fuzz run --fuzz-dir compiler/fuzz libfuzzer`.
 #![no_main]
 
 use std::cell::RefCell;
