@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use pfmc::compile::{Options, compile};
 use pfmc::contents::Reference;
@@ -11,7 +12,7 @@ use pfmc::passes::bind;
 use pfmc::quantise::options::{Quantisation, Rounding};
 use pfmc::run::Runnable;
 use pfmc::verify::{Opened, open, verify};
-use pfmc_ir::backend::{NoProgress, Wishes};
+use pfmc_ir::backend::{NoProgress, Progress, Wishes};
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::program::TileProgram;
 use pfmc_ir::tensor::Tensor;
@@ -196,6 +197,68 @@ pub fn mask() -> Check {
 fn inputs() -> BTreeMap<String, Tensor> {
     let t = Tensor::new(vec![4, 2], (0..8u8).map(|i| f32::from(i) / 4.0 - 1.0).collect());
     t.map(|t| BTreeMap::from([("t".to_owned(), t)])).unwrap_or_default()
+}
+
+/// Notes the tiles that runs leave for the case that they are stopped.
+struct Spooled<'a> {
+    dir: &'a Path,
+    /// By path below the folder.
+    tiles: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
+}
+
+impl Progress for Spooled<'_> {
+    fn begin(&self, _stage: &str, _total: u64) {}
+
+    fn advance(&self, _steps: u64) {
+        let inside = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
+        let spools = inside(self.dir).filter(|p| p.extension().is_some_and(|e| e == "spool"));
+        let Ok(mut tiles) = self.tiles.lock() else { return };
+        for path in spools.flat_map(|p| inside(&p).collect::<Vec<_>>()) {
+            if let (Ok(name), Ok(bytes)) = (path.strip_prefix(self.dir), std::fs::read(&path)) {
+                tiles.insert(name.to_owned(), bytes);
+            }
+        }
+    }
+}
+
+/// What the model's run leaves of its tiles.
+fn spooled() -> BTreeMap<PathBuf, Vec<u8>> {
+    let dir = temporary();
+    let watch = Spooled { dir: dir.path(), tiles: Mutex::default() };
+    // Without it there are no seeds, which the target's test misses.
+    let _ = compile(&options("glass", None, dir.path().join("out")), &watch, &|_, _| {});
+    watch.tiles.into_inner().unwrap_or_default()
+}
+
+/// Tiles of a run that was stopped.
+pub fn spool_seeds() -> Vec<Vec<u8>> {
+    spooled().into_values().collect()
+}
+
+/// Goes on where a run was stopped that left these bytes for each of its tiles.
+pub fn spool() -> Check {
+    let (dir, names) = (temporary(), spooled().into_keys().collect::<Vec<_>>());
+    Box::new(move |data| {
+        let put = |name: &PathBuf| {
+            let path = dir.path().join(name);
+            path.parent().is_some_and(|p| std::fs::create_dir_all(p).is_ok())
+                && std::fs::write(&path, data).is_ok()
+        };
+        if !names.iter().all(put) {
+            return String::new();
+        }
+        let options = options("glass", None, dir.path().join("out"));
+        match compile(&options, &NoProgress, &|_, _| {}) {
+            Ok(made) => {
+                let verified = verify(&made.folder, Some(&options.model), None, &NoProgress);
+                assert!(verified.is_ok(), "what was compiled does not verify: {verified:?}");
+                let length =
+                    std::fs::metadata(made.folder.join(pfmc_glass::schedule::FILE)).map_or(0, |m| m.len());
+                format!("accepted {length}")
+            }
+            Err(e) => outcome(&e),
+        }
+    })
 }
 
 /// A file of measurements that changes nothing, and one that does.

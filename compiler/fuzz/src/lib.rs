@@ -50,8 +50,16 @@ pub static TARGETS: &[Target] = &[
         bounded: 2000,
     },
     Target {
+        name: "external",
+        about: "model.onnx with weights in other files: as onnx, and nothing outside of the model's folder is read",
+        seeds: readers::external_seeds,
+        mutate: mutate::model,
+        check: readers::external,
+        bounded: 1000,
+    },
+    Target {
         name: "pfir",
-        about: "program.pfir: what is read prints to text that reads back to the same",
+        about: "program.pfir, and the data beside it: what is read prints to text that reads back to the same",
         seeds: readers::programs,
         mutate: mutate::text,
         check: readers::pfir,
@@ -128,6 +136,14 @@ pub static TARGETS: &[Target] = &[
         mutate: mutate::schedule,
         check: folders::mask,
         bounded: 300,
+    },
+    Target {
+        name: "spool",
+        about: "a tile that a stopped run left: a run that goes on from it ends in a folder that verifies, or is refused",
+        seeds: folders::spool_seeds,
+        mutate: mutate::spool,
+        check: folders::spool,
+        bounded: 100,
     },
     Target {
         name: "measured",
@@ -305,8 +321,8 @@ mod tests {
         };
     }
     bounded! {
-        onnx "onnx" pfir "pfir" npz "npz" samples "samples" asic_process "asic-process" glass_process "glass-process"
-        calibration "calibration" gds "gds" oasis "oasis" schedule "schedule" mask "mask" measured "measured" contents "contents"
+        onnx "onnx" external "external" pfir "pfir" npz "npz" samples "samples" asic_process "asic-process" glass_process "glass-process"
+        calibration "calibration" gds "gds" oasis "oasis" schedule "schedule" mask "mask" spool "spool" measured "measured" contents "contents"
         program "program" manifest "manifest" plan "plan" compile "compile" graph "graph"
     }
 }

@@ -552,6 +552,18 @@ pub fn schedule(r: &mut Random, data: &[u8], other: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A tile of a run that was stopped: a record in a frame, whose checksum is set right.
+pub fn spool(r: &mut Random, data: &[u8], other: &[u8]) -> Vec<u8> {
+    match Frame::decode_length_delimited(data) {
+        Ok(mut frame) if r.below(8) != 0 => {
+            frame.body = protobuf(r, &frame.body, other).into();
+            frame.crc32 = crc32fast::hash(&frame.body);
+            frame.encode_length_delimited_to_vec()
+        }
+        _ => bytes(r, data, other),
+    }
+}
+
 /// Changes levels of a part of a chunk, with their checksums.
 fn levels(r: &mut Random, chunk: &mut Chunk) {
     let at = r.below(chunk.parts.len());

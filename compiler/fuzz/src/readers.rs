@@ -7,6 +7,7 @@ use bytes::Bytes;
 use pfmc::estimate::arch::Arch;
 use pfmc::estimate::{Request, Subject, estimate};
 use pfmc::onnx;
+use pfmc::onnx::proto::{ModelProto, StringStringEntryProto};
 use pfmc::passes::bind;
 use pfmc::quantise::options::Quantisation;
 use pfmc::samples::Samples;
@@ -20,9 +21,13 @@ use pfmc_ir::tensor::Tensor;
 use pfmc_ir::text;
 use pfmc_ir::tile::{TileId, TileSource as _};
 use pfmc_ir::verify::{Verified, Verify};
+use prost::Message as _;
 
 use crate::folders::Folder;
 use crate::{Check, fixture, outcome};
+
+/// ONNX's number of 32-bit floating-point elements.
+const FLOAT: i32 = 1;
 
 /// Models of the folder of small ones that are no larger than this, bytes.
 const SMALL: u64 = 4096;
@@ -50,52 +55,139 @@ fn accepted(what: &str) -> String {
     format!("accepted {what}")
 }
 
+/// Binds what was imported to sizes, and prints it.
+fn imported(model: Result<onnx::Model, Diagnostics>, sizes: &[u8]) -> String {
+    let model = match model {
+        Ok(model) => model,
+        Err(e) => return outcome(&e),
+    };
+    let verified = model.graph.verify();
+    assert!(verified.is_ok(), "an imported model does not verify: {verified:?}");
+    let sizes = bind::open_dimensions(&model.graph)
+        .into_iter()
+        .zip(sizes.iter().cycle())
+        .map(|(name, &size)| (name, i64::from(size % 16) + 1))
+        .collect();
+    let warned = outcome(&model.warnings);
+    let finite = outcome(&onnx::check_finite(&model.graph));
+    match bind::bind(model.graph, &sizes) {
+        Ok((bound, _)) => {
+            let graph = bound.into_open();
+            let verified = graph.verify();
+            assert!(verified.is_ok(), "a bound model does not verify: {verified:?}");
+            let ops: std::collections::BTreeSet<&str> = graph.nodes().map(|(_, n)| n.op.name()).collect();
+            assert!(text::print_graph(&graph).len() >= graph.node_count());
+            accepted(&format!("{warned} {finite} {ops:?}"))
+        }
+        Err(e) => outcome(&e),
+    }
+}
+
 /// Imports, binds, prints.
 pub fn onnx() -> Check {
     Box::new(|data| {
         let Some((sizes, model)) = data.split_at_checked(8) else { return String::new() };
-        let model = match onnx::import_bytes(Bytes::copy_from_slice(model)) {
-            Ok(model) => model,
-            Err(e) => return outcome(&e),
-        };
-        let verified = model.graph.verify();
-        assert!(verified.is_ok(), "an imported model does not verify: {verified:?}");
-        let sizes = bind::open_dimensions(&model.graph)
-            .into_iter()
-            .zip(sizes.iter().cycle())
-            .map(|(name, &size)| (name, i64::from(size % 16) + 1))
-            .collect();
-        let warned = outcome(&model.warnings);
-        match bind::bind(model.graph, &sizes) {
-            Ok((bound, _)) => {
-                let graph = bound.into_open();
-                let verified = graph.verify();
-                assert!(verified.is_ok(), "a bound model does not verify: {verified:?}");
-                let ops: std::collections::BTreeSet<&str> = graph.nodes().map(|(_, n)| n.op.name()).collect();
-                assert!(text::print_graph(&graph).len() >= graph.node_count());
-                accepted(&format!("{warned} {ops:?}"))
+        imported(onnx::import_bytes(Bytes::copy_from_slice(model)), sizes)
+    })
+}
+
+/// The data that lie beside a model, finite numbers, and those that lie outside of its folder.
+fn data_beside() -> [Vec<u8>; 2] {
+    [1.0, -7.0].map(|from: f32| (0..1024u16).flat_map(|i| (from + f32::from(i)).to_le_bytes()).collect())
+}
+
+/// Small models with their floating-point weights in the data beside them, at a place that is aligned and at one that is
+/// not; of the first of them also with each other place for the data.
+pub fn external_seeds() -> Vec<Vec<u8>> {
+    let there = ["w.data", "below/w.data", "./w.data", "model.onnx"];
+    let nowhere = ["away", "below", "../w.data", "/w.data", "below/../w.data"];
+    let mut all = Vec::new();
+    for seed in models() {
+        let Some(model) = seed.get(8..).and_then(|m| ModelProto::decode(m).ok()) else { continue };
+        let others = if all.is_empty() { &nowhere[..] } else { &[] };
+        for (i, location) in there.iter().chain(others).enumerate() {
+            let mut model = model.clone();
+            let tensors = model.graph.iter_mut().flat_map(|g| &mut g.initializer);
+            let mut moved = 0;
+            for (t, number) in tensors.zip(0..) {
+                let Some(raw) = t.raw_data.take_if(|_| t.data_type == FLOAT) else { continue };
+                let entries = [
+                    ("location", (*location).to_owned()),
+                    ("offset", (number * 4 + i % 2).to_string()),
+                    ("length", raw.len().to_string()),
+                ];
+                t.external_data = entries
+                    .map(|(key, value)| StringStringEntryProto { key: key.into(), value: value.into() })
+                    .into();
+                t.data_location = 1;
+                moved += 1;
             }
-            Err(e) => outcome(&e),
+            if moved > 0 {
+                all.push([&seed[..8], &model.encode_to_vec()].concat());
+            }
         }
+    }
+    all
+}
+
+/// Imports a model of a folder with data in it, in a folder below and behind a link that leaves it.
+pub fn external() -> Check {
+    let dir = tempfile::tempdir();
+    let [inside, outside] = data_beside();
+    let made = dir.as_ref().is_ok_and(|dir| {
+        let folder = dir.path().join("model");
+        let files = [
+            (folder.join("w.data"), &inside),
+            (folder.join("below/w.data"), &inside),
+            (dir.path().join("w.data"), &outside),
+        ];
+        std::fs::create_dir_all(folder.join("below")).is_ok()
+            && files.iter().all(|(path, bytes)| std::fs::write(path, bytes).is_ok())
+            && std::os::unix::fs::symlink("../w.data", folder.join("away")).is_ok()
+    });
+    Box::new(move |data| {
+        let (Some((sizes, bytes)), Ok(dir), true) = (data.split_at_checked(8), &dir, made) else {
+            return String::new();
+        };
+        let path = dir.path().join("model/model.onnx");
+        if std::fs::write(&path, bytes).is_err() {
+            return String::new();
+        }
+        let model = onnx::import(&path);
+        let own = |f: &onnx::ModelFile| f.bytes == inside || f.bytes == bytes;
+        assert!(
+            model.as_ref().map_or(true, |m| m.files.iter().all(own)),
+            "data outside of the model's folder were read"
+        );
+        imported(model, sizes)
     })
 }
 
 /// Small models and one with every kind of statement, as text.
 pub fn programs() -> Vec<Vec<u8>> {
+    let Ok(dir) = tempfile::tempdir() else { return Vec::new() };
+    let path = dir.path().join("x.pfir");
     let mut all: Vec<String> = small_models()
         .into_iter()
         .filter_map(|m| onnx::import_bytes(m.into()).ok())
-        .map(|m| text::print_program(&TileProgram { graph: m.graph, ..TileProgram::default() }))
+        .filter_map(|m| {
+            pfmc::pfir::write(&path, &TileProgram { graph: m.graph, ..TileProgram::default() }).ok()?;
+            std::fs::read_to_string(&path).ok()
+        })
         .filter(|t| text::parse_program(t).is_ok())
         .collect();
     all.extend(Folder::new("asic", Some("sg13g2")).text("program.pfir"));
     all.into_iter().map(String::into_bytes).collect()
 }
 
-/// Reads, verifies, prints and reads again.
+/// Most bytes of data that are put beside a program.
+const DATA_MAX: u64 = 1 << 16;
+
+/// Reads, with as many bytes beside it as the text lists, verifies, prints and reads again.
 pub fn pfir() -> Check {
-    Box::new(|data| {
-        let Ok(source) = std::str::from_utf8(data) else { return String::new() };
+    let dir = tempfile::tempdir();
+    Box::new(move |data| {
+        let (Ok(source), Ok(dir)) = (std::str::from_utf8(data), &dir) else { return String::new() };
         let program = match text::parse_program(source) {
             Ok(p) => p,
             Err(e) => return outcome(&e),
@@ -105,16 +197,30 @@ pub fn pfir() -> Check {
         assert!(again.is_ok(), "what was printed is not read: {again:?}\n{printed}");
         let again = again.map(|p| text::print_program(&p)).unwrap_or_default();
         assert_eq!(again, printed, "printed, read and printed again it is another program");
-        match Verified::new(program) {
-            Ok(p) => {
-                let ops: std::collections::BTreeSet<&str> =
-                    p.graph.nodes().map(|(_, n)| n.op.name()).collect();
-                // Making an executor decodes nothing that the text does not hold.
-                let made = Executor::new(&p.graph, &NoMatrices).map(|_| ());
-                accepted(&format!("{ops:?} {}", made.is_ok()))
+        let verified = match Verified::new(program) {
+            Ok(p) => p,
+            Err(e) => return outcome(&e),
+        };
+        let ops: std::collections::BTreeSet<&str> =
+            verified.graph.nodes().map(|(_, n)| n.op.name()).collect();
+        // Making an executor decodes nothing that the text does not hold.
+        let made = Executor::new(&verified.graph, &NoMatrices).map(|_| ());
+        let length = verified.data_len();
+        let mut filled = None;
+        if length > 0 && length <= DATA_MAX {
+            let path = dir.path().join("x.pfir");
+            let beside = vec![1; length as usize];
+            if std::fs::write(&path, source).is_err()
+                || std::fs::write(pfmc::pfir::data_path(&path), beside).is_err()
+            {
+                return String::new();
             }
-            Err(e) => outcome(&e),
+            filled = Some(match pfmc::pfir::read(&path).and_then(|p| Verified::new(p).map_err(Into::into)) {
+                Ok(p) => Executor::new(&p.graph, &NoMatrices).is_ok().to_string(),
+                Err(e) => outcome(&e),
+            });
         }
+        accepted(&format!("{ops:?} {} {filled:?}", made.is_ok()))
     })
 }
 
