@@ -215,7 +215,7 @@ pub fn pfir() -> Check {
             {
                 return String::new();
             }
-            filled = Some(match pfmc::pfir::read(&path).and_then(|p| Verified::new(p).map_err(Into::into)) {
+            filled = Some(match pfmc::pfir::read(&path).and_then(Verified::new) {
                 Ok(p) => Executor::new(&p.graph, &NoMatrices).is_ok().to_string(),
                 Err(e) => outcome(&e),
             });
