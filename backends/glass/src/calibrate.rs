@@ -73,6 +73,22 @@ pub struct TileCalibration {
     pub output_gains: Vec<[f64; 2]>,
 }
 
+/// Gains of ports are below this.
+const GAIN_MAX: f64 = 1e30;
+/// Relative wavelength and tilt (rad) are at most this.
+const DEVIATION_MAX: f64 = 0.1;
+
+impl TileCalibration {
+    /// Whether all numbers are in the range that is used.
+    fn in_range(&self) -> bool {
+        let gains = self.input_gains.iter().chain(&self.output_gains).flatten();
+        let ratios = [self.match_db, self.before_db, self.ports_db, self.corrected_db];
+        gains.into_iter().all(|v| v.abs() < GAIN_MAX)
+            && [self.wavelength, self.tilt_rad].iter().all(|v| v.abs() <= DEVIATION_MAX)
+            && ratios.iter().all(|v| v.is_finite())
+    }
+}
+
 /// A tile's transfer matrix and what deviations change, `[output][input]` of the used ports.
 pub(crate) struct Model {
     inputs: usize,
@@ -259,8 +275,11 @@ pub(crate) fn read_db(t: &[Complex64], w: &[Complex64], single: bool) -> f64 {
         let determinant = rr * ii - ri * ri;
         if determinant > 1e-12 * rr * ii {
             Complex64::new(rw * ii - iw * ri, rw * ri - iw * rr) / determinant
-        } else {
+        } else if rr >= ii {
+            // All of one phase: one part says all.
             Complex64::new(rw / rr, 0.0)
+        } else {
+            Complex64::new(0.0, -iw / ii)
         }
     } else {
         let (re, im) = (sum(&|t, w| (t.conj() * w).re), sum(&|t, w| (t.conj() * w).im));
@@ -302,7 +321,7 @@ impl Schedule<'_> {
     /// Fits a measured transfer matrix, `[output port][input]`, and compares it with the weights.
     ///
     /// # Errors
-    /// E0622: a matrix of another shape or not finite, of another tile, or too far from the process's light.
+    /// E0622: a matrix of another shape, not finite or beyond the range of gains, of another tile, or too far from the process's light.
     pub fn calibrate(
         &self,
         id: TileId,
@@ -373,7 +392,7 @@ impl Schedule<'_> {
         let corrected: Vec<Complex64> =
             even.iter().zip(off.iter().zip(&model.base)).map(|(t, (off, m))| t - off + m).collect();
         let pairs = |g: &[Complex64]| g.iter().map(|g| [g.re, g.im]).collect();
-        Ok(TileCalibration {
+        let found = TileCalibration {
             tile: id.0,
             name: r.name.clone(),
             levels_sha256: hex(&r.levels_sha256),
@@ -385,7 +404,13 @@ impl Schedule<'_> {
             corrected_db: read_db(&corrected, &w, single),
             input_gains: pairs(&fit.b),
             output_gains: pairs(&fit.a),
-        })
+        };
+        if !found.in_range() {
+            return Err(refuse(format!(
+                "the measured matrix needs gains of ports of {GAIN_MAX:.0e} and more; give it in another unit"
+            )));
+        }
+        Ok(found)
     }
 
     /// Takes the deviations of the light from the file beside the schedule, if there is one: tiles are then what is read after the
@@ -414,11 +439,7 @@ impl Schedule<'_> {
             }
             let by = [t.wavelength, t.tilt_rad];
             let [outputs, inputs] = self.ports(id)?;
-            let gains = t.input_gains.iter().chain(&t.output_gains).flatten();
-            if !by.iter().chain(gains).all(|v| v.is_finite() && v.abs() < 1e30)
-                || [t.input_gains.len(), t.output_gains.len()] != [inputs, outputs]
-                || by.iter().any(|v| v.abs() > 0.1)
-            {
+            if !t.in_range() || [t.input_gains.len(), t.output_gains.len()] != [inputs, outputs] {
                 return Err(bad(format!("tile {} has values out of range", t.tile)));
             }
             self.light.insert(t.tile, by);
@@ -517,6 +538,23 @@ mod tests {
             }
         }
         t
+    }
+
+    #[test]
+    fn light_of_one_phase_is_read_whatever_the_phase() {
+        let weights: Vec<Complex64> = (1..9).map(|n| Complex64::new(f64::from(n), 0.0)).collect();
+        let turned = |phase: f64| -> Vec<Complex64> {
+            weights.iter().map(|w| w * Complex64::from_polar(2.0, phase)).collect()
+        };
+        // The quarter turn as a file has it: real parts of exactly 0.
+        let quarter: Vec<Complex64> = weights.iter().map(|w| Complex64::new(0.0, 2.0 * w.re)).collect();
+        for measured in [turned(0.0), turned(1.0), turned(3.0), quarter] {
+            let db = read_db(&measured, &weights, true);
+            assert!(db >= crate::schedule::SNR_MAX_DB, "{db} {:?}", measured[0]);
+        }
+        // Another pattern stays another.
+        let reversed: Vec<Complex64> = weights.iter().rev().map(|w| Complex64::new(0.0, w.re)).collect();
+        assert!(read_db(&reversed, &weights, true) < 10.0);
     }
 
     #[test]

@@ -74,8 +74,9 @@ pfmc_ir::codes! {
      message names the key. The form of the file is in docs/formats.md."
     E0622 "measured transfer matrix cannot be used"
     "A matrix given to `pfmc calibrate` has another shape than its tile's output ports and inputs, belongs to no tile, is \
-     not finite, is so unlike the tile's that no gains of ports explain it, or was measured with light too far from the \
-     process's wavelength or direction. Or calibration.json beside a schedule is damaged or belongs to another."
+     not finite, needs gains of ports of 1e30 and more (give it in another unit), is so unlike the tile's that no gains of \
+     ports explain it, or was measured with light too far from the process's wavelength or direction. Or calibration.json \
+     beside a schedule is damaged or belongs to another."
     E0623 "pixel is not thin"
     "Light spreads by diffraction over the length of a mask's pixel. Where a pixel is narrower than lambda / sqrt(2 n dn) its \
      light leaves through its neighbours' glass, and a weight is no longer one azimuth. Use larger pixels (voxel x_um, y_um), \

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use pfmc::calibrate::calibrate;
 use pfmc::compile::{Options, compile};
 use pfmc::contents::Reference;
+use pfmc::export::glass::Glass;
 use pfmc::manifest::{FileRecord, Manifest};
 use pfmc::onnx;
 use pfmc::passes::bind;
 use pfmc::quantise::options::{Quantisation, Rounding};
 use pfmc::run::Runnable;
 use pfmc::verify::{Opened, open, verify};
+use pfmc_glass::calibrate::Complex64;
 use pfmc_ir::backend::{NoProgress, Progress, Wishes};
 use pfmc_ir::diag::Diagnostics;
 use pfmc_ir::program::TileProgram;
@@ -295,6 +298,73 @@ pub fn measured() -> Check {
             return String::new();
         }
         loaded(&out)
+    })
+}
+
+/// The first tile in glass of a folder: its name and its transfer matrix.
+fn transfer(folder: &Folder) -> Option<(String, Vec<Complex64>)> {
+    let glass = Glass::open(&folder.out()).ok()?;
+    let schedule = glass.schedule(&NoProgress).ok()?;
+    let id = *glass.tiles(None).ok()?.first()?;
+    Some((schedule.record(id).ok()?.name.clone(), schedule.matrix(id).ok()?))
+}
+
+/// The tile's transfer matrix as it is, turned by a quarter, and its real part alone: behind a byte that scales it, real
+/// parts and then imaginary ones.
+pub fn matrices_seeds() -> Vec<Vec<u8>> {
+    let Some((_, matrix)) = transfer(&Folder::new("glass", None)) else { return Vec::new() };
+    let turned = |part: fn(&Complex64) -> [f64; 2]| {
+        let both = matrix.iter().map(part).collect::<Vec<_>>();
+        let bytes = [0, 1].into_iter().flat_map(|p| both.iter().flat_map(move |c| c[p].to_le_bytes()));
+        [0].into_iter().chain(bytes).collect()
+    };
+    vec![turned(|c| [c.re, c.im]), turned(|c| [-c.im, c.re]), turned(|c| [c.re, 0.0])]
+}
+
+/// Calibrates a folder by a measured matrix.
+pub fn matrices() -> Check {
+    let folder = Folder::new("glass", None);
+    let known = transfer(&folder);
+    let shape = folder.program().and_then(|(program, _)| {
+        let id = held(program, false).into_iter().next()?;
+        let glass = Glass::open(&folder.out()).ok()?;
+        glass.schedule(&NoProgress).ok()?.ports(id).ok()
+    });
+    Box::new(move |data| {
+        let (Some((name, matrix)), Some(shape), Some((scale, rest))) = (&known, shape, data.split_first())
+        else {
+            return String::new();
+        };
+        let scale = (f64::from(*scale as i8) * 8.0).exp2();
+        let (numbers, _) = rest.as_chunks();
+        let mut numbers: Vec<f64> = numbers.iter().map(|b| f64::from_le_bytes(*b) * scale).collect();
+        numbers.resize(2 * matrix.len(), 0.0);
+        let imaginary = numbers.split_off(matrix.len());
+        let parts = [("re", numbers), ("im", imaginary)];
+        let arrays = parts
+            .into_iter()
+            .filter_map(|(part, v)| Some((format!("{name}.{part}"), Tensor::new(shape.to_vec(), v).ok()?)));
+        let (out, path) = (folder.out(), folder.path().join("measured.npz"));
+        let file = out.join(pfmc_glass::calibrate::FILE);
+        // There is none before the first.
+        let _ = std::fs::remove_file(&file);
+        if pfmc::npz::write(&path, &arrays.collect()).is_err() {
+            return String::new();
+        }
+        match calibrate(&out, &path, &NoProgress) {
+            Ok(_) => {
+                let loaded = loaded(&out);
+                assert!(
+                    loaded.starts_with("accepted"),
+                    "a folder that was calibrated does not run: {loaded}"
+                );
+                loaded
+            }
+            Err(e) => {
+                assert!(!file.exists(), "a matrix was refused and written");
+                outcome(&e)
+            }
+        }
     })
 }
 

@@ -154,6 +154,14 @@ pub static TARGETS: &[Target] = &[
         bounded: 300,
     },
     Target {
+        name: "matrices",
+        about: "measured matrices (pfmc calibrate): a folder that they calibrate runs, others are refused and nothing is written",
+        seeds: folders::matrices_seeds,
+        mutate: mutate::bytes,
+        check: folders::matrices,
+        bounded: 200,
+    },
+    Target {
         name: "contents",
         about: "contents.pfmt under a manifest that lists its digest: what verifies is what was written",
         seeds: folders::contents_seeds,
@@ -322,7 +330,7 @@ mod tests {
     }
     bounded! {
         onnx "onnx" external "external" pfir "pfir" npz "npz" samples "samples" asic_process "asic-process" glass_process "glass-process"
-        calibration "calibration" gds "gds" oasis "oasis" schedule "schedule" mask "mask" spool "spool" measured "measured" contents "contents"
+        calibration "calibration" gds "gds" oasis "oasis" schedule "schedule" mask "mask" spool "spool" measured "measured" matrices "matrices" contents "contents"
         program "program" manifest "manifest" plan "plan" compile "compile" graph "graph"
     }
 }
