@@ -696,6 +696,8 @@ output "y" = %1
         refused("body=0", "body=3", "no region 3");
         refused("loop(%0, %2, %1, %3)", "loop(%0, %2, %1)", "gives region 0 3 values");
         refused("\"h\" : f32[2]", "\"h\" : f32[3]", "as input 2");
+        refused("loop(%0, %2, %1, %3)", "loop(%1, %2, %1, %3)", "as input 0, which is i64[]");
+        refused("[true] : bool[]", "[true] : bool[1]", "as input 1, which is bool[]");
         refused("region 1 {", "region 2 {", "out of order");
         refused("}\n}\n", "}\n", "ends inside a region");
         refused("neg(%0) : f32[2]", "neg(%0) : f32[5]", "declared f32[5]");

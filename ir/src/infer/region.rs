@@ -95,12 +95,15 @@ pub(super) fn infer(
                 .ok()
                 .filter(|c| c + 2 <= x.len())
                 .ok_or("carries too many values")?;
-            if x[0].ty.elem != Elem::I64 || x[1].ty.elem != Elem::Bool {
-                return Err("needs an i64 trip count and a bool condition".into());
-            }
-            let (first, captured) = (&x[2..2 + carried], &x[2 + carried..]);
             let scalar = |elem| Fact::of(OpenType { elem, shape: Some(Vec::new()) });
             let (iteration, condition) = (scalar(Elem::I64), scalar(Elem::Bool));
+            if !iteration.ty.admits(&x[0].ty) || !condition.ty.admits(&x[1].ty) {
+                return Err(format!(
+                    "needs a trip count that is an i64 scalar and a condition that is a bool scalar, not {} and {}",
+                    x[0].ty, x[1].ty
+                ));
+            }
+            let (first, captured) = (&x[2..2 + carried], &x[2 + carried..]);
             let mut state: Vec<Fact> = first.iter().map(|f| (*f).clone()).collect();
             if depth >= DEEP {
                 state = state.iter().map(|f| Fact::of(OpenType::unknown(f.ty.elem))).collect();
@@ -145,4 +148,34 @@ fn never_stops(body: &Graph<OpenType>) -> bool {
     let Some((_, v)) = body.outputs().first() else { return false };
     body.inputs().get(1) == Some(v)
         || body.constant(*v).is_some_and(|(_, c)| c.bytes().is_some_and(|b| b.iter().all(|&b| b == 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trip_count_and_the_condition_of_a_loop_are_scalars() {
+        let mut body = Graph::<OpenType>::new();
+        let scalar = |elem| OpenType::fixed(elem, &[]);
+        body.add_input("iteration", scalar(Elem::I64));
+        let go = body.add_input("go", scalar(Elem::Bool));
+        body.add_output("go", go);
+        let op = Op::Loop { body: RegionId(0), carried: 0, results: 0 };
+        let regions = [body];
+        let found =
+            |trips: OpenType, go: OpenType| infer(&op, &regions, &[&Fact::of(trips), &Fact::of(go)], 0);
+        assert_eq!(found(scalar(Elem::I64), scalar(Elem::Bool)), Ok(Vec::new()));
+        assert_eq!(found(OpenType::unknown(Elem::I64), OpenType::unknown(Elem::Bool)), Ok(Vec::new()));
+        let refused = [
+            (OpenType::fixed(Elem::I64, &[3, 0]), scalar(Elem::Bool)),
+            (scalar(Elem::I64), OpenType::fixed(Elem::Bool, &[1])),
+            (scalar(Elem::I32), scalar(Elem::Bool)),
+            (scalar(Elem::I64), OpenType::unknown(Elem::F32)),
+        ];
+        for (trips, go) in refused {
+            let e = found(trips.clone(), go.clone()).unwrap_err();
+            assert!(e.contains(&format!("not {trips} and {go}")), "{e}");
+        }
+    }
 }
