@@ -70,7 +70,7 @@ fn measured_matrices_calibrate_a_folder_and_foreign_ones_do_not() {
     assert!(tile["match_db"].as_f64().unwrap() > 60.0 && tile["wavelength"].as_f64().unwrap().abs() < 1e-6);
     expect(d, &["verify", "out"], 0, &["verified"]);
 
-    // Another tile's matrix, one of no tile, and one part alone leave what was there.
+    // Another tile's matrix, one of no tile, one part alone, and numbers out of range leave what was there.
     npz::write(&d.join("other.npz"), &measure(two, one)).unwrap();
     expect(d, &["calibrate", "out", "other.npz"], 1, &["E0622", "is not this tile's"]);
     npz::write(&d.join("none.npz"), &BTreeMap::from([("x".into(), Tensor::scalar(0.5f32))])).unwrap();
@@ -79,6 +79,13 @@ fn measured_matrices_calibrate_a_folder_and_foreign_ones_do_not() {
     half.remove(&format!("{}.im", name(one)));
     npz::write(&d.join("half.npz"), &half).unwrap();
     expect(d, &["calibrate", "out", "half.npz"], 1, &["E0622", "two real ones"]);
+    let far = |t: &Tensor| {
+        let values = t.as_slice::<f64>().unwrap().iter().map(|v| v * 1e60).collect::<Vec<f64>>();
+        Tensor::new(t.shape().to_vec(), values).unwrap()
+    };
+    let far = measure(one, one).iter().map(|(name, t)| (name.clone(), far(t))).collect();
+    npz::write(&d.join("far.npz"), &far).unwrap();
+    expect(d, &["calibrate", "out", "far.npz"], 1, &["E0622", "gains of ports of 1e30"]);
     assert_eq!(fs::read_to_string(d.join("out/calibration.json")).unwrap(), text);
 
     // A file of other levels is refused; a folder with a calibration is still a result that may be replaced.

@@ -275,11 +275,9 @@ pub(crate) fn read_db(t: &[Complex64], w: &[Complex64], single: bool) -> f64 {
         let determinant = rr * ii - ri * ri;
         if determinant > 1e-12 * rr * ii {
             Complex64::new(rw * ii - iw * ri, rw * ri - iw * rr) / determinant
-        } else if rr >= ii {
-            // All of one phase: one part says all.
-            Complex64::new(rw / rr, 0.0)
         } else {
-            Complex64::new(0.0, -iw / ii)
+            // All of one phase: of the gains that read it alike, the smallest.
+            Complex64::new(rw, -iw) / (rr + ii)
         }
     } else {
         let (re, im) = (sum(&|t, w| (t.conj() * w).re), sum(&|t, w| (t.conj() * w).im));

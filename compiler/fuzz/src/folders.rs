@@ -267,14 +267,11 @@ pub fn spool() -> Check {
 /// A file of measurements that changes nothing, and one that does.
 pub fn measured_seeds() -> Vec<Vec<u8>> {
     let folder = Folder::new("glass", None);
-    let Some((opened, _)) = &folder.opened else { return Vec::new() };
-    let process = pfmc_glass::lowering::Lowering::parse(&opened.process.name, &opened.process.toml);
-    let Ok(process) = process else { return Vec::new() };
-    let read = pfmc_glass::reader::Schedule::open(&process, &opened.program, &folder.out(), &NoProgress);
-    let Ok(read) = read else { return Vec::new() };
+    let Ok(glass) = Glass::open(&folder.out()) else { return Vec::new() };
+    let Ok(read) = glass.schedule(&NoProgress) else { return Vec::new() };
     let mut all = Vec::new();
     for (wavelength, tilt) in [(0.0, 0.0), (1e-5, -1e-5)] {
-        let tiles = held(&opened.program, false).into_iter().filter_map(|id| {
+        let tiles = held(&glass.opened.program, false).into_iter().filter_map(|id| {
             let (record, [outputs, inputs]) = (read.record(id).ok()?, read.ports(id).ok()?);
             let digest: String = record.levels_sha256.iter().map(|b| format!("{b:02x}")).collect();
             Some(serde_json::json!({
@@ -301,18 +298,18 @@ pub fn measured() -> Check {
     })
 }
 
-/// The first tile in glass of a folder: its name and its transfer matrix.
-fn transfer(folder: &Folder) -> Option<(String, Vec<Complex64>)> {
+/// The first tile in glass of a folder: its name, and its transfer matrix with the shape of it.
+fn transfer(folder: &Folder) -> Option<(String, [usize; 2], Vec<Complex64>)> {
     let glass = Glass::open(&folder.out()).ok()?;
     let schedule = glass.schedule(&NoProgress).ok()?;
     let id = *glass.tiles(None).ok()?.first()?;
-    Some((schedule.record(id).ok()?.name.clone(), schedule.matrix(id).ok()?))
+    Some((schedule.record(id).ok()?.name.clone(), schedule.ports(id).ok()?, schedule.matrix(id).ok()?))
 }
 
 /// The tile's transfer matrix as it is, turned by a quarter, and its real part alone: behind a byte that scales it, real
 /// parts and then imaginary ones.
 pub fn matrices_seeds() -> Vec<Vec<u8>> {
-    let Some((_, matrix)) = transfer(&Folder::new("glass", None)) else { return Vec::new() };
+    let Some((.., matrix)) = transfer(&Folder::new("glass", None)) else { return Vec::new() };
     let turned = |part: fn(&Complex64) -> [f64; 2]| {
         let both = matrix.iter().map(part).collect::<Vec<_>>();
         let bytes = [0, 1].into_iter().flat_map(|p| both.iter().flat_map(move |c| c[p].to_le_bytes()));
@@ -325,14 +322,8 @@ pub fn matrices_seeds() -> Vec<Vec<u8>> {
 pub fn matrices() -> Check {
     let folder = Folder::new("glass", None);
     let known = transfer(&folder);
-    let shape = folder.program().and_then(|(program, _)| {
-        let id = held(program, false).into_iter().next()?;
-        let glass = Glass::open(&folder.out()).ok()?;
-        glass.schedule(&NoProgress).ok()?.ports(id).ok()
-    });
     Box::new(move |data| {
-        let (Some((name, matrix)), Some(shape), Some((scale, rest))) = (&known, shape, data.split_first())
-        else {
+        let (Some((name, shape, matrix)), Some((scale, rest))) = (&known, data.split_first()) else {
             return String::new();
         };
         let scale = (f64::from(*scale as i8) * 8.0).exp2();
